@@ -1,0 +1,49 @@
+"""aphash: learn compact binary codes without labels, and search them exactly by Hamming distance.
+
+The map of the house (a lower layer never imports a higher one):
+
+==================  ====================================================================================
+``APHash``          the estimator: validates, calls the method's steps, keeps the results (``_hasher``)
+``HammingIndex``    exact search over packed codes: k nearest, radius (``index``)
+``pack_codes`` ...  the packed format that both sides share (``codes``)
+``metrics``         tie-aware retrieval measures
+------------------  ------------------------------------------------------------------------------------
+``_optimize``       rounds of alternating descent on H and B, objective, stopping
+``_affinity``       distances -> thresholds -> P (sparse);  ``_anchors`` draws the anchors
+``_linear``         PCA, rotation, ridge hash function, by blocks
+``_learn`` (C)      kernels: nearest rows, KL passes, projection    ``_search`` (C)  kernels: scan, select, merge
+``_runtime``        threads and instruction set                     ``_io``          files
+==================  ====================================================================================
+
+Public names are loaded when they are first used, so that ``import aphash`` costs no more than numpy.
+"""
+
+import importlib
+
+from aphash._version import __version__
+
+_HOME = {  # public name -> module that defines it
+    "APHash": "aphash._hasher",
+    "HammingIndex": "aphash.index",
+    "pack_codes": "aphash.codes",
+    "unpack_codes": "aphash.codes",
+    "show_versions": "aphash._show_versions",
+}
+_MODULES = ("codes", "index", "metrics")
+
+__all__ = ["APHash", "HammingIndex", "__version__", "metrics", "pack_codes", "show_versions", "unpack_codes"]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"aphash.{name}")
+    else:
+        raise AttributeError(f"module 'aphash' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_MODULES})
