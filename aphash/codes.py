@@ -36,7 +36,7 @@ def pack_codes(bits):
     ----------
     bits : array_like of shape (n, n_bits) or (n_bits,)
         Booleans are taken as bits; real numbers as projections: a bit is 1 where the number is >= 0, so -1/+1 signs
-        pack as expected. NaN is refused. (0/1 integers are not signs: pass ``bits.astype(bool)``.)
+        pack as expected. NaN is refused, and so are integers that hold 0 and 1 only: signs are -1/+1, bits are booleans.
 
     Returns
     -------
@@ -45,8 +45,8 @@ def pack_codes(bits):
     Raises
     ------
     ValueError
-        For another number of dimensions, no bits or more than 65,536, NaN, or integers that are all 0 or 1, which
-        would all pack as 1 bits.
+        For another number of dimensions, no bits or more than 65,536, NaN, or integers of which some are 0 and the
+        others 1 (as projections they would all become 1 bits, which nobody wants).
     TypeError
         When the elements are neither booleans nor real numbers.
 
@@ -62,7 +62,7 @@ def pack_codes(bits):
     rows = np.atleast_2d(bits)
     words = n_words(check_n_bits(rows.shape[1]))
     packed = np.zeros((rows.shape[0], words * 8), np.uint8)
-    if bits.dtype.kind in "iu" and rows.size and rows.min() >= 0 and rows.max() <= 1:
+    if bits.dtype.kind in "iu" and rows.size and rows.min() == 0 and rows.max() <= 1:
         raise ValueError("bits holds only the integers 0 and 1: pass bits.astype(bool), or -1/+1 signs")
     for start in range(0, rows.shape[0], _PACK_ROWS):
         block = rows[start : start + _PACK_ROWS]
