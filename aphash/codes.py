@@ -36,7 +36,8 @@ def pack_codes(bits):
     ----------
     bits : array_like of shape (n, n_bits) or (n_bits,)
         Booleans are taken as bits; real numbers as projections: a bit is 1 where the number is >= 0, so -1/+1 signs
-        pack as expected. NaN is refused, and so are integers that hold 0 and 1 only: signs are -1/+1, bits are booleans.
+        pack as expected. NaN is refused, and so are integers that hold 0 and 1 only: signs are -1/+1,
+        bits booleans.
 
     Returns
     -------

@@ -1,0 +1,434 @@
+"""APHash, the estimator: checks what it is given, resolves the mode's defaults, calls the method, keeps the results."""
+
+import numbers
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
+from aphash import _learn, _runtime
+from aphash._optimize import Settings, learn
+from aphash._rows import Rows, check_finite
+from aphash.codes import check_n_bits, n_words, pack_codes
+
+MODES = {  # the presets of docs/DESIGN.md: each a set of defaults, with n_neighbors as (at least, share of the rows)
+    "semantic": {
+        "n_anchors": 300, "n_neighbors": (100, 0.01), "q_scale": 1 / 8, "q_power": 4.0, "quantization": 0.3,
+        "ridge": 1e-2, "n_rounds": 6, "max_iter": 10, "learning_rate": 0.05, "init": "itq", "rotation": "random",
+        "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
+    },
+    "neighbors": {
+        "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": 1 / 8, "q_power": 4.0, "quantization": 0.3,
+        "ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq", "rotation": "identity",
+        "hash_target": "real", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
+    },
+    "paper": {
+        "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": None, "q_power": 1.0, "quantization": 0.3,
+        "ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random", "rotation": "none",
+        "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
+    },
+}  # fmt: skip
+TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
+
+_CHOICES = {
+    "mode": tuple(MODES),
+    "init": ("itq", "random"),
+    "rotation": ("random", "identity", "none"),
+    "hash_target": ("sign", "real"),
+    "fit_hash": ("all", "anchors"),
+    "updates": ("together", "alternating"),
+}
+
+
+class APHash(TransformerMixin, BaseEstimator):
+    """Learn compact binary codes without labels: Anchor-based Probability Hashing.
+
+    A random set of anchors, the neighbours of each within a threshold (P), and the same neighbourhoods among binary
+    codes (Q): codes are moved until Q resembles P, then a linear hash function is fitted for new vectors. The modes
+    repeat this in short bursts between re-projections, which retrieves better than the published single descent;
+    ``mode="paper"`` is the publication.
+
+    Every parameter that is "auto" takes the mode's value; a value that is given wins over the mode's.
+
+    Parameters
+    ----------
+    n_bits : int, default=64
+        Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
+        over all bits, and a warning is given.
+    mode : {"semantic", "neighbors", "paper"}, default="semantic"
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
+        method as published.
+    n_anchors : int or "auto"
+        m; at most the number of training rows. auto: 300 (paper: 500), or all rows where there are fewer.
+    n_neighbors : int, float or "auto"
+        k of the thresholds: the neighbourhood that is learned; a float is a share of the training rows. Larger means
+        more of the kind and less of the nearest neighbours. auto: max(100, 1 %), neighbors: max(50, 0.5 %), paper:
+        5 %; at most a quarter of the rows.
+    q_scale : float or "auto"
+        s in q ~ (1 + g/s)^-a, in bits. auto: n_bits / 8, paper: 1.
+    q_power : float or "auto"
+        a. auto: 4, paper: 1.
+    quantization : float or "auto"
+        lambda, the weight of the quantisation loss J1 in J = J0 + lambda J1. auto: 0.3 n_anchors, paper: 0.3.
+    ridge : float, "gcv" or "auto"
+        alpha of the hash function, as a share of the mean eigenvalue of [X, 1]^T [X, 1]; "gcv": by generalised
+        cross-validation (up to 4,096 features). auto: 0.01.
+    n_rounds : int or "auto"
+        auto: 6, neighbors: 8, paper: 1.
+    max_iter : int or "auto"
+        Iterations of a round, at most. auto: 10, paper: 500.
+    learning_rate : float or "auto"
+        Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.05.
+    init : {"itq", "random", "auto"}
+        Codes to begin with. auto: itq, paper: random.
+    rotation : {"random", "identity", "none", "auto"}
+        What the rotation towards signs after each round starts from. auto: random, neighbors: identity, paper: none.
+    hash_target : {"sign", "real", "auto"}
+        What the hash function is fitted to: signs, or the relaxed codes in all rounds but the last. auto: sign,
+        neighbors: real.
+    fit_hash : {"all", "anchors", "auto"}
+        Fit it on all training rows or on the anchors alone. auto: all, paper: anchors.
+    updates : {"together", "alternating", "auto"}
+        Move H and B at once, or each with the other fixed. auto: together, paper: alternating.
+    resample_anchors : bool or "auto"
+        Draw anchors afresh in each round. auto: True, paper: False.
+    n_train : int or "auto"
+        Rows of X, drawn at random, that learn; the others are encoded. auto: 1,000,000 at most.
+    tol : float or "auto"
+        Stop a round when J falls by less than this share over 10 iterations; 0: never. auto: 0, paper: 1e-4.
+    random_state : int, RandomState instance or None, default=None
+        The same number gives the same codes, bit for bit, whatever n_jobs, on the same kind of CPU and libraries.
+    n_jobs : int or None, default=None
+        Threads. None: all CPUs, or ``OMP_NUM_THREADS``; negative: CPUs + 1 + n_jobs.
+    verbose : int, default=0
+        Show a progress bar with J.
+
+    Attributes
+    ----------
+    codes_ : ndarray of uint64, shape (n, n_words)
+        Learned codes of the training rows, packed: the index of a database that X is. With ``n_train`` less than n,
+        the rows that did not learn have the codes that transform gives them.
+    coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
+        The hash function: projections are ``X @ coef_.T + intercept_``.
+    mean_, scale_ : ndarray of float64, shape (d,), and float
+        Centre and scale of the training rows; projections are computed from the centred vectors.
+    anchors_ : ndarray of shape (m, d)
+        Of the last round, as they are in X; ``anchor_indices_`` are their rows.
+    anchor_codes_ : ndarray of uint64, shape (m, n_words)
+        The packed signs of H.
+    thresholds_ : ndarray of float64, shape (m,)
+        theta, in units of X.
+    objective_ : structured ndarray of "round", "iteration", "J0", "J1"
+        One element an iteration, before its step.
+    n_iter_ : int
+        Iterations done, of all rounds.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
+    features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
+    float16, float32 or float64 (a memory map, too). There is no ``partial_fit``: every round reads every row.
+
+    References
+    ----------
+    Chen, Wang, Cheung: Anchor-based Probability Hashing, 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aphash import APHash, HammingIndex
+    >>> X = load_digits().data
+    >>> hasher = APHash(n_bits=32, random_state=0).fit(X)
+    >>> index = HammingIndex(32)
+    >>> index.add(hasher.transform(X))
+    >>> distances, ids = index.search(hasher.transform(X[:1]), k=5)
+    """
+
+    def __init__(
+        self,
+        n_bits=64,
+        *,
+        mode="semantic",
+        n_anchors="auto",
+        n_neighbors="auto",
+        q_scale="auto",
+        q_power="auto",
+        quantization="auto",
+        ridge="auto",
+        n_rounds="auto",
+        max_iter="auto",
+        learning_rate="auto",
+        init="auto",
+        rotation="auto",
+        hash_target="auto",
+        fit_hash="auto",
+        updates="auto",
+        resample_anchors="auto",
+        n_train="auto",
+        tol="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.n_bits = n_bits
+        self.mode = mode
+        self.n_anchors = n_anchors
+        self.n_neighbors = n_neighbors
+        self.q_scale = q_scale
+        self.q_power = q_power
+        self.quantization = quantization
+        self.ridge = ridge
+        self.n_rounds = n_rounds
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.init = init
+        self.rotation = rotation
+        self.hash_target = hash_target
+        self.fit_hash = fit_hash
+        self.updates = updates
+        self.resample_anchors = resample_anchors
+        self.n_train = n_train
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # -- parameters ---------------------------------------------------------------------------------------------------
+
+    def _check_params(self):
+        """Raise TypeError or ValueError for whatever can be judged without X."""
+        check_n_bits(self.n_bits)
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            allowed = choices if name == "mode" else (*choices, "auto")
+            if not isinstance(value, str) or value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        for name, low, strict in (
+            ("q_scale", 0, True),
+            ("q_power", 0, True),
+            ("quantization", 0, False),
+            ("learning_rate", 0, True),
+            ("tol", 0, False),
+        ):
+            _check_real(name, getattr(self, name), low, strict, ("auto",))
+        _check_real("ridge", self.ridge, 0, False, ("auto", "gcv"))
+        for name in ("n_anchors", "n_rounds", "max_iter"):
+            _check_integer(name, getattr(self, name), 1)
+        _check_integer("n_train", self.n_train, 2)
+        if isinstance(self.n_neighbors, float | np.floating):
+            if not 0 < self.n_neighbors <= 1:
+                raise ValueError(f"n_neighbors as a share of the rows must be in (0, 1], got {self.n_neighbors!r}")
+        else:
+            _check_integer("n_neighbors", self.n_neighbors, 1)
+        if not (isinstance(self.resample_anchors, bool | np.bool_) or _is_auto(self.resample_anchors)):
+            raise TypeError(f"resample_anchors must be a bool or 'auto', got {self.resample_anchors!r}")
+
+    def _settings(self, n):
+        """Return the Settings for n training rows: the given values, and the mode's for "auto"."""
+        preset = MODES[self.mode]
+        given = {name: getattr(self, name) for name in preset}
+        values = {name: preset[name] if _is_auto(value) else value for name, value in given.items()}
+        if _is_auto(self.n_anchors):
+            values["n_anchors"] = min(preset["n_anchors"], n)
+        if values["n_anchors"] > n:
+            raise ValueError(f"n_anchors={values['n_anchors']} must be at most the number of training rows, {n}")
+        k = values["n_neighbors"]
+        if _is_auto(self.n_neighbors):
+            least, share = k
+            k = max(1, min(max(least, round(share * n)), n // 4))
+        elif isinstance(k, float | np.floating):
+            k = max(1, round(k * n))
+        if k > n:
+            raise ValueError(f"n_neighbors={k} must be at most the number of training rows, {n}")
+        values["n_neighbors"] = k
+        if _is_auto(self.q_scale):
+            values["q_scale"] = 1.0 if self.mode == "paper" else self.n_bits / 8
+        if _is_auto(self.quantization) and self.mode != "paper":
+            values["quantization"] = preset["quantization"] * values["n_anchors"]
+        return Settings(n_bits=int(self.n_bits), **values)
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y=None):
+        """Learn codes and hash function from the rows of X.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Real numbers, n >= 2. C-contiguous float16, float32 and float64, memory maps too, are read in place;
+            anything else is copied to float32 or C order first.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a parameter or an X that cannot be used, before anything is learned. An estimator that was fitted
+            before stays as it was, also when the fit is interrupted.
+        """
+        self._check_params()
+        rng = check_random_state(self.random_state)
+        n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
+        checked = check_array(X, dtype=_DTYPES, order="C", ensure_all_finite=False, ensure_min_samples=2)
+        n = len(checked)
+        n_train = min(n, TRAIN_ROWS if _is_auto(self.n_train) else self.n_train)
+        settings = self._settings(n_train)
+        rows = None
+        if n_train < n:
+            check_finite(checked, n_threads)
+            rows = np.sort(rng.choice(n, n_train, replace=False))
+
+        with threadpool_limits(1, user_api="blas"):  # blocks are the parallel units: see _rows
+            training = Rows(checked, rows, n_threads)
+            with _Progress(self.verbose, settings, n_train) as progress:
+                found = learn(training, settings, rng, progress)
+            codes = training.codes()
+        if found.n_directions < self.n_bits:
+            warnings.warn(
+                f"X has {found.n_directions} independent directions, fewer than n_bits={self.n_bits}: "
+                "they are spread over all bits, and fewer bits would hold as much",
+                UserWarning,
+                stacklevel=2,
+            )
+        anchors = np.array(training.take(found.anchor_items))
+        coef = np.ascontiguousarray(found.W.T) * training.scale
+        fitted = {
+            "mean_": training.mean,
+            "scale_": training.scale,
+            "coef_": coef,
+            "intercept_": found.bias - coef @ training.mean,
+            "anchors_": anchors,
+            "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
+            "anchor_codes_": pack_codes(found.anchor_codes),
+            "thresholds_": found.thresholds,
+            "objective_": found.history,
+            "n_iter_": found.n_iter,
+        }
+        if rows is not None:
+            learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
+            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
+            codes[rows] = learned
+        validate_data(self, X, skip_check_array=True)  # sets n_features_in_ and feature_names_in_
+        vars(self).update(fitted, codes_=codes)
+        return self
+
+    # -- the hash function --------------------------------------------------------------------------------------------
+
+    def transform(self, X):
+        """Return the codes of X: the packed signs of the projections.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of uint64, shape (n, n_words)
+            The same for a row whatever rows it comes with. Needs the result and a few MiB a thread.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        TypeError, ValueError
+            For another number of features, NaN, infinity, or what are not real numbers.
+        """
+        X, n_threads = self._check_new(X)
+        codes = np.empty((len(X), n_words(len(self.coef_))), np.uint64)
+        _learn.encode(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), codes, n_threads)
+        return codes
+
+    def decision_function(self, X):
+        """Return the projections of X, whose signs are the codes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_bits)
+            ``X @ coef_.T + intercept_``; +-1 is what the hash function was fitted to.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError, TypeError, ValueError
+            As :meth:`transform`.
+        """
+        X, n_threads = self._check_new(X)
+        out = np.empty((len(X), len(self.coef_)), np.float32)
+        _learn.project(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), out, n_threads)
+        return out
+
+    def _check_new(self, X):
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=_DTYPES, order="C", ensure_all_finite=False, reset=False)
+        n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
+        check_finite(X, n_threads)
+        return X, n_threads
+
+
+# Integers become float32: exact for the 8- and 16-bit ones that images are.
+_DTYPES = [np.float32, np.float64, np.float16]
+
+
+def _working_hash(fitted):
+    """Return W (d, n_bits) and bias (n_bits,) float32 for working vectors: coef_ and intercept_ in their units."""
+    W = (fitted["coef_"] / fitted["scale_"]).T
+    bias = fitted["intercept_"] + fitted["coef_"] @ fitted["mean_"]
+    return np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"
+
+
+def _check_integer(name, value, low):
+    if _is_auto(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer or 'auto', got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def _check_real(name, value, low, strict, words):
+    if isinstance(value, str) and value in words:
+        return
+    expected = f"a finite number {'above' if strict else 'of at least'} {low}, or {' or '.join(map(repr, words))}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {expected}, got {value!r}")
+    if not np.isfinite(value) or value < low or (strict and value == low):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+class _Progress:
+    """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
+
+    def __init__(self, verbose, settings, n):
+        self.bar, self.settings, self.n = None, settings, n
+        if verbose:
+            from tqdm import tqdm
+
+            total = settings.n_rounds * settings.max_iter * n
+            self.bar = tqdm(total=total, unit="row", unit_scale=True, desc="APHash")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, number, iteration, J0, J1):
+        if self.bar is not None:
+            J = J0 + self.settings.quantization * J1
+            self.bar.set_postfix(round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}", refresh=False)
+            self.bar.update(self.n)

@@ -1,0 +1,304 @@
+"""The training rows: read by blocks, centred and scaled; and everything that is a sum or a map over them.
+
+A block is the one unit of work: its number of rows depends on n only, its partial sum is a function of its rows only,
+and partial sums are added in block order. So no result depends on the number of threads, and another place that holds
+the same blocks (aphash.dask) gets the same bits from the same functions.
+
+Working vectors are float32((x - mean) * scale), mean |.|^2 = 1: computed in float64, so that offsets and magnitudes of
+X cost no precision, and never held for more rows than a chunk.
+"""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from aphash import _learn
+from aphash._linear import Rotation
+from aphash.codes import n_words, pack_codes
+
+_CHUNK_BYTES = 1 << 22  # of float32 working vectors held at a time, by each thread
+
+
+def block_rows(n):
+    """Return the number of rows of a block: at most 128 blocks, at least 1,024 rows each; a multiple of 64."""
+    return max(1024, -(-n // (128 * 64)) * 64)
+
+
+def blocks(n):
+    """Return the list of (start, stop) of the blocks of n rows."""
+    step = block_rows(n)
+    return [(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def map_ordered(function, arguments, n_threads):
+    """Yield ``function(*args)`` for each of the arguments, in their order, at most 2 n_threads of them ahead."""
+    if n_threads == 1:
+        for args in arguments:
+            yield function(*args)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting = deque()
+        try:
+            for args in arguments:
+                waiting.append(pool.submit(function, *args))
+                if len(waiting) >= 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # an error or Ctrl-C: what has not begun never does
+            for future in waiting:
+                future.cancel()
+
+
+def check_finite(X, n_threads=1):
+    """Raise ValueError, naming the first row, when X holds NaN or infinity. Needs one chunk of rows a thread."""
+    rows = max(1, _CHUNK_BYTES // (8 * X.shape[1]))
+
+    def first_bad(start):
+        block = X[start : start + rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(block.sum(dtype=np.float64)):
+                return None
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        return start + int(bad[0]) if bad.size else None
+
+    for row in map_ordered(first_bad, ((start,) for start in range(0, len(X), rows)), n_threads):
+        if row is not None:
+            raise ValueError(f"Input X contains NaN or infinity (inf), first in row {row}")
+
+
+class Rows:
+    """The rows that learn, with the relaxed codes B (n, r) that belong to them.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, d)
+        C-contiguous float16, float32 or float64; may be a memory map.
+    rows : ndarray of int64 or None
+        The ascending rows of X that learn; None for all.
+    n_threads : int
+
+    Attributes
+    ----------
+    n, d : int
+    mean : ndarray of float64, shape (d,)
+    scale : float
+        One over the root of the mean squared distance to the mean.
+    B : ndarray of float32, shape (n, r)
+        After :meth:`project`.
+    """
+
+    def __init__(self, X, rows, n_threads):
+        self.X, self.rows, self.n_threads = X, rows, n_threads
+        self.n = len(X) if rows is None else len(rows)
+        self.d = X.shape[1]
+        self.chunk = max(64, min(block_rows(self.n), _CHUNK_BYTES // (4 * self.d)))
+        self.mean, self.scale = self._statistics()
+        self.B = None
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def take(self, items):
+        """Return the rows of X that the items are, as they are given, (len(items), d)."""
+        return self.X[items if self.rows is None else self.rows[items]]
+
+    def working(self, items):
+        """Return the working vectors of the items (an index array or a slice), float32."""
+        return self.to_working(self.take(items))
+
+    def to_working(self, raw):
+        centred = raw - self.mean
+        centred *= self.scale
+        return centred.astype(np.float32)
+
+    @property
+    def source(self):
+        """What the kernels take to read working vectors by themselves."""
+        return self.X, self.rows
+
+    def _chunks(self, start, stop):
+        for first in range(start, stop, self.chunk):
+            yield slice(first, min(first + self.chunk, stop))
+
+    def _sum(self, block_function):
+        """Add ``block_function(start, stop)``, a tuple of float64 arrays, over the blocks, in their order."""
+        total = None
+        for part in map_ordered(block_function, blocks(self.n), self.n_threads):
+            if total is None:
+                total = part
+            else:
+                for left, right in zip(total, part, strict=True):
+                    left += right
+        return total
+
+    def _statistics(self):
+        """Mean and scale, by the pairwise update of Chan, Golub & LeVeque (1983); NaN and infinity are caught here."""
+        count, mean, spread = 0, np.zeros(self.d), 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block_count, block_mean, block_spread in map_ordered(
+                self._block_statistics, blocks(self.n), self.n_threads
+            ):
+                shift = block_mean - mean
+                total = count + block_count
+                spread += block_spread + (shift @ shift) * count * block_count / total
+                mean += shift * (block_count / total)
+                count = total
+        if not np.isfinite(spread):
+            check_finite(self.X, self.n_threads)
+            raise ValueError("Input X has values so large that squared distances overflow float64: rescale X")
+        if spread <= 1e-24 * self.n * (mean @ mean) and not self._any_differs():
+            raise ValueError("Input X has no spread: all rows are equal, so there is nothing to learn")
+        if spread / self.n < 1e-290:
+            raise ValueError("Input X has values so close that squared distances underflow float64: rescale X")
+        return mean, float(1 / np.sqrt(spread / self.n))
+
+    def _block_statistics(self, start, stop):
+        count, mean, spread = 0, np.zeros(self.d), 0.0
+        for part in self._chunks(start, stop):
+            raw = np.asarray(self.take(part), np.float64)
+            part_mean = raw.mean(axis=0)
+            shift = part_mean - mean
+            raw -= part_mean
+            total = count + len(raw)
+            spread += np.einsum("ij,ij->", raw, raw) + (shift @ shift) * count * len(raw) / total
+            mean += shift * (len(raw) / total)
+            count = total
+        return count, mean, spread
+
+    def _any_differs(self):
+        first = self.take(slice(0, 1))
+        return any((self.take(part) != first).any() for part in self._chunks(1, self.n))
+
+    # -- sums over the working vectors --------------------------------------------------------------------------------
+
+    def gram(self):
+        """Return sum_j x_j x_j^T of the working vectors, (d, d) float64."""
+
+        def block(start, stop):
+            total = np.zeros((self.d, self.d))
+            for part in self._chunks(start, stop):
+                x = self.working(part)
+                total += x.T @ x
+            return (total,)
+
+        return self._sum(block)[0]
+
+    def gram_times(self, V):
+        """Return (sum_j x_j x_j^T) V without the d x d matrix: for d that is too large for it. V (d, p) float64."""
+        V = np.ascontiguousarray(V, np.float32)
+
+        def block(start, stop):
+            total = np.zeros(V.shape)
+            for part in self._chunks(start, stop):
+                x = self.working(part)
+                total += x.T @ (x @ V)
+            return (total,)
+
+        return self._sum(block)[0]
+
+    def cross(self, target):
+        """Return (sum_j x_j t_j^T, sum_j t_j, sum |t|^2) for the targets t_j = target(b_j); float64."""
+        r = self.B.shape[1]
+
+        def block(start, stop):
+            xt, total, squares = np.zeros((self.d, r)), np.zeros(r), np.zeros(1)
+            for part in self._chunks(start, stop):
+                t = target(self.B[part])
+                xt += self.working(part).T @ t
+                total += t.sum(axis=0, dtype=np.float64)
+                squares += np.einsum("ij,ij->", t, t, dtype=np.float64)
+            return xt, total, squares
+
+        return self._sum(block)
+
+    # -- neighbours of the anchors ------------------------------------------------------------------------------------
+
+    def nearest(self, A, k):
+        """Return the k nearest items of working anchors A (m, d): squared distances float32 and items, (m, k)."""
+        d2 = np.full((len(A), k), np.inf, np.float32)
+        items = np.full((len(A), k), -1, np.int64)
+        _learn.nearest(*self.source, 0, self.n, self.mean, self.scale, A, d2, items, self.n_threads)
+        return d2, items
+
+    def within(self, A, bound):
+        """Return (indptr, items): the items within squared working distance bound_i of each anchor, ascending."""
+        return _learn.within(*self.source, 0, self.n, self.mean, self.scale, A, bound, self.n_threads)
+
+    def distances(self, anchors, indptr, items):
+        """Return the exact distances, in units of X, of anchors (m, d) to their items, (len(items),) float64."""
+        out = np.empty(len(items))
+        _learn.pair_distances(*self.source, anchors, indptr, items, out, self.n_threads)
+        return out
+
+    # -- the relaxed codes --------------------------------------------------------------------------------------------
+
+    def project(self, W, bias):
+        """Set B to the projections (working vectors) @ W + bias, scaled so that the mean of |B| is 1."""
+        if self.B is None or self.B.shape[1] != W.shape[1]:
+            self.B = np.empty((self.n, W.shape[1]), np.float32)
+        W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
+        _learn.project(*self.source, 0, self.n, self.mean, self.scale, W, bias, self.B, self.n_threads)
+        size = self._sum(lambda start, stop: (np.abs(self.B[start:stop]).sum(dtype=np.float64).reshape(1),))[0][0]
+        factor = np.float32(self.B.size / size)
+        self._each_block(lambda b: np.multiply(b, factor, out=b))
+
+    def random_codes(self, r, seed):
+        """Set B to standard normal numbers: block b's are those of the generator seeded with (seed, b)."""
+        self.B = np.empty((self.n, r), np.float32)
+
+        def block(number, start, stop):
+            self.B[start:stop] = np.random.default_rng([seed, number]).standard_normal((stop - start, r), np.float32)
+
+        self._drain(block, ((b, *edges) for b, edges in enumerate(blocks(self.n))))
+
+    def take_codes(self, items):
+        """Return the relaxed codes of the items, float32 (len(items), r)."""
+        return self.B[items]
+
+    def zero_moments(self, r):
+        """Return two arrays of zeros like B: Adam's moments."""
+        return np.zeros((self.n, r), np.float32), np.zeros((self.n, r), np.float32)
+
+    def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
+        """Fill the sums over all items that J and dJ/dH need; see ``_learn.anchor_pass``."""
+        _learn.anchor_pass(
+            self.B, H, q_scale, q_power, P.indptr, P.anchors, block_rows(self.n), sums, vectors, penalty,
+            self.n_threads,
+        )  # fmt: skip
+
+    def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
+        """Move every row of B by one step of Adam; see ``_learn.item_pass``."""
+        _learn.item_pass(
+            self.B, *moments, H, inv_z, p, q_scale, q_power, P.indptr, P.anchors, block_rows(self.n), step,
+            self.n_threads,
+        )  # fmt: skip
+
+    def rotate_towards_signs(self, sample, start, n_iter, rng):
+        """Replace B by (B - its mean) R, with R found on the items of the sample; return that mean and R."""
+        mean = self._sum(lambda start, stop: (self.B[start:stop].sum(axis=0, dtype=np.float64),))[0] / self.n
+        mean = mean.astype(np.float32)
+        rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng)
+
+        def block(b):
+            b[...] = rotation(b - mean)
+
+        self._each_block(block)
+        return mean, rotation
+
+    def _each_block(self, function):
+        self._drain(lambda start, stop: function(self.B[start:stop]), blocks(self.n))
+
+    def _drain(self, function, arguments):
+        for _ in map_ordered(function, arguments, self.n_threads):
+            pass
+
+    def codes(self):
+        """Return the packed signs of B, (n, n_words) uint64."""
+        out = np.empty((self.n, n_words(self.B.shape[1])), np.uint64)
+
+        def block(start, stop):
+            out[start:stop] = pack_codes(self.B[start:stop])
+
+        self._drain(block, blocks(self.n))
+        return out
