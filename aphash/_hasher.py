@@ -7,7 +7,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 from aphash import _learn, _runtime
 from aphash._optimize import Settings, learn
@@ -285,7 +284,7 @@ class APHash(TransformerMixin, BaseEstimator):
             check_finite(checked, n_threads)
             rows = np.sort(rng.choice(n, n_train, replace=False))
 
-        with threadpool_limits(1, user_api="blas"):  # blocks are the parallel units: see _rows
+        with _runtime.one_blas_thread():
             training = Rows(checked, rows, n_threads)
             with _Progress(self.verbose, settings, n_train) as progress:
                 found = learn(training, settings, rng, progress)
@@ -366,6 +365,11 @@ class APHash(TransformerMixin, BaseEstimator):
         out = np.empty((len(X), len(self.coef_)), np.float32)
         _learn.project(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), out, n_threads)
         return out
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserve_dtype = []  # codes are uint64 whatever X is
+        return tags
 
     def _check_new(self, X):
         check_is_fitted(self)

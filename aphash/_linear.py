@@ -52,7 +52,7 @@ class Ridge:
     def solve(self, xt, total, squares):
         """Return W (d, r) and b (r,) float64, for X^T T (d, r), sum_j t_j (r,) and sum |T|^2."""
         right = np.vstack([xt, total])
-        solution = self._solve_gcv(right, float(squares)) if self.gcv else linalg.cho_solve(self.factor, right)
+        solution = self._solve_gcv(right, float(np.sum(squares))) if self.gcv else linalg.cho_solve(self.factor, right)
         return solution[:-1], solution[-1]
 
     def _solve_gcv(self, right, squares):

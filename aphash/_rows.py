@@ -68,6 +68,14 @@ def check_finite(X, n_threads=1):
             raise ValueError(f"Input X contains NaN or infinity (inf), first in row {row}")
 
 
+def _merge(one, other):
+    """Merge two (count, mean, sum of squared distances to the mean)."""
+    (n, mean, spread), (m, other_mean, other_spread) = one, other
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = other_mean - mean
+        return n + m, mean + shift * (m / (n + m)), spread + other_spread + (shift @ shift) * n * m / (n + m)
+
+
 class Rows:
     """The rows that learn, with the relaxed codes B (n, r) that belong to them.
 
@@ -134,16 +142,10 @@ class Rows:
 
     def _statistics(self):
         """Mean and scale, by the pairwise update of Chan, Golub & LeVeque (1983); NaN and infinity are caught here."""
-        count, mean, spread = 0, np.zeros(self.d), 0.0
-        with np.errstate(over="ignore", invalid="ignore"):
-            for block_count, block_mean, block_spread in map_ordered(
-                self._block_statistics, blocks(self.n), self.n_threads
-            ):
-                shift = block_mean - mean
-                total = count + block_count
-                spread += block_spread + (shift @ shift) * count * block_count / total
-                mean += shift * (block_count / total)
-                count = total
+        merged = (0, np.zeros(self.d), 0.0)
+        for block in map_ordered(self._block_statistics, blocks(self.n), self.n_threads):
+            merged = _merge(merged, block)
+        _, mean, spread = merged
         if not np.isfinite(spread):
             check_finite(self.X, self.n_threads)
             raise ValueError("Input X has values so large that squared distances overflow float64: rescale X")
@@ -154,17 +156,14 @@ class Rows:
         return mean, float(1 / np.sqrt(spread / self.n))
 
     def _block_statistics(self, start, stop):
-        count, mean, spread = 0, np.zeros(self.d), 0.0
-        for part in self._chunks(start, stop):
-            raw = np.asarray(self.take(part), np.float64)
-            part_mean = raw.mean(axis=0)
-            shift = part_mean - mean
-            raw -= part_mean
-            total = count + len(raw)
-            spread += np.einsum("ij,ij->", raw, raw) + (shift @ shift) * count * len(raw) / total
-            mean += shift * (len(raw) / total)
-            count = total
-        return count, mean, spread
+        merged = (0, np.zeros(self.d), 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part in self._chunks(start, stop):
+                raw = np.array(self.take(part), np.float64)  # a copy: it is changed in place
+                mean = raw.mean(axis=0)
+                raw -= mean
+                merged = _merge(merged, (len(raw), mean, np.einsum("ij,ij->", raw, raw)))
+        return merged
 
     def _any_differs(self):
         first = self.take(slice(0, 1))

@@ -1,7 +1,9 @@
 """How many threads, and which instruction set: the two things that a kernel asks of its surroundings."""
 
+import contextlib
 import numbers
 import os
+import threading
 
 ISA_NAMES = ("base", "avx2", "avx512")  # in the order of enum aph_isa in csrc/isa.h
 
@@ -53,6 +55,33 @@ def n_threads(n_jobs, openmp_threads):
     if n_jobs > 0:
         return int(n_jobs)
     return max(1, len(os.sched_getaffinity(0)) + 1 + int(n_jobs))
+
+
+_blas_lock = threading.Lock()
+_blas_users, _blas_limit = 0, None
+
+
+@contextlib.contextmanager
+def one_blas_thread():
+    """Keep BLAS at one thread inside: blocks are the parallel units, and a sum's order must not depend on a pool.
+
+    BLAS has one limit for the whole process, so it is set by the first that enters and restored by the last that
+    leaves: fits that run side by side in Python threads do not undo each other's.
+    """
+    from threadpoolctl import threadpool_limits
+
+    global _blas_users, _blas_limit
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limit = threadpool_limits(1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limit.restore_original_limits()
 
 
 def choose_isa(supported):
