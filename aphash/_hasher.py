@@ -284,7 +284,7 @@ class APHash(TransformerMixin, BaseEstimator):
             check_finite(checked, n_threads)
             rows = np.sort(rng.choice(n, n_train, replace=False))
 
-        with _runtime.one_blas_thread():
+        with _runtime.one_blas_thread:
             training = Rows(checked, rows, n_threads)
             with _Progress(self.verbose, settings, n_train) as progress:
                 found = learn(training, settings, rng, progress)
@@ -368,7 +368,7 @@ class APHash(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserve_dtype = []  # codes are uint64 whatever X is
+        tags.transformer_tags.preserves_dtype = []  # codes are uint64 whatever X is
         return tags
 
     def _check_new(self, X):

@@ -1,9 +1,9 @@
 """How many threads, and which instruction set: the two things that a kernel asks of its surroundings."""
 
-import contextlib
 import numbers
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 ISA_NAMES = ("base", "avx2", "avx512")  # in the order of enum aph_isa in csrc/isa.h
 
@@ -11,8 +11,8 @@ _forked = False
 
 
 def _note_fork():
-    global _forked
-    _forked = True
+    global _forked, one_blas_thread
+    _forked, one_blas_thread = True, _BlasLimit()  # the old one's thread is gone, and its lock may be held
 
 
 os.register_at_fork(after_in_child=_note_fork)
@@ -57,31 +57,41 @@ def n_threads(n_jobs, openmp_threads):
     return max(1, len(os.sched_getaffinity(0)) + 1 + int(n_jobs))
 
 
-_blas_lock = threading.Lock()
-_blas_users, _blas_limit = 0, None
+class _BlasLimit:
+    """One BLAS thread for as long as anyone is inside; the process has one limit, and fits may run side by side.
 
-
-@contextlib.contextmanager
-def one_blas_thread():
-    """Keep BLAS at one thread inside: blocks are the parallel units, and a sum's order must not depend on a pool.
-
-    BLAS has one limit for the whole process, so it is set by the first that enters and restored by the last that
-    leaves: fits that run side by side in Python threads do not undo each other's.
+    The first that enters sets the limit, the last that leaves restores it. Both happen in a thread of their own:
+    threadpoolctl lets only the thread that set OpenBLAS's limit change it again, and ignores all others silently.
     """
-    from threadpoolctl import threadpool_limits
 
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_limit = threadpool_limits(1, user_api="blas")
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limit.restore_original_limits()
+    def __init__(self):
+        self.lock, self.users, self.worker, self.limits = threading.Lock(), 0, None, None
+
+    def __enter__(self):
+        with self.lock:
+            if self.users == 0:
+                if self.worker is None:
+                    self.worker = ThreadPoolExecutor(1, thread_name_prefix="aphash-blas-limit")
+                self.limits = self.worker.submit(self._limit).result()
+            self.users += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.worker.submit(self.limits.restore_original_limits).result()
+
+    @staticmethod
+    def _limit():
+        import threadpoolctl
+
+        controller = threadpoolctl.OpenBLASController
+        if hasattr(controller, "clear_controlling_thread"):  # since threadpoolctl 3.7
+            controller.clear_controlling_thread(force=True)
+        return threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
+one_blas_thread = _BlasLimit()
 
 
 def choose_isa(supported):
