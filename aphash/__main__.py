@@ -32,7 +32,9 @@ def parse(argv):
     parser.add_argument("--data", metavar="FILE.npy", help="vectors of your own, one a row")
     parser.add_argument("--labels", metavar="FILE.npy", help="their labels, integers; without: true neighbours count")
     parser.add_argument("--mode", choices=("semantic", "neighbors", "paper"), default="semantic")
-    parser.add_argument("--out", default="aphash-demo.png", metavar="FILE.png", help="the picture (default %(default)s)")
+    parser.add_argument(
+        "--out", default="aphash-demo.png", metavar="FILE.png", help="the picture (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 

@@ -3,8 +3,8 @@
 Conventions
 -----------
 Distances. Hamming distances are small integers, so most items tie with many others; what an arbitrary order inside a
-tie gives is not a measure of the codes. Every measure here is the *expectation over a uniformly random order within equal
-distances*, in closed form (McSherry & Najork 2008), not one draw.
+tie gives is not a measure of the codes. Every measure here is the *expectation over a uniformly random order within
+equal distances*, in closed form (McSherry & Najork 2008), not one draw.
 
 Relevance. An item is relevant to a query if they have the same label, or share a label where labels are boolean
 matrices, or if it is one of the query's listed true neighbours.
