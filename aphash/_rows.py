@@ -15,7 +15,7 @@ import numpy as np
 
 from aphash import _learn
 from aphash._linear import Rotation
-from aphash.codes import n_words, pack_codes
+from aphash.codes import pack_codes
 
 _CHUNK_BYTES = 1 << 22  # of float32 working vectors held at a time, by each thread
 
@@ -129,10 +129,15 @@ class Rows:
         for first in range(start, stop, self.chunk):
             yield slice(first, min(first + self.chunk, stop))
 
-    def _sum(self, block_function):
-        """Add ``block_function(start, stop)``, a tuple of float64 arrays, over the blocks, in their order."""
+    def _map(self, method, *args):
+        """Yield ``method(self, start, stop, *args)`` for each block, in their order."""
+        edges = ((self, start, stop, *args) for start, stop in blocks(self.n))
+        return map_ordered(method, edges, self.n_threads)
+
+    def _sum(self, method, *args):
+        """Add what the method returns, a tuple of float64 arrays, over the blocks, in their order."""
         total = None
-        for part in map_ordered(block_function, blocks(self.n), self.n_threads):
+        for part in self._map(method, *args):
             if total is None:
                 total = part
             else:
@@ -143,7 +148,7 @@ class Rows:
     def _statistics(self):
         """Mean and scale, by the pairwise update of Chan, Golub & LeVeque (1983); NaN and infinity are caught here."""
         merged = (0, np.zeros(self.d), 0.0)
-        for block in map_ordered(self._block_statistics, blocks(self.n), self.n_threads):
+        for block in self._map(Rows._statistics_block):
             merged = _merge(merged, block)
         _, mean, spread = merged
         if not np.isfinite(spread):
@@ -155,7 +160,7 @@ class Rows:
             raise ValueError("Input X has values so close that squared distances underflow float64: rescale X")
         return mean, float(1 / np.sqrt(spread / self.n))
 
-    def _block_statistics(self, start, stop):
+    def _statistics_block(self, start, stop):
         merged = (0, np.zeros(self.d), 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
             for part in self._chunks(start, stop):
@@ -173,43 +178,39 @@ class Rows:
 
     def gram(self):
         """Return sum_j x_j x_j^T of the working vectors, (d, d) float64."""
+        return self._sum(Rows._gram_block)[0]
 
-        def block(start, stop):
-            total = np.zeros((self.d, self.d))
-            for part in self._chunks(start, stop):
-                x = self.working(part)
-                total += x.T @ x
-            return (total,)
-
-        return self._sum(block)[0]
+    def _gram_block(self, start, stop):
+        total = np.zeros((self.d, self.d))
+        for part in self._chunks(start, stop):
+            x = self.working(part)
+            total += x.T @ x
+        return (total,)
 
     def gram_times(self, V):
         """Return (sum_j x_j x_j^T) V without the d x d matrix: for d that is too large for it. V (d, p) float64."""
-        V = np.ascontiguousarray(V, np.float32)
+        return self._sum(Rows._gram_times_block, np.ascontiguousarray(V, np.float32))[0]
 
-        def block(start, stop):
-            total = np.zeros(V.shape)
-            for part in self._chunks(start, stop):
-                x = self.working(part)
-                total += x.T @ (x @ V)
-            return (total,)
-
-        return self._sum(block)[0]
+    def _gram_times_block(self, start, stop, V):
+        total = np.zeros(V.shape)
+        for part in self._chunks(start, stop):
+            x = self.working(part)
+            total += x.T @ (x @ V)
+        return (total,)
 
     def cross(self, target):
         """Return (sum_j x_j t_j^T, sum_j t_j, sum |t|^2) for the targets t_j = target(b_j); float64."""
+        return self._sum(Rows._cross_block, target)
+
+    def _cross_block(self, start, stop, target):
         r = self.B.shape[1]
-
-        def block(start, stop):
-            xt, total, squares = np.zeros((self.d, r)), np.zeros(r), np.zeros(1)
-            for part in self._chunks(start, stop):
-                t = target(self.B[part])
-                xt += self.working(part).T @ t
-                total += t.sum(axis=0, dtype=np.float64)
-                squares += np.einsum("ij,ij->", t, t, dtype=np.float64)
-            return xt, total, squares
-
-        return self._sum(block)
+        xt, total, squares = np.zeros((self.d, r)), np.zeros(r), np.zeros(1)
+        for part in self._chunks(start, stop):
+            t = target(self.B[part])
+            xt += self.working(part).T @ t
+            total += t.sum(axis=0, dtype=np.float64)
+            squares += np.einsum("ij,ij->", t, t, dtype=np.float64)
+        return xt, total, squares
 
     # -- neighbours of the anchors ------------------------------------------------------------------------------------
 
@@ -238,18 +239,23 @@ class Rows:
             self.B = np.empty((self.n, W.shape[1]), np.float32)
         W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
         _learn.project(*self.source, 0, self.n, self.mean, self.scale, W, bias, self.B, self.n_threads)
-        size = self._sum(lambda start, stop: (np.abs(self.B[start:stop]).sum(dtype=np.float64).reshape(1),))[0][0]
-        factor = np.float32(self.B.size / size)
-        self._each_block(lambda b: np.multiply(b, factor, out=b))
+        factor = np.float32(self.B.size / self._sum(Rows._size_block)[0][0])
+        self._each(Rows._multiply_block, factor)
+
+    def _size_block(self, start, stop):
+        return (np.abs(self.B[start:stop]).sum(dtype=np.float64).reshape(1),)
+
+    def _multiply_block(self, start, stop, factor):
+        self.B[start:stop] *= factor
 
     def random_codes(self, r, seed):
-        """Set B to standard normal numbers: block b's are those of the generator seeded with (seed, b)."""
+        """Set B to standard normal numbers: a block's are those of the generator seeded with (seed, start)."""
         self.B = np.empty((self.n, r), np.float32)
+        self._each(Rows._random_block, r, seed)
 
-        def block(number, start, stop):
-            self.B[start:stop] = np.random.default_rng([seed, number]).standard_normal((stop - start, r), np.float32)
-
-        self._drain(block, ((b, *edges) for b, edges in enumerate(blocks(self.n))))
+    def _random_block(self, start, stop, r, seed):
+        rng = np.random.default_rng([seed, start])
+        self.B[start:stop] = rng.standard_normal((stop - start, r), np.float32)
 
     def take_codes(self, items):
         """Return the relaxed codes of the items, float32 (len(items), r)."""
@@ -275,29 +281,24 @@ class Rows:
 
     def rotate_towards_signs(self, sample, start, n_iter, rng):
         """Replace B by (B - its mean) R, with R found on the items of the sample; return that mean and R."""
-        mean = self._sum(lambda start, stop: (self.B[start:stop].sum(axis=0, dtype=np.float64),))[0] / self.n
-        mean = mean.astype(np.float32)
+        mean = (self._sum(Rows._total_block)[0] / self.n).astype(np.float32)
         rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng)
-
-        def block(b):
-            b[...] = rotation(b - mean)
-
-        self._each_block(block)
+        self._each(Rows._rotate_block, mean, rotation)
         return mean, rotation
 
-    def _each_block(self, function):
-        self._drain(lambda start, stop: function(self.B[start:stop]), blocks(self.n))
+    def _total_block(self, start, stop):
+        return (self.B[start:stop].sum(axis=0, dtype=np.float64),)
 
-    def _drain(self, function, arguments):
-        for _ in map_ordered(function, arguments, self.n_threads):
+    def _rotate_block(self, start, stop, mean, rotation):
+        self.B[start:stop] = rotation(self.B[start:stop] - mean)
+
+    def _each(self, method, *args):
+        for _ in self._map(method, *args):
             pass
 
     def codes(self):
         """Return the packed signs of B, (n, n_words) uint64."""
-        out = np.empty((self.n, n_words(self.B.shape[1])), np.uint64)
+        return np.concatenate(list(self._map(Rows._codes_block)))
 
-        def block(start, stop):
-            out[start:stop] = pack_codes(self.B[start:stop])
-
-        self._drain(block, blocks(self.n))
-        return out
+    def _codes_block(self, start, stop):
+        return pack_codes(self.B[start:stop])

@@ -90,8 +90,8 @@ def fit_once(options):
     print(
         json.dumps(
             {
-                "n": len(X), "d": X.shape[1], "r": options.bits, "m": len(hasher.anchors_), "seconds": round(seconds, 2),
-                "beyond_mib": round(memory.beyond, 1), "n_iter": hasher.n_iter_,
+                "n": len(X), "d": X.shape[1], "r": options.bits, "m": len(hasher.anchors_),
+                "seconds": round(seconds, 2), "beyond_mib": round(memory.beyond, 1), "n_iter": hasher.n_iter_,
                 "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             }
         )
