@@ -1,0 +1,163 @@
+"""The packed format: where each bit is, round trips, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from aphash.codes import MAX_BITS, check_codes, check_n_bits, n_words, pack_codes, unpack_codes
+
+N_BITS = [1, 7, 63, 64, 65, 127, 128, 256]
+widths = pytest.mark.parametrize("n_bits", N_BITS)
+
+
+@widths
+def test_bit_b_is_bit_b_mod_64_of_word_b_div_64(n_bits):
+    codes = pack_codes(np.eye(n_bits, dtype=bool))
+    assert codes.shape == (n_bits, n_words(n_bits)) == (n_bits, (n_bits + 63) // 64)
+    assert codes.dtype == np.uint64 and codes.dtype.isnative and codes.flags.c_contiguous
+    for b in range(n_bits):
+        expected = [0] * n_words(n_bits)
+        expected[b // 64] = 1 << (b % 64)
+        assert codes[b].tolist() == expected
+
+
+@widths
+def test_bytes_are_those_of_little_endian_packbits(n_bits, rng):
+    bits = rng.random((2**14 + 3, n_bits)) < 0.5  # more rows than are packed at a time
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    padded = np.zeros((len(bits), 8 * n_words(n_bits)), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    codes = pack_codes(bits)
+    np.testing.assert_array_equal(codes.astype("<u8").view(np.uint8), padded)
+    np.testing.assert_array_equal(unpack_codes(codes, n_bits), bits)
+
+
+@given(st.data(), st.sampled_from(N_BITS), st.integers(0, 5))
+def test_round_trip_of_bits(data, n_bits, n):
+    bits = data.draw(arrays(bool, (n, n_bits)))
+    codes = pack_codes(bits)
+    assert check_codes(codes, n_bits) is codes
+    unpacked = unpack_codes(codes, n_bits)
+    assert unpacked.dtype == bool
+    np.testing.assert_array_equal(unpacked, bits)
+    np.testing.assert_array_equal(pack_codes(2.0 * unpacked - 1), codes)
+
+
+@given(st.data(), st.sampled_from(N_BITS), st.integers(0, 5))
+def test_round_trip_of_codes(data, n_bits, n):
+    codes = data.draw(arrays(np.uint64, (n, n_words(n_bits))))
+    codes[:, -1] &= np.uint64(2 ** ((n_bits - 1) % 64 + 1) - 1)
+    np.testing.assert_array_equal(pack_codes(unpack_codes(codes, n_bits)), codes)
+
+
+@given(st.data(), st.sampled_from(["<f4", ">f4", "<f8", "f2"]), st.sampled_from(N_BITS))
+def test_a_projection_is_1_where_it_is_not_negative(data, dtype, n_bits):
+    width = 8 * np.dtype(dtype).itemsize
+    projections = data.draw(arrays(dtype, (2, n_bits), elements=st.floats(allow_nan=False, width=width)))
+    np.testing.assert_array_equal(unpack_codes(pack_codes(projections), n_bits), projections >= 0)
+
+
+def test_zeros_of_both_signs_and_infinities():
+    assert pack_codes(np.array([-0.0, 0.0, -1e-300, np.inf, -np.inf])).tolist() == [0b01011]
+
+
+def test_integer_signs_and_lists():
+    assert pack_codes([-1, 1, 1]).tolist() == [0b110]
+    assert pack_codes(np.array([-5, 0, 3], np.int8)).tolist() == [0b110]
+    assert pack_codes([[True, False], [False, True]]).tolist() == [[1], [2]]
+
+
+@widths
+def test_one_dimension_in_one_out(n_bits, rng):
+    bits = rng.random(n_bits) < 0.5
+    code = pack_codes(bits)
+    assert code.shape == (n_words(n_bits),)
+    np.testing.assert_array_equal(code, pack_codes(bits[np.newaxis])[0])
+    np.testing.assert_array_equal(unpack_codes(code, n_bits), bits)
+    np.testing.assert_array_equal(check_codes(code, n_bits), code[np.newaxis])
+
+
+def test_codes_of_any_layout_come_back_contiguous(rng):
+    codes = pack_codes(rng.random((6, 128)) < 0.5)
+    for view in (np.asfortranarray(codes), codes[::2], codes[::-1]):
+        checked = check_codes(view, 128)
+        assert checked.flags.c_contiguous
+        np.testing.assert_array_equal(checked, view)
+        np.testing.assert_array_equal(pack_codes(unpack_codes(view, 128)), view)
+
+
+@pytest.mark.parametrize(
+    ("codes", "n_bits", "error", "message"),
+    [
+        (np.zeros((2, 1), np.int64), 64, TypeError, "queries must be uint64.*i8"),
+        (np.zeros((2, 8), np.uint8), 64, TypeError, "queries must be uint64.*u1"),
+        (np.zeros((2, 1)), 64, TypeError, "queries must be uint64.*f8"),
+        (np.zeros((2, 1), np.dtype(np.uint64).newbyteorder("S")), 64, TypeError, "native byte order, got dtype [<>]u8"),
+        (np.zeros((2, 1), np.uint64), 65, ValueError, r"queries must have shape \(n, 2\) for 65 bits, got \(2, 1\)"),
+        (np.zeros((2, 2), np.uint64), 64, ValueError, r"queries must have shape \(n, 1\) for 64 bits, got \(2, 2\)"),
+        (np.zeros(3, np.uint64), 128, ValueError, r"queries must have shape \(n, 2\)"),
+        (np.zeros((2, 1, 1), np.uint64), 64, ValueError, r"queries must have shape .* got \(2, 1, 1\)"),
+        (np.uint64(0), 64, ValueError, r"queries must have shape .* got \(\)"),
+    ],
+)
+def test_check_codes_refuses(codes, n_bits, error, message):
+    with pytest.raises(error, match=message):
+        check_codes(codes, n_bits, "queries")
+    with pytest.raises(error, match=message.replace("queries", "codes")):
+        unpack_codes(codes, n_bits)
+
+
+@pytest.mark.parametrize("n_bits", [n for n in N_BITS if n % 64])
+@pytest.mark.parametrize("top", [False, True])
+def test_padding_bits_are_refused_by_row(n_bits, top):
+    codes = np.zeros((5, n_words(n_bits)), np.uint64)
+    codes[[3, 4], -1] = np.uint64(1 << (63 if top else n_bits % 64))
+    with pytest.raises(ValueError, match=f"codes has padding bits set beyond bit {n_bits - 1}, first in row 3"):
+        check_codes(codes, n_bits)
+    codes[:, -1] = np.uint64(1 << (n_bits - 1) % 64)  # the last bit itself is no padding
+    check_codes(codes, n_bits)
+
+
+@pytest.mark.parametrize(
+    ("bits", "error", "message"),
+    [
+        ([0.5, np.nan], ValueError, "NaN"),
+        (np.r_[np.zeros((2**14, 1)), [[np.nan]]], ValueError, "NaN"),
+        ([[0, 1], [1, 1]], ValueError, "integers 0 and 1"),
+        (np.array([1, 0], np.uint8), ValueError, "integers 0 and 1"),
+        (["a", "b"], TypeError, "real numbers, got dtype"),
+        ([1j, -1j], TypeError, "real numbers, got dtype complex"),
+        ([None, 1], TypeError, "real numbers, got dtype object"),
+        (np.ones((2, 2, 2)), ValueError, "1 or 2 dimensions, got 3"),
+        (1.0, ValueError, "1 or 2 dimensions, got 0"),
+        (np.ones((3, 0)), ValueError, "n_bits must be in 1 .. 65536, got 0"),
+        ([], ValueError, "n_bits must be in 1 .. 65536, got 0"),
+        (np.ones((1, MAX_BITS + 1), bool), ValueError, "n_bits must be in 1 .. 65536, got 65537"),
+    ],
+)
+def test_pack_codes_refuses(bits, error, message):
+    with pytest.raises(error, match=message):
+        pack_codes(bits)
+
+
+def test_the_widest_code():
+    assert MAX_BITS == 65536
+    bits = np.arange(MAX_BITS) % 3 == 0
+    np.testing.assert_array_equal(unpack_codes(pack_codes(bits), MAX_BITS), bits)
+
+
+@pytest.mark.parametrize(
+    ("n_bits", "error"),
+    [(0, ValueError), (-1, ValueError), (65537, ValueError), (True, TypeError), (64.0, TypeError), ("64", TypeError)],
+)
+def test_check_n_bits_refuses(n_bits, error):
+    with pytest.raises(error, match=r"n_bits must be .* got"):
+        check_n_bits(n_bits)
+    with pytest.raises(error, match=r"n_bits must be .* got"):
+        unpack_codes(np.zeros((1, 1), np.uint64), n_bits)
+
+
+def test_check_n_bits_takes_numpy_integers():
+    assert type(check_n_bits(np.int64(48))) is int
