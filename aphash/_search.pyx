@@ -1,0 +1,546 @@
+"""Threaded wrappers of the Hamming kernels: arrays in, arrays out. The caller has checked everything.
+
+A database is ``blocks`` (uint64, one-dimensional, C-contiguous, possibly a read-only memory map): groups of 8 codes,
+word-major inside a group, so that word w of the code at position i is ``blocks[(i // 8 * n_words + w) * 8 + i % 8]``;
+at least ``ceil(n / 8) * 8 * n_words`` long. ``ids`` is None (a position is its own id) or int64 of at least n;
+``ascending`` says that they ascend with the position. ``filter`` is None or a packed bitmap by position: uint64, at
+least ``ceil(n / 64)`` words, bit p % 64 of word p // 64 set = the code at position p takes part.
+
+Work is done in waves of about 50 ms, with the GIL released; between waves Ctrl-C is noticed.
+"""
+
+from cython.parallel cimport prange
+from libc.math cimport sqrt
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t, uint8_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from aphash._threads cimport omp_get_max_threads
+
+import numpy as np
+
+from aphash._runtime import ISA_NAMES, choose_isa
+
+
+cdef extern from "isa.h":
+    int aph_isa_supported(int isa) noexcept nogil
+
+
+cdef extern from "hamming.h":
+    enum:
+        APH_BLOCK
+        APH_QUERY_BLOCK
+        APH_GROUP
+    ctypedef struct aph_codes:
+        const uint64_t *groups
+        int64_t n
+        int64_t n_words
+        const uint64_t *filter
+        const int64_t *ids
+        int32_t ascending
+        int32_t compact
+    ctypedef struct aph_found:
+        uint64_t *hits
+        int64_t count
+        int64_t capacity
+        int64_t k
+        int32_t threshold
+    ctypedef int64_t aph_scan_fn(const aph_codes *, int64_t, int64_t, const uint64_t *, int64_t, aph_found *,
+                                 void *) noexcept nogil
+    ctypedef void aph_distances_fn(const uint64_t *, int64_t, int64_t, const uint64_t *, int32_t *) noexcept nogil
+    ctypedef struct aph_hamming:
+        aph_scan_fn *scan
+        aph_distances_fn *distances
+    const aph_hamming *aph_hamming_of(int isa) noexcept nogil
+    int64_t aph_scratch_bytes(int64_t n_words) noexcept nogil
+
+
+cdef extern from "select.h":
+    int64_t aph_order(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, int32_t *,
+                      int64_t *) noexcept nogil
+    int64_t aph_sample(const aph_codes *, int64_t, int64_t *) noexcept nogil
+    void aph_gather(const uint64_t *, int64_t, const int64_t *, int64_t, uint64_t *, int64_t) noexcept nogil
+    void aph_store(uint64_t *, int64_t, int64_t, const uint64_t *, int64_t) noexcept nogil
+    void aph_load(const uint64_t *, int64_t, int64_t, uint64_t *, int64_t) noexcept nogil
+    int64_t aph_count_bits(const uint64_t *, int64_t) noexcept nogil
+
+
+PAD_ID = -1
+PAD_DISTANCE = np.iinfo(np.int32).max
+
+cdef double WAVE_SECONDS = 0.05
+cdef int64_t BUFFER_BYTES = 1 << 26  # of hits, a thread
+cdef int _isa = choose_isa(lambda isa: aph_isa_supported(isa))
+
+
+def isa():
+    """Return the name of the instruction set in use."""
+    return ISA_NAMES[_isa]
+
+
+def isa_names():
+    """Return the names of those that this machine and build can run, the best one last."""
+    return tuple(name for i, name in enumerate(ISA_NAMES) if aph_isa_supported(i))
+
+
+def set_isa(name):
+    """Use the named instruction set from now on, in every thread; ValueError where it cannot run."""
+    global _isa
+    if name not in isa_names():
+        raise ValueError(f"isa must be one of {', '.join(isa_names())} on this machine, got {name!r}")
+    _isa = ISA_NAMES.index(name)
+
+
+def max_threads():
+    """Return how many threads OpenMP would use; 1 in a build without it."""
+    return omp_get_max_threads()
+
+
+# ---- moving codes ----
+
+def store(uint64_t[::1] blocks, int64_t first, const uint64_t[:, ::1] codes):
+    """Write codes (n, n_words) to the positions first, first + 1, ..."""
+    if codes.shape[0]:
+        with nogil:
+            aph_store(&blocks[0], codes.shape[1], first, &codes[0, 0], codes.shape[0])
+
+
+def load(const uint64_t[::1] blocks, int64_t n_words, int64_t first, int64_t n):
+    """Return the codes at the positions [first, first + n): uint64 (n, n_words)."""
+    out = np.empty((n, n_words), np.uint64)
+    cdef uint64_t[:, ::1] view = out
+    if n:
+        with nogil:
+            aph_load(&blocks[0], n_words, first, &view[0, 0], n)
+    return out
+
+
+def gather(const uint64_t[::1] blocks, int64_t n_words, const int64_t[::1] positions):
+    """Return the codes at `positions`, as blocks."""
+    cdef int64_t n = positions.shape[0]
+    out = np.zeros((n + APH_GROUP - 1) // APH_GROUP * APH_GROUP * n_words, np.uint64)
+    cdef uint64_t[::1] view = out
+    if n:
+        with nogil:
+            aph_gather(&blocks[0], n_words, &positions[0], n, &view[0], 0)
+    return out
+
+
+def count_bits(const uint64_t[::1] bitmap, int64_t n):
+    """Return how many of the first n bits are set."""
+    if n == 0:
+        return 0
+    return aph_count_bits(&bitmap[0], n)
+
+
+# ---- waves of scans ----
+
+cdef struct job_t:            # some queries against one stretch of the database
+    const uint64_t *queries
+    int64_t first, n_queries  # the first one's number in the batch
+    aph_found *found
+    int64_t block, end        # what is left of the stretch
+    void *scratch
+    int64_t *histogram
+    int out_of_memory
+
+
+cdef int64_t ceil_div(int64_t a, int64_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef double seconds() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return t.tv_sec + 1e-9 * t.tv_nsec
+
+
+cdef int64_t room_of(int64_t capacity) noexcept nogil:
+    return capacity + APH_BLOCK
+
+
+cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_blocks) noexcept nogil:
+    """Scan the next n_blocks of a job; buffers that keep everything grow when they are full."""
+    cdef int64_t stop = min(job.end, job.block + n_blocks)
+    cdef int64_t q
+    cdef void *bigger
+    cdef aph_found *f
+    while True:
+        for q in range(job.n_queries):
+            f = job.found + q
+            if f.k == 0 and (f.hits == NULL or f.count >= f.capacity):
+                bigger = realloc(f.hits, room_of(max(256, f.capacity * 2)) * sizeof(uint64_t))
+                if bigger == NULL:
+                    job.out_of_memory = 1
+                    return
+                f.hits = <uint64_t *> bigger
+                f.capacity = max(256, f.capacity * 2)
+        if job.block >= stop:
+            return
+        job.block = scan(db, job.block, stop, job.queries, job.n_queries, job.found, job.scratch)
+
+
+cdef int run(job_t *jobs, int64_t n_jobs, const aph_codes *db, int n_threads) except -1:
+    """Run jobs to their end, in waves; raise what a signal handler raises between them, or MemoryError."""
+    cdef aph_scan_fn *scan = aph_hamming_of(_isa).scan
+    cdef int64_t j, left = 1
+    cdef double most = 1, start, took
+    for j in range(n_jobs):  # a first guess on the safe side, then as measured
+        most = max(most, APH_BLOCK * db.n_words * (1.0 + 0.2 * jobs[j].n_queries))
+    cdef int64_t step = max(1, <int64_t> (WAVE_SECONDS * 1e9 / most))
+    while left > 0:
+        with nogil:
+            start = seconds()
+            if n_threads == 1 or n_jobs == 1:
+                for j in range(n_jobs):
+                    advance(jobs + j, db, scan, step)
+            else:
+                for j in prange(n_jobs, num_threads=n_threads, schedule="dynamic", chunksize=1):
+                    advance(jobs + j, db, scan, step)
+            took = seconds() - start
+            left = 0
+            for j in range(n_jobs):
+                if jobs[j].out_of_memory:
+                    left = -1
+                    break
+                left += jobs[j].end - jobs[j].block
+        if left < 0:
+            raise MemoryError("not enough memory for the result of a radius search")
+        step = max(1, <int64_t> (step * min(4.0, max(0.25, WAVE_SECONDS / max(took, 1e-9)))))
+        check_signals()
+    return 0
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef int check_signals() except -1:
+    PyErr_CheckSignals()
+    return 0
+
+
+cdef class Plan:
+    """How a batch is cut into jobs, and their memory. One job a thread: its queries, its stretch of the database."""
+
+    cdef aph_codes db
+    cdef int n_threads
+    cdef int64_t n_parts, per_job, n_blocks, scratch_stride
+    cdef object keep  # arrays that the pointers point into
+    cdef job_t *jobs
+    cdef aph_found *found
+    cdef char *scratch
+    cdef int64_t *histograms
+
+    def __cinit__(self, const uint64_t[::1] blocks, int64_t n, int64_t n_words, ids, bint ascending, filter_,
+                  int64_t n_queries, int n_threads, int64_t most_queries):
+        cdef const int64_t[::1] id_view
+        cdef const uint64_t[::1] filter_view
+        cdef int64_t[::1] longs
+        cdef uint8_t[::1] bytes_
+        self.db.groups = &blocks[0] if blocks.shape[0] else NULL
+        self.db.n = n
+        self.db.n_words = n_words
+        self.db.ids = NULL
+        self.db.filter = NULL
+        if ids is not None and n:
+            id_view = ids
+            self.db.ids = &id_view[0]
+        self.db.ascending = ids is None or ascending
+        if filter_ is not None and n:
+            filter_view = filter_
+            self.db.filter = &filter_view[0]
+        self.n_blocks = (n + APH_BLOCK - 1) // APH_BLOCK
+        # Many queries: each thread its own. Few: each thread its stretch of the database, merged afterwards.
+        self.n_parts = 1
+        if n_queries < 16 * n_threads and self.n_blocks >= 32 * n_threads:
+            self.n_parts = n_threads
+        cdef int64_t n_jobs = n_threads
+        cdef int64_t sets = n_jobs // self.n_parts
+        cdef int64_t waves = ceil_div(n_queries, sets * most_queries)
+        self.per_job = max(1, ceil_div(n_queries, sets * max(1, waves)))
+        if n_queries < n_jobs and self.n_parts == 1:
+            n_jobs = max(1, n_queries)
+        self.n_threads = n_jobs
+        self.scratch_stride = aph_scratch_bytes(n_words) + 64
+        scratch = np.empty(n_jobs * self.scratch_stride + 64, np.uint8)
+        histograms = np.empty(n_jobs * (64 * n_words + 1 + 8), np.int64)
+        jobs = np.zeros(n_jobs * sizeof(job_t), np.uint8)
+        found = np.zeros(n_jobs * self.per_job * sizeof(aph_found), np.uint8)
+        self.keep = (blocks, ids, filter_, scratch, histograms, jobs, found)
+        bytes_ = scratch
+        self.scratch = <char *> ((<size_t> &bytes_[0] + 63) & ~<size_t> 63)
+        longs = histograms
+        self.histograms = &longs[0]
+        bytes_ = jobs
+        self.jobs = <job_t *> &bytes_[0]
+        bytes_ = found
+        self.found = <aph_found *> &bytes_[0]
+        self.scratch_stride &= ~<int64_t> 63
+
+    cdef int64_t queries_of_wave(self) noexcept:
+        return self.per_job * (self.n_threads // self.n_parts)
+
+    cdef int64_t lay_out(self, const uint64_t *queries, int64_t first, int64_t n_queries) noexcept:
+        """Set up the jobs for n_queries <= queries_of_wave(), from the first on; return how many jobs there are."""
+        cdef int64_t sets = max(1, self.n_threads // self.n_parts), n_jobs = 0
+        cdef int64_t each = ceil_div(n_queries, sets), start, part
+        cdef job_t *job
+        for start in range(0, n_queries, each):
+            for part in range(self.n_parts):
+                job = self.jobs + n_jobs
+                job.queries = queries + start * self.db.n_words
+                job.first = first + start
+                job.n_queries = min(each, n_queries - start)
+                job.found = self.found + n_jobs * self.per_job
+                job.block = self.n_blocks * part // self.n_parts
+                job.end = self.n_blocks * (part + 1) // self.n_parts
+                job.scratch = self.scratch + n_jobs * self.scratch_stride
+                job.histogram = self.histograms + n_jobs * (64 * self.db.n_words + 1 + 8)
+                job.out_of_memory = 0
+                n_jobs += 1
+        return n_jobs
+
+
+cdef int choose_compact(Plan plan, int64_t candidates) noexcept:
+    """1 where gathering the candidates of a filter, once for all queries of a job, costs less than masking hits."""
+    cdef double selected = candidates / max(1.0, <double> plan.db.n)
+    return selected * (1 + 8.0 / plan.per_job) < 0.9 if plan.per_job > 1 else selected < 0.05
+
+
+# ---- k nearest ----
+
+cdef void first_threshold(aph_found *found, const uint64_t *query, const uint64_t *sample, int64_t m, int64_t rank,
+                          const aph_codes *db, aph_distances_fn *distances, int32_t *out,
+                          int64_t *histogram) noexcept nogil:
+    """Start from the rank-th distance in a sample of m codes; without one, from the largest distance."""
+    cdef int64_t i, below = 0
+    cdef int32_t d = 0
+    found.threshold = <int32_t> (64 * db.n_words)
+    if rank > m:
+        return
+    distances(sample, m, db.n_words, query, out)
+    memset(histogram, 0, (64 * db.n_words + 1) * sizeof(int64_t))
+    for i in range(m):
+        histogram[out[i]] += 1
+    while True:
+        below += histogram[d]
+        if below >= rank:
+            break
+        d += 1
+    found.threshold = d
+
+
+cdef void start_job(job_t *job, const uint64_t *sample, int64_t m, int64_t rank, const aph_codes *db,
+                    aph_distances_fn *distances) noexcept nogil:
+    cdef int64_t q
+    for q in range(job.n_queries):
+        first_threshold(job.found + q, job.queries + q * db.n_words, sample, m, rank, db, distances,
+                        <int32_t *> job.scratch, job.histogram)
+
+
+cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most, const aph_codes *db,
+                     int32_t *distances, int64_t *ids, int64_t k) noexcept nogil:
+    """Write the results of a job's queries; those of one that found fewer than `most` are left as they are."""
+    cdef int64_t q, part, total, at
+    for q in range(job.n_queries):
+        total = 0
+        for part in range(n_parts):
+            total += job.found[part * per_job + q].count
+        at = (job.first + q) * k
+        if total >= most:
+            aph_order(job.found + q, n_parts, per_job, most, db, job.histogram, distances + at, ids + at)
+
+
+cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
+                    int64_t base, int32_t *distances, int64_t *ids) noexcept nogil:
+    """Write all that a job's queries found, to where `offsets` says, less `base`."""
+    cdef int64_t q, at, total
+    for q in range(job.n_queries):
+        at = offsets[job.first + q]
+        total = offsets[job.first + q + 1] - at
+        aph_order(job.found + q, n_parts, per_job, total, db, job.histogram, distances + (at - base),
+                  ids + (at - base))
+
+
+cdef void start_jobs(job_t *jobs, int64_t n_jobs, const uint64_t *sample, int64_t m, int64_t rank,
+                     const aph_codes *db, aph_distances_fn *distances, int n_threads) noexcept:
+    cdef int64_t j
+    with nogil:
+        if n_threads == 1:
+            for j in range(n_jobs):
+                start_job(jobs + j, sample, m, rank, db, distances)
+        else:
+            for j in prange(n_jobs, num_threads=n_threads, schedule="static", chunksize=1):
+                start_job(jobs + j, sample, m, rank, db, distances)
+
+
+cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, int64_t most,
+                      const aph_codes *db, int32_t *distances, int64_t *ids, int64_t k, int n_threads) noexcept:
+    cdef int64_t j
+    with nogil:
+        if n_threads == 1:
+            for j in range(n_jobs // n_parts):
+                finish_job(jobs + j * n_parts, n_parts, per_job, most, db, distances, ids, k)
+        else:
+            for j in prange(n_jobs // n_parts, num_threads=n_threads, schedule="static", chunksize=1):
+                finish_job(jobs + j * n_parts, n_parts, per_job, most, db, distances, ids, k)
+
+
+cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, const aph_codes *db,
+                     const int64_t *offsets, int64_t base, int32_t *distances, int64_t *ids,
+                     int n_threads) noexcept:
+    cdef int64_t j
+    with nogil:
+        if n_threads == 1:
+            for j in range(n_jobs // n_parts):
+                order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
+        else:
+            for j in prange(n_jobs // n_parts, num_threads=n_threads, schedule="static", chunksize=1):
+                order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
+
+
+def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries, int64_t k, ids=None,
+           bint ascending=True, filter=None, int n_threads=1, bint speculate=True):
+    """Find the k nearest codes of each query.
+
+    Parameters
+    ----------
+    blocks, n, ids, ascending, filter
+        The database, as the module's docstring says.
+    queries : uint64 (n_queries, n_words)
+    k : int
+        At least 1.
+    n_threads : int
+        At least 1.
+    speculate : bool
+        Start from a threshold estimated on a sample, and search again the queries for which it was too small. The
+        results are the same.
+
+    Returns
+    -------
+    distances : int32 (n_queries, k)
+    ids : int64 (n_queries, k)
+        Ordered by (distance, id); PAD_DISTANCE and PAD_ID where fewer than k codes take part.
+    """
+    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
+    out_distances = np.full((n_queries, k), PAD_DISTANCE, np.int32)
+    out_ids = np.full((n_queries, k), PAD_ID, np.int64)
+    cdef int64_t candidates = n if filter is None else count_bits(filter, n)
+    cdef int64_t most = min(k, candidates)
+    if n_queries == 0 or most == 0:
+        return out_distances, out_ids
+    cdef int64_t capacity = min(most + max(256, most), max(candidates, most + 1))
+    cdef int64_t room = room_of(capacity)
+    cdef int64_t most_queries = max(1, min(APH_QUERY_BLOCK, BUFFER_BYTES // (8 * room)))
+    cdef Plan plan = Plan(blocks, n, n_words, ids, ascending, filter, n_queries, n_threads, most_queries)
+    plan.db.compact = choose_compact(plan, candidates)
+
+    # A sample gives each query its first threshold. The k-th distance in it is certain to be enough; of a large k a
+    # smaller rank almost certainly is: the expected number of the k nearest in the sample, and three deviations.
+    cdef int64_t m = min(4096, candidates // 512, 512 * n_queries) // APH_GROUP * APH_GROUP
+    positions = np.empty(max(m, 1), np.int64)
+    cdef int64_t[::1] position_view = positions
+    if m:
+        m = aph_sample(&plan.db, m, &position_view[0]) // APH_GROUP * APH_GROUP
+    sample = gather(blocks, n_words, positions[:m]) if m else np.zeros(1, np.uint64)
+    cdef const uint64_t[::1] sample_view = sample
+    cdef double expected = <double> most * m / candidates
+    cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
+
+    hits = np.empty(plan.n_threads * plan.per_job * room, np.uint64)
+    cdef uint64_t[::1] hit_view = hits
+    cdef int32_t[:, ::1] distance_view = out_distances
+    cdef int64_t[:, ::1] id_view = out_ids
+    cdef int64_t start, wave, n_jobs, j, i, q
+    cdef aph_distances_fn *distances = aph_hamming_of(_isa).distances
+    short = []
+    for start in range(0, n_queries, plan.queries_of_wave()):
+        wave = min(plan.queries_of_wave(), n_queries - start)
+        n_jobs = plan.lay_out(&queries[start, 0], start, wave)
+        for j in range(n_jobs):
+            for i in range(plan.jobs[j].n_queries):
+                plan.jobs[j].found[i].hits = &hit_view[(j * plan.per_job + i) * room]
+                plan.jobs[j].found[i].count = 0
+                plan.jobs[j].found[i].capacity = capacity
+                plan.jobs[j].found[i].k = most
+        start_jobs(plan.jobs, n_jobs, &sample_view[0], m, rank, &plan.db, distances, plan.n_threads)
+        run(plan.jobs, n_jobs, &plan.db, plan.n_threads)
+        finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, &distance_view[0, 0],
+                    &id_view[0, 0], k, plan.n_threads)
+        if rank < most:
+            for q in range(start, start + wave):
+                if id_view[q, most - 1] == -1 and distance_view[q, most - 1] == PAD_DISTANCE:
+                    short.append(q)
+    if short:
+        again = np.asarray(short)
+        out_distances[again], out_ids[again] = search(
+            blocks, n, np.ascontiguousarray(np.asarray(queries)[again]), k, ids, ascending, filter, n_threads, False)
+    return out_distances, out_ids
+
+
+# ---- radius ----
+
+def radius_search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries, int64_t radius, ids=None,
+                  bint ascending=True, filter=None, int n_threads=1):
+    """Find all codes within a radius of each query.
+
+    Parameters
+    ----------
+    As :func:`search`; radius : int, at least 0: a code at this distance is found.
+
+    Returns
+    -------
+    offsets : int64 (n_queries + 1,)
+    distances : int32 (offsets[-1],)
+    ids : int64 (offsets[-1],)
+        Those of query i stand at offsets[i] .. offsets[i + 1], ordered by (distance, id). While the search runs it
+        holds about four times the result.
+    """
+    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
+    offsets = np.zeros(n_queries + 1, np.int64)
+    if n_queries == 0 or n == 0:
+        return offsets, np.empty(0, np.int32), np.empty(0, np.int64)
+    cdef int64_t candidates = n if filter is None else count_bits(filter, n)
+    cdef Plan plan = Plan(blocks, n, n_words, ids, ascending, filter, n_queries, n_threads, APH_QUERY_BLOCK)
+    plan.db.compact = choose_compact(plan, candidates)
+    cdef int64_t[::1] offset_view = offsets
+    cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.n_threads * plan.per_job
+    cdef int32_t[::1] distance_view
+    cdef int64_t[::1] id_view
+    all_distances, all_ids = [], []
+    try:
+        for start in range(0, n_queries, plan.queries_of_wave()):
+            wave = min(plan.queries_of_wave(), n_queries - start)
+            n_jobs = plan.lay_out(&queries[start, 0], start, wave)
+            for i in range(n_found):
+                plan.found[i].count = 0
+                plan.found[i].k = 0
+                plan.found[i].threshold = <int32_t> min(radius, 64 * n_words)
+            run(plan.jobs, n_jobs, &plan.db, plan.n_threads)
+            q = start
+            for j in range(0, n_jobs, plan.n_parts):
+                for i in range(plan.jobs[j].n_queries):
+                    total = 0
+                    for part in range(plan.n_parts):
+                        total += plan.jobs[j].found[part * plan.per_job + i].count
+                    offset_view[q + 1] = offset_view[q] + total
+                    q += 1
+            total = offset_view[start + wave] - offset_view[start]
+            distances = np.empty(total, np.int32)
+            found_ids = np.empty(total, np.int64)
+            all_distances.append(distances)
+            all_ids.append(found_ids)
+            if total == 0:
+                continue
+            distance_view = distances
+            id_view = found_ids
+            order_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, &plan.db, &offset_view[0], offset_view[start],
+                       &distance_view[0], &id_view[0], plan.n_threads)
+            check_signals()
+    finally:
+        for i in range(n_found):
+            free(plan.found[i].hits)
+            plan.found[i].hits = NULL
+    return offsets, np.concatenate(all_distances), np.concatenate(all_ids)

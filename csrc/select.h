@@ -1,0 +1,31 @@
+/* Selection of the k nearest among hits, ordered by (distance, id). Distances are small integers, so everything is a
+ * histogram: no heap on the way, no comparison sort where ids ascend. */
+#ifndef APH_SELECT_H
+#define APH_SELECT_H
+
+#include "hamming.h"
+
+/* Keep the k best hits of `found` and lower its threshold to what can still enter: below the k-th distance where ids
+ * ascend, up to it where they do not. Needs count >= k >= 1. `histogram`: 64 n_words + 1 counters, any content. */
+void aph_tighten(aph_found *found, const aph_codes *db, int64_t *histogram);
+
+/* Write the k best of the hits in parts[0], parts[stride], ... in order of (distance, id). Where ids ascend the parts
+ * must cover ascending stretches of positions. Returns the number written: the lesser of k and the hits' number. */
+int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
+                  int64_t *histogram, int32_t *distances, int64_t *ids);
+
+/* Up to `wanted` positions spread evenly over the candidates of `db`, ascending and distinct; returns their number. */
+int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions);
+
+/* Copy codes to the places first, first + 1, ... of another blocked array. */
+void aph_gather(const uint64_t *groups, int64_t n_words, const int64_t *positions, int64_t n, uint64_t *out,
+                int64_t first);
+
+/* Write n codes (row-major) to the places first, first + 1, ... of a blocked array; and read places back. */
+void aph_store(uint64_t *groups, int64_t n_words, int64_t first, const uint64_t *codes, int64_t n);
+void aph_load(const uint64_t *groups, int64_t n_words, int64_t first, uint64_t *codes, int64_t n);
+
+/* Number of set bits among the first n bits. */
+int64_t aph_count_bits(const uint64_t *bitmap, int64_t n);
+
+#endif
