@@ -1,0 +1,227 @@
+"""HammingIndex: what a user sees. The kernels have their own tests in test_search.py."""
+
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from aphash import HammingIndex, pack_codes
+from aphash.index import PAD_DISTANCE, PAD_ID
+
+
+def random_codes(rng, n, n_bits):
+    return pack_codes(rng.standard_normal((n, n_bits)))
+
+
+def brute(codes, ids, queries, k):
+    d = np.bitwise_count(codes[None] ^ queries[:, None]).sum(2).astype(np.int32)
+    order = np.stack([np.lexsort((ids, row)) for row in d])[:, :k]
+    return np.take_along_axis(d, order, 1), ids[order]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("n_bits", [1, 7, 63, 64, 65, 127, 128, 256])
+def test_search_against_brute_force(rng, n_bits):
+    codes, queries = random_codes(rng, 700, n_bits), random_codes(rng, 9, n_bits)
+    ids = rng.permutation(10_000)[:700] - 5_000
+    ids[ids == -1] = 70_000
+    index = HammingIndex(n_bits)
+    assert np.array_equal(index.add(codes[:300], ids[:300]), ids[:300])
+    index.add(codes[300:], ids[300:])
+    assert len(index) == 700
+    assert np.array_equal(index.codes, codes)
+    assert np.array_equal(index.ids, ids)
+    distances, found = index.search(queries, 20)
+    expected = brute(codes, ids, queries, 20)
+    assert distances.dtype == np.int32 and found.dtype == np.int64
+    assert np.array_equal(distances, expected[0])
+    assert np.array_equal(found, expected[1])
+    offsets, d, i = index.radius_search(queries, n_bits // 2)
+    all_distances, all_ids = brute(codes, ids, queries, 700)
+    for q in range(9):
+        inside = all_distances[q] <= n_bits // 2
+        assert np.array_equal(d[offsets[q] : offsets[q + 1]], all_distances[q][inside])
+        assert np.array_equal(i[offsets[q] : offsets[q + 1]], all_ids[q][inside])
+
+
+def test_padding_and_single_queries(rng):
+    index = HammingIndex(64)
+    codes = random_codes(rng, 3, 64)
+    distances, ids = index.search(codes, 2)
+    assert (distances == PAD_DISTANCE).all() and (ids == PAD_ID).all()
+    index.add(codes)
+    distances, ids = index.search(codes[1], 5)
+    assert distances.shape == ids.shape == (5,)
+    assert ids[0] == 1 and distances[0] == 0
+    assert (ids[3:] == -1).all() and (distances[3:] == np.iinfo(np.int32).max).all()
+    offsets, distances, ids = index.radius_search(codes[1], 0)
+    assert offsets.tolist() == [0, 1] and ids.tolist() == [1] and distances.tolist() == [0]
+
+
+def test_ids_are_counted_on(rng):
+    index = HammingIndex(8)
+    assert index.add(random_codes(rng, 2, 8)).tolist() == [0, 1]
+    index.add(random_codes(rng, 1, 8), [100])
+    assert index.add(random_codes(rng, 2, 8)).tolist() == [101, 102]
+    index = HammingIndex(8)
+    index.add(random_codes(rng, 1, 8), [-7])
+    assert index.add(random_codes(rng, 1, 8)).tolist() == [0]
+
+
+def test_remove(rng):
+    codes = random_codes(rng, 50, 64)
+    index = HammingIndex(64)
+    index.add(codes)
+    index.remove(np.arange(0, 50, 3))
+    left = np.setdiff1d(np.arange(50), np.arange(0, 50, 3))
+    assert sorted(index.ids.tolist()) == left.tolist()
+    assert np.array_equal(index.search(codes, 5)[1], brute(codes[left], left, codes, 5)[1])
+    with pytest.raises(KeyError, match="3, 6"):
+        index.remove([1, 3, 6])
+    assert len(index) == len(left)
+    index.add(codes[:1], [0])
+    assert index.search(codes[0], 1)[1][0] == 0
+
+
+@pytest.mark.parametrize("order", ["ascending", "shuffled"])
+def test_filters(rng, order):
+    n = 3_000
+    codes, queries = random_codes(rng, n, 64), random_codes(rng, 12, 64)
+    ids = np.arange(n) * 3
+    if order == "shuffled":
+        rng.shuffle(ids)
+    index = HammingIndex(64)
+    index.add(codes, ids)
+    for share in (0, 0.01, 0.5, 1):
+        mask = rng.random(n) < share
+        bitmap = np.packbits(mask, bitorder="little")
+        bitmap = np.pad(bitmap, (0, -len(bitmap) % 8)).view(np.uint64)
+        k = min(10, mask.sum())
+        for filter in (mask, ids[mask], bitmap):
+            distances, found = index.search(queries, 10, filter=filter)
+            expected = brute(codes[mask], ids[mask], queries, 10)
+            assert np.array_equal(distances[:, :k], expected[0])
+            assert np.array_equal(found[:, :k], expected[1])
+            assert (found[:, k:] == -1).all()
+            offsets, _, found = index.radius_search(queries, 20, filter=filter)
+            assert np.isin(found, ids[mask]).all()
+            d = np.bitwise_count(codes[mask][None, :, 0] ^ queries)
+            assert np.array_equal(np.diff(offsets), (d <= 20).sum(1))
+
+
+BAD_CODES = [
+    (np.zeros((2, 1), np.int64), TypeError),
+    (np.zeros((2, 1), np.dtype(np.uint64).newbyteorder()), TypeError),
+    (np.zeros((2, 2), np.uint64), ValueError),
+    (np.zeros((2, 1, 1), np.uint64), ValueError),
+    (np.full((2, 1), 1 << 60, np.uint64), ValueError),
+]
+
+
+@pytest.mark.parametrize("codes, error", BAD_CODES)
+def test_bad_codes_are_refused(codes, error):
+    index = HammingIndex(60)
+    index.add(np.zeros((1, 1), np.uint64))
+    with pytest.raises(error, match="codes"):
+        index.add(codes)
+    with pytest.raises(error, match="codes"):
+        index.search(codes, 1)
+    with pytest.raises(error, match="codes"):
+        index.radius_search(codes, 1)
+    assert len(index) == 1
+
+
+@pytest.mark.parametrize(
+    "ids, error, message",
+    [
+        ([1, -1], ValueError, "-1"),
+        ([5, 5], ValueError, "twice: 5"),
+        ([1, 7], ValueError, "already: 7"),
+        ([1], ValueError, "shape"),
+        ([[1, 2]], ValueError, "shape"),
+        ([1.0, 2.0], TypeError, "integers"),
+        (["a", "b"], TypeError, "integers"),
+        (np.array([1, 2**63], np.uint64), ValueError, "int64"),
+    ],
+)
+def test_bad_ids_are_refused(ids, error, message):
+    index = HammingIndex(64)
+    index.add(np.zeros((1, 1), np.uint64), [7])
+    with pytest.raises(error, match=message):
+        index.add(np.ones((2, 1), np.uint64), ids)
+    assert len(index) == 1 and index.ids.tolist() == [7] and index.codes.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("k, error", [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])
+def test_bad_k(k, error):
+    with pytest.raises(error, match="k must"):
+        HammingIndex(64).search(np.zeros((1, 1), np.uint64), k)
+
+
+@pytest.mark.parametrize("radius, error", [(-1, ValueError), (1.5, TypeError), (None, TypeError)])
+def test_bad_radius(radius, error):
+    with pytest.raises(error, match="radius must"):
+        HammingIndex(64).radius_search(np.zeros((1, 1), np.uint64), radius)
+
+
+@pytest.mark.parametrize("n_bits, error", [(0, ValueError), (65537, ValueError), (8.0, TypeError), (None, TypeError)])
+def test_bad_n_bits(n_bits, error):
+    with pytest.raises(error, match="n_bits"):
+        HammingIndex(n_bits)
+
+
+def test_bad_filters_and_jobs():
+    index = HammingIndex(64)
+    index.add(np.zeros((3, 1), np.uint64))
+    query = np.zeros((1, 1), np.uint64)
+    for filter, error in [
+        (np.ones(2, bool), ValueError),
+        (np.ones(2, np.uint64), ValueError),
+        ([0, 9], ValueError),
+        ([0.5], TypeError),
+    ]:
+        with pytest.raises(error, match="filter"):
+            index.search(query, 1, filter=filter)
+    with pytest.raises(ValueError, match="n_jobs"):
+        index.search(query, 1, n_jobs=0)
+
+
+def test_pickle(rng):
+    index = HammingIndex(100)
+    codes = random_codes(rng, 77, 100)
+    index.add(codes, rng.permutation(77) + 3)
+    again = pickle.loads(pickle.dumps(index))
+    assert np.array_equal(again.codes, codes)
+    assert np.array_equal(again.search(codes, 5)[1], index.search(codes, 5)[1])
+    again.add(codes[:1], [1000])
+    assert len(again) == 78 and len(index) == 77
+
+
+def test_searches_see_the_index_before_or_after_a_change(rng):
+    """A writer adds pairs of equal codes in one call and removes them in one: a search sees both or neither."""
+    index = HammingIndex(64)
+    index.add(random_codes(rng, 20_000, 64))
+    pair = np.repeat(random_codes(rng, 1, 64), 2, axis=0)
+    failures, stop = [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            offsets, _, _ = index.radius_search(pair[:1], 0, n_jobs=1)
+            if offsets[-1] not in (0, 2):
+                failures.append(offsets[-1])
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for _ in range(50):
+        index.add(pair, [-10, -11])
+        index.remove([-11, -10])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
