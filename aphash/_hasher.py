@@ -289,16 +289,27 @@ class APHash(TransformerMixin, BaseEstimator):
             with _Progress(self.verbose, settings, n_train) as progress:
                 found = learn(training, settings, rng, progress)
             codes = training.codes()
+        fitted = self._attributes(found, training, rows)
+        if rows is not None:
+            learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
+            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
+            codes[rows] = learned
+        validate_data(self, X, skip_check_array=True)  # sets n_features_in_ and feature_names_in_
+        vars(self).update(fitted, codes_=codes)
+        return self
+
+    def _attributes(self, found, training, rows):
+        """Return the fitted attributes but codes_, of what was learned from the rows of X that ``rows`` names."""
         if found.n_directions < self.n_bits:
             warnings.warn(
                 f"X has {found.n_directions} independent directions, fewer than n_bits={self.n_bits}: "
                 "they are spread over all bits, and fewer bits would hold as much",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         anchors = np.array(training.take(found.anchor_items))
         coef = np.ascontiguousarray(found.W.T) * training.scale
-        fitted = {
+        return {
             "mean_": training.mean,
             "scale_": training.scale,
             "coef_": coef,
@@ -310,13 +321,6 @@ class APHash(TransformerMixin, BaseEstimator):
             "objective_": found.history,
             "n_iter_": found.n_iter,
         }
-        if rows is not None:
-            learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
-            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
-            codes[rows] = learned
-        validate_data(self, X, skip_check_array=True)  # sets n_features_in_ and feature_names_in_
-        vars(self).update(fitted, codes_=codes)
-        return self
 
     # -- the hash function --------------------------------------------------------------------------------------------
 

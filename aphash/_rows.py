@@ -25,6 +25,11 @@ def block_rows(n):
     return max(1024, -(-n // (128 * 64)) * 64)
 
 
+def chunk_rows(n, d):
+    """Return how many rows of a block are working vectors at a time."""
+    return max(64, min(block_rows(n), _CHUNK_BYTES // (4 * d)))
+
+
 def blocks(n):
     """Return the list of (start, stop) of the blocks of n rows."""
     step = block_rows(n)
@@ -68,7 +73,7 @@ def check_finite(X, n_threads=1):
             raise ValueError(f"Input X contains NaN or infinity (inf), first in row {row}")
 
 
-def _merge(one, other):
+def merge_statistics(one, other):
     """Merge two (count, mean, sum of squared distances to the mean)."""
     (n, mean, spread), (m, other_mean, other_spread) = one, other
     with np.errstate(over="ignore", invalid="ignore"):
@@ -101,9 +106,10 @@ class Rows:
         self.X, self.rows, self.n_threads = X, rows, n_threads
         self.n = len(X) if rows is None else len(rows)
         self.d = X.shape[1]
-        self.chunk = max(64, min(block_rows(self.n), _CHUNK_BYTES // (4 * self.d)))
-        self.mean, self.scale = self._statistics()
+        self.chunk = chunk_rows(self.n, self.d)
+        self.offset = 0  # of these rows among all, where they are one block of many
         self.B = None
+        self.mean, self.scale = self._statistics()
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -149,7 +155,7 @@ class Rows:
         """Mean and scale, by the pairwise update of Chan, Golub & LeVeque (1983); NaN and infinity are caught here."""
         merged = (0, np.zeros(self.d), 0.0)
         for block in self._map(Rows._statistics_block):
-            merged = _merge(merged, block)
+            merged = merge_statistics(merged, block)
         _, mean, spread = merged
         if not np.isfinite(spread):
             check_finite(self.X, self.n_threads)
@@ -167,7 +173,7 @@ class Rows:
                 raw = np.array(self.take(part), np.float64)  # a copy: it is changed in place
                 mean = raw.mean(axis=0)
                 raw -= mean
-                merged = _merge(merged, (len(raw), mean, np.einsum("ij,ij->", raw, raw)))
+                merged = merge_statistics(merged, (len(raw), mean, np.einsum("ij,ij->", raw, raw)))
         return merged
 
     def _any_differs(self):
@@ -254,7 +260,7 @@ class Rows:
         self._each(Rows._random_block, r, seed)
 
     def _random_block(self, start, stop, r, seed):
-        rng = np.random.default_rng([seed, start])
+        rng = np.random.default_rng([seed, self.offset + start])
         self.B[start:stop] = rng.standard_normal((stop - start, r), np.float32)
 
     def take_codes(self, items):
