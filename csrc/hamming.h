@@ -14,7 +14,7 @@ enum {
     APH_BLOCK = 512,
     APH_BLOCK_GROUPS = APH_BLOCK / APH_GROUP,
     APH_POSITION_BITS = 44, /* a hit is distance << 44 | position: distances need 17 bits */
-    APH_MAX_PLANES = 17,    /* bit planes of a sum: 2^17 > 65,536 */
+    APH_MAX_PLANES = 18,    /* bit planes of a sum: 2^17 > 65,536, and one for what is beyond */
     APH_QUERY_BLOCK = 256,  /* the most queries of one scan */
     APH_PATTERNS = 24       /* table offsets per word of a query: 21 triples of bits, 1 single bit, 2 unused */
 };

@@ -316,11 +316,13 @@ static int64_t many_part(const uint64_t *groups, int64_t n_words, int n_planes, 
             vec low[6];
             for (int p = 0; p < 6; p++) low[p] = is_first ? spread(bias[p]) : sums[p];
             vec carry = add_word(head->table, patterns + q * APH_PATTERNS, low);
-            for (int p = 6; p < n_planes; p++) { /* ripple; p < 17 */
+            for (int p = 6; p < n_planes; p++) { /* ripple */
                 const vec plane = is_first ? spread(bias[p]) : sums[p];
                 if (!is_last) sums[p] = plane ^ carry;
                 carry &= plane;
             }
+            if (!is_first) carry |= sums[n_planes]; /* once over 2^p, always over */
+            if (!is_last) sums[n_planes] = carry;
             if (is_last)
                 n_hot = finish(head, q, part, ~carry, n_hot);
             else
