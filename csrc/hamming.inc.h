@@ -26,6 +26,7 @@ typedef uint64_t vec_u __attribute__((vector_size(8 * APH_LANES), may_alias, ali
 #define TRIPLES 21                    /* 63 bits in threes; the 64th stands alone */
 #define ROW (2 * 8)                   /* vectors of a triple's table: 8 patterns, each sum and carry */
 #define TABLE ((TRIPLES + 1) * ROW)
+#define WORDS (APH_LANES < 8 ? 2 : 1) /* tabled at a time: what fits beside the queries in a first-level cache */
 #define INLINE static inline __attribute__((always_inline))
 
 #ifndef ANY
@@ -43,7 +44,7 @@ INLINE int any_bit(vec v)
 #endif
 
 typedef struct {
-    _Alignas(64) vec table[TABLE];
+    _Alignas(64) vec table[TABLE * (PARTS > WORDS ? PARTS : WORDS)]; /* 22 KB, of one part's words or one word's parts */
     vec planes[64];
     _Alignas(64) uint64_t masks[APH_QUERY_BLOCK][APH_GROUP]; /* [lane], bit r: code 8 r + lane of the block is a hit */
     uint64_t bias[APH_QUERY_BLOCK][APH_MAX_PLANES];
@@ -289,63 +290,100 @@ INLINE vec add_word(const vec *table, const uint16_t *patterns, vec *s)
 
 INLINE vec spread(uint64_t word) { return (vec){0} + word; }
 
-/* Store the mask of a query and, after the last part, note the query if any code of the block is a hit. */
-INLINE int64_t finish(scratch_head *head, int32_t q, int part, vec hits, int64_t n_hot)
-{
-    *(vec *)(head->masks[q] + part * APH_LANES) = hits;
-    for (int before = 0; before < part; before++) hits |= *(const vec *)(head->masks[q] + before * APH_LANES);
-    head->hot[n_hot] = q;
-    return n_hot + ANY(hits);
-}
-
-/* Masks of the queries active[0 .. n_active) for the lanes of `part`; returns how many of them have a hit. */
-static int64_t many_part(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
-                      const scratch_parts *s)
+/* Codes of one word: the sums never leave the registers, and all parts of a block are tabled at once. Collects the
+ * queries that have a hit in head->hot, with their masks; returns their number. */
+static int64_t many_narrow(const uint64_t *groups, int64_t n_active, const scratch_parts *s)
 {
     scratch_head *head = s->head;
     int64_t n_hot = 0;
-    for (int64_t word = 0; word < n_words; word++) {
-        make_planes(groups, n_words, word, part, head->planes);
-        make_table(head->planes, head->table);
-        const uint16_t *patterns = s->patterns + word * APH_QUERY_BLOCK * APH_PATTERNS;
-        const int is_first = word == 0, is_last = word == n_words - 1;
-        for (int64_t a = 0; a < n_active; a++) {
-            const int32_t q = head->active[a];
-            const uint64_t *bias = head->bias[q];
-            vec *sums = s->sums + (int64_t)q * APH_MAX_PLANES;
+    for (int part = 0; part < PARTS; part++) {
+        make_planes(groups, 1, 0, part, head->planes);
+        make_table(head->planes, head->table + part * TABLE);
+    }
+    for (int64_t a = 0; a < n_active; a++) {
+        const int32_t q = head->active[a];
+        const uint64_t *bias = head->bias[q];
+        vec hits[PARTS], any = {0};
+        for (int part = 0; part < PARTS; part++) {
             vec low[6];
-            for (int p = 0; p < 6; p++) low[p] = is_first ? spread(bias[p]) : sums[p];
-            vec carry = add_word(head->table, patterns + q * APH_PATTERNS, low);
-            for (int p = 6; p < n_planes; p++) { /* ripple */
-                const vec plane = is_first ? spread(bias[p]) : sums[p];
-                if (!is_last) sums[p] = plane ^ carry;
-                carry &= plane;
-            }
-            if (!is_first) carry |= sums[n_planes]; /* once over 2^p, always over */
-            if (!is_last) sums[n_planes] = carry;
-            if (is_last)
-                n_hot = finish(head, q, part, ~carry, n_hot);
-            else
-                for (int p = 0; p < 6; p++) sums[p] = low[p];
+            for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
+            const vec carry = add_word(head->table + part * TABLE, s->patterns + q * APH_PATTERNS, low);
+            hits[part] = ~(carry & spread(bias[6]));
+            any |= hits[part];
+        }
+        if (ANY(any)) {
+            for (int part = 0; part < PARTS; part++) *(vec *)(head->masks[q] + part * APH_LANES) = hits[part];
+            head->hot[n_hot++] = q;
         }
     }
     return n_hot;
 }
 
-/* The same for codes of one word, whose sums never leave the registers. */
-static int64_t many_part_1(const uint64_t *groups, int part, int64_t n_active, const scratch_parts *s)
+/* Add `two` + 1 words, of which the first stands at s->patterns + word ..., to the sums of the active queries. */
+INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_planes, int part, int64_t n_active,
+                         const scratch_parts *s)
 {
     scratch_head *head = s->head;
+    const uint16_t *patterns = s->patterns + word * APH_QUERY_BLOCK * APH_PATTERNS;
     int64_t n_hot = 0;
-    make_planes(groups, 1, 0, part, head->planes);
-    make_table(head->planes, head->table);
     for (int64_t a = 0; a < n_active; a++) {
         const int32_t q = head->active[a];
         const uint64_t *bias = head->bias[q];
-        vec low[6];
-        for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
-        const vec carry = add_word(head->table, s->patterns + q * APH_PATTERNS, low);
-        n_hot = finish(head, q, part, ~(carry & spread(bias[6])), n_hot);
+        vec *sums = s->sums + (int64_t)q * APH_MAX_PLANES;
+        vec low[6], carry;
+        for (int p = 0; p < 6; p++) low[p] = first ? spread(bias[p]) : sums[p];
+        vec plane = first ? spread(bias[6]) : sums[6];
+        const vec c0 = add_word(head->table, patterns + q * APH_PATTERNS, low);
+        if (two) {
+            const vec c1 = add_word(head->table + TABLE, patterns + (APH_QUERY_BLOCK + q) * APH_PATTERNS, low);
+            ADD(plane, carry, c0, c1);
+        } else {
+            carry = plane & c0;
+            plane ^= c0;
+        }
+        if (!last) {
+            for (int p = 0; p < 6; p++) sums[p] = low[p];
+            sums[6] = plane;
+        }
+        for (int p = 7; p < n_planes; p++) {
+            plane = first ? spread(bias[p]) : sums[p];
+            if (!last) sums[p] = plane ^ carry;
+            carry &= plane;
+        }
+        if (!first) carry |= sums[n_planes]; /* once over 2^p, always over */
+        if (!last) {
+            sums[n_planes] = carry;
+            continue;
+        }
+        vec hits = ~carry;
+        *(vec *)(head->masks[q] + part * APH_LANES) = hits;
+        for (int before = 0; before < part; before++) hits |= *(const vec *)(head->masks[q] + before * APH_LANES);
+        head->hot[n_hot] = q;
+        n_hot += ANY(hits);
+    }
+    return n_hot;
+}
+
+/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. One part of a block;
+ * after the last part head->hot and the masks are as above. */
+static int64_t many_wide(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
+                         const scratch_parts *s)
+{
+    scratch_head *head = s->head;
+    int64_t n_hot = 0;
+    for (int64_t word = 0; word < n_words; word += WORDS) {
+        const int two = WORDS == 2 && word + 1 < n_words;
+        const int first = word == 0, last = word + WORDS >= n_words;
+        for (int i = 0; i <= two; i++) {
+            make_planes(groups, n_words, word + i, part, head->planes);
+            make_table(head->planes, head->table + i * TABLE);
+        }
+        if (two && first && last)
+            n_hot = add_words(word, 1, 1, 1, 8, part, n_active, s);
+        else if (two)
+            n_hot = add_words(word, 1, first, last, n_planes, part, n_active, s);
+        else
+            n_hot = add_words(word, 0, first, last, n_planes, part, n_active, s);
     }
     return n_hot;
 }
@@ -433,10 +471,11 @@ static void scan_block(scan_state *scan, const uint64_t *groups, const uint64_t 
     const int64_t n_words = scan->db->n_words, n_active = scan->n_active;
     scratch_head *head = scan->s.head;
     int64_t n_hot = n_active;
-    if (scan->sliced)
+    if (scan->sliced && n_words == 1)
+        n_hot = many_narrow(groups, n_active, &scan->s);
+    else if (scan->sliced)
         for (int part = 0; part < PARTS; part++)
-            n_hot = n_words == 1 ? many_part_1(groups, part, n_active, &scan->s)
-                                 : many_part(groups, n_words, scan->n_planes, part, n_active, &scan->s);
+            n_hot = many_wide(groups, n_words, scan->n_planes, part, n_active, &scan->s);
     int dropped = 0;
     for (int64_t h = 0; h < n_hot; h++) {
         const int64_t q = scan->sliced ? head->hot[h] : head->active[h];
