@@ -439,7 +439,10 @@ def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries
 
     # A sample gives each query its first threshold. The k-th distance in it is certain to be enough; of a large k a
     # smaller rank almost certainly is: the expected number of the k nearest in the sample, and three deviations.
-    cdef int64_t m = min(4096, candidates // 512, 512 * n_queries) // APH_GROUP * APH_GROUP
+    cdef int64_t m = min(4096, candidates // 512)
+    if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
+        m = max(m, min(8192, 8 * candidates // most, candidates // 64))
+    m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
     positions = np.empty(max(m, 1), np.int64)
     cdef int64_t[::1] position_view = positions
     if m:

@@ -44,7 +44,7 @@ INLINE int any_bit(vec v)
 #endif
 
 typedef struct {
-    _Alignas(64) vec table[TABLE * (PARTS > WORDS ? PARTS : WORDS)]; /* 22 KB, of one part's words or one word's parts */
+    _Alignas(64) vec table[TABLE * WORDS]; /* 22 KB */
     vec planes[64];
     _Alignas(64) uint64_t masks[APH_QUERY_BLOCK][APH_GROUP]; /* [lane], bit r: code 8 r + lane of the block is a hit */
     uint64_t bias[APH_QUERY_BLOCK][APH_MAX_PLANES];
@@ -290,31 +290,30 @@ INLINE vec add_word(const vec *table, const uint16_t *patterns, vec *s)
 
 INLINE vec spread(uint64_t word) { return (vec){0} + word; }
 
-/* Codes of one word: the sums never leave the registers, and all parts of a block are tabled at once. Collects the
- * queries that have a hit in head->hot, with their masks; returns their number. */
-static int64_t many_narrow(const uint64_t *groups, int64_t n_active, const scratch_parts *s)
+/* Store the mask of a query and, after the last part, note the query if any code of the block is a hit. */
+INLINE int64_t finish(scratch_head *head, int32_t q, int part, vec hits, int64_t n_hot)
+{
+    *(vec *)(head->masks[q] + part * APH_LANES) = hits;
+    for (int before = 0; before < part; before++) hits |= *(const vec *)(head->masks[q] + before * APH_LANES);
+    head->hot[n_hot] = q;
+    return n_hot + ANY(hits);
+}
+
+/* Codes of one word: the sums never leave the registers. Fills the masks of one part of a block for the active queries;
+ * after the last part head->hot lists those that have a hit. Returns their number. */
+static int64_t many_narrow(const uint64_t *groups, int part, int64_t n_active, const scratch_parts *s)
 {
     scratch_head *head = s->head;
     int64_t n_hot = 0;
-    for (int part = 0; part < PARTS; part++) {
-        make_planes(groups, 1, 0, part, head->planes);
-        make_table(head->planes, head->table + part * TABLE);
-    }
+    make_planes(groups, 1, 0, part, head->planes);
+    make_table(head->planes, head->table);
     for (int64_t a = 0; a < n_active; a++) {
         const int32_t q = head->active[a];
         const uint64_t *bias = head->bias[q];
-        vec hits[PARTS], any = {0};
-        for (int part = 0; part < PARTS; part++) {
-            vec low[6];
-            for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
-            const vec carry = add_word(head->table + part * TABLE, s->patterns + q * APH_PATTERNS, low);
-            hits[part] = ~(carry & spread(bias[6]));
-            any |= hits[part];
-        }
-        if (ANY(any)) {
-            for (int part = 0; part < PARTS; part++) *(vec *)(head->masks[q] + part * APH_LANES) = hits[part];
-            head->hot[n_hot++] = q;
-        }
+        vec low[6];
+        for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
+        const vec carry = add_word(head->table, s->patterns + q * APH_PATTERNS, low);
+        n_hot = finish(head, q, part, ~(carry & spread(bias[6])), n_hot);
     }
     return n_hot;
 }
@@ -355,17 +354,13 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
             sums[n_planes] = carry;
             continue;
         }
-        vec hits = ~carry;
-        *(vec *)(head->masks[q] + part * APH_LANES) = hits;
-        for (int before = 0; before < part; before++) hits |= *(const vec *)(head->masks[q] + before * APH_LANES);
-        head->hot[n_hot] = q;
-        n_hot += ANY(hits);
+        n_hot = finish(head, q, part, ~carry, n_hot);
     }
     return n_hot;
 }
 
-/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. One part of a block;
- * after the last part head->hot and the masks are as above. */
+/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. As many_narrow
+ * otherwise. */
 static int64_t many_wide(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
                          const scratch_parts *s)
 {
@@ -397,35 +392,63 @@ static void set_bias(uint64_t *bias, int n_planes, int32_t threshold)
 
 /* ---- the scan ---- */
 
-/* From [lane] bit r to the order of positions: bit 8 r + lane. */
-INLINE void order_mask(const uint64_t *lanes, uint64_t *hits)
+/* List the hits of a block in order of position, from [lane], bit r: position 8 r + lane. Returns their number. */
+INLINE int list_lanes(const uint64_t *lanes, uint16_t *list)
 {
-    memset(hits, 0, 8 * sizeof *hits);
-    for (int lane = 0; lane < 8; lane++)
-        for (uint64_t left = lanes[lane]; left; left &= left - 1) {
-            const int position = __builtin_ctzll(left) * 8 + lane;
-            hits[position >> 6] |= UINT64_C(1) << (position & 63);
+    int n = 0;
+    unsigned some = 0;
+    for (int lane = 0; lane < 8; lane++) some |= (unsigned)(lanes[lane] != 0) << lane;
+    for (; some; some &= some - 1) {
+        const int lane = __builtin_ctz(some);
+        for (uint64_t left = lanes[lane]; left; left &= left - 1)
+            list[n++] = (uint16_t)(__builtin_ctzll(left) * 8 + lane);
+    }
+    if (n <= 16) {
+        for (int i = 1, j; i < n; i++) {
+            const uint16_t at = list[i];
+            for (j = i; j > 0 && list[j - 1] > at; j--) list[j] = list[j - 1];
+            list[j] = at;
         }
+        return n;
+    }
+    uint64_t hits[8] = {0};
+    for (int i = 0; i < n; i++) hits[list[i] >> 6] |= UINT64_C(1) << (list[i] & 63);
+    n = 0;
+    for (int run = 0; run < 8; run++)
+        for (uint64_t left = hits[run]; left; left &= left - 1)
+            list[n++] = (uint16_t)(run * 64 + __builtin_ctzll(left));
+    return n;
 }
 
-/* Append the hits of a block. `positions`: NULL, or the positions of a gathered block. */
-INLINE void append_hits(const uint64_t *hits, const uint64_t *groups, const aph_codes *db, int64_t first,
-                        const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *histogram)
+/* The same from bit i of word i / 64: position i. */
+INLINE int list_runs(const uint64_t *runs, uint16_t *list)
+{
+    int n = 0;
+    for (int run = 0; run < 8; run++)
+        for (uint64_t left = runs[run]; left; left &= left - 1)
+            list[n++] = (uint16_t)(run * 64 + __builtin_ctzll(left));
+    return n;
+}
+
+/* Append the hits of a block that may take part. `positions`: NULL, or the positions of a gathered block. */
+INLINE void append_hits(const uint16_t *list, int n, const uint64_t *allowed, const uint64_t *groups,
+                        const aph_codes *db, int64_t first, const int64_t *positions, const uint64_t *query,
+                        aph_found *found, int64_t *histogram)
 {
     const int64_t n_words = db->n_words;
-    for (int run = 0; run < 8; run++)
-        for (uint64_t left = hits[run]; left; left &= left - 1) {
-            const int at = run * 64 + __builtin_ctzll(left);
-            const uint64_t *code = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
-            int32_t distance = 0;
-            for (int64_t word = 0; word < n_words; word++)
-                distance += __builtin_popcountll(code[word * APH_GROUP] ^ query[word]);
-            if (distance > found->threshold) continue; /* tightened since the block was counted */
-            const uint64_t position = (uint64_t)(positions ? positions[at] : first + at);
-            found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
-            if (found->k && found->count >= found->capacity && found->count > found->k)
-                aph_tighten(found, db, histogram);
-        }
+    for (int i = 0; i < n; i++) {
+        const int at = list[i];
+        if (!(allowed[at >> 6] >> (at & 63) & 1)) continue;
+        const uint64_t *code = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
+        int32_t distance = 0;
+        for (int64_t word = 0; word < n_words; word++)
+            distance += __builtin_popcountll(code[word * APH_GROUP] ^ query[word]);
+        if (distance > found->threshold) continue; /* tightened since the block was counted */
+        const uint64_t position = (uint64_t)(positions ? positions[at] : first + at);
+        found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
+        if (found->k && found->count >= found->capacity && found->count > found->k)
+            aph_tighten(found, db, histogram);
+    }
 }
 
 /* Where `many` pays: it costs about as much as 4 to 6 queries before the first one is answered. */
@@ -471,24 +494,26 @@ static void scan_block(scan_state *scan, const uint64_t *groups, const uint64_t 
     const int64_t n_words = scan->db->n_words, n_active = scan->n_active;
     scratch_head *head = scan->s.head;
     int64_t n_hot = n_active;
-    if (scan->sliced && n_words == 1)
-        n_hot = many_narrow(groups, n_active, &scan->s);
-    else if (scan->sliced)
+    if (scan->sliced)
         for (int part = 0; part < PARTS; part++)
-            n_hot = many_wide(groups, n_words, scan->n_planes, part, n_active, &scan->s);
+            n_hot = n_words == 1 ? many_narrow(groups, part, n_active, &scan->s)
+                                 : many_wide(groups, n_words, scan->n_planes, part, n_active, &scan->s);
     int dropped = 0;
     for (int64_t h = 0; h < n_hot; h++) {
         const int64_t q = scan->sliced ? head->hot[h] : head->active[h];
         const uint64_t *query = scan->queries + q * n_words;
         aph_found *found = scan->found + q;
         const int32_t before = found->threshold;
-        uint64_t hits[8];
+        uint16_t list[APH_BLOCK];
+        uint64_t runs[8];
+        int n;
         if (scan->sliced)
-            order_mask(head->masks[q], hits);
-        else if (!few(groups, n_words, query, before, hits))
+            n = list_lanes(head->masks[q], list);
+        else if (few(groups, n_words, query, before, runs))
+            n = list_runs(runs, list);
+        else
             continue;
-        for (int run = 0; run < 8; run++) hits[run] &= allowed[run];
-        append_hits(hits, groups, scan->db, first, positions, query, found, scan->s.histogram);
+        append_hits(list, n, allowed, groups, scan->db, first, positions, query, found, scan->s.histogram);
         scan->full |= found->k == 0 && found->count >= found->capacity;
         if (found->threshold == before) continue;
         dropped |= found->threshold < 0;
