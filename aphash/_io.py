@@ -1,0 +1,473 @@
+"""Files: named arrays and parameters, checksummed, written atomically, mappable. Knows no classes. Needs numpy only.
+
+The format is safetensors (8 bytes: the header's length, little-endian; the header, JSON; the arrays, C order,
+little-endian, without gaps), so any safetensors reader opens these files and nothing in them is ever executed. What
+makes it ours stands in the header's ``__metadata__``, whose beginning has a fixed form::
+
+    {"__metadata__":{"format":"aphash","header_crc32":"01234567","kind":"HammingIndex","version":"1",
+     "crc32":"{\\"codes\\":\\"89abcdef\\"}","params":"{\\"n_bits\\":64}"},"codes":{"dtype":"U64",...}}      (spaces)
+
+``header_crc32`` covers the length and the header, its own eight digits taken as zeros; the header in turn holds the
+CRC32 of every array. Every byte of a file is therefore covered, and the file's size follows from the header. Arrays
+begin at a multiple of 64 bytes or, behind others, of their item size: a header is padded with spaces, and wide items
+come first.
+
+Why not the safetensors library itself (0.8.0, 256 MiB array, one core): it has no mapped arrays (``safe_open`` copies:
+256 MiB and 0.17 s, here nothing and under 1 ms), takes no array in pieces, accepts flipped bits, and raises exceptions
+of its own type. Its reader opens these files, which is tested.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import mmap as _mmap
+import os
+import secrets
+import stat
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_HEADER = 1 << 20  # bytes: bounds what a hostile header can make the JSON parser allocate to some 30 MiB
+PIECE = 4 << 20  # bytes read or written at a time, and checksummed while they are in the cache
+ALIGNMENT = 64
+
+_DTYPES = {
+    "U64": "<u8", "I64": "<i8", "F64": "<f8", "U32": "<u4", "I32": "<i4", "F32": "<f4",
+    "U16": "<u2", "I16": "<i2", "F16": "<f2", "U8": "|u1", "I8": "|i1",
+}  # fmt: skip
+_DTYPES = {name: np.dtype(code) for name, code in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+_START = b'{"__metadata__":{"format":"aphash","header_crc32":"'
+_CRC_AT = 8 + len(_START)  # in the file
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """An array given in pieces: ``pieces`` yields arrays of ``dtype`` that are ``shape`` when joined on axis 0."""
+
+    dtype: np.dtype
+    shape: tuple
+    pieces: object
+
+    @property
+    def nbytes(self):
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where one array is in a file: ``start`` counts from the file's first byte."""
+
+    dtype: np.dtype
+    shape: tuple
+    start: int
+    nbytes: int
+    crc32: str
+
+
+@dataclass(frozen=True)
+class _Header:
+    kind: str
+    version: int
+    params: dict
+    entries: dict
+    size: int  # of the whole file
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def write(path, arrays, *, kind, version, params):
+    """Write a file; at every moment ``path`` is the old file or the new one, whole.
+
+    It is written beside ``path`` under another name, forced to disk, renamed, and the folder is forced to disk. After
+    an error, or Ctrl-C, nothing is left; a process that is killed leaves ``.aphash-*.tmp`` in the folder, which may be
+    deleted. The file has the permissions of the one it replaces, or those of the umask; a link is followed.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Used as given.
+    arrays : dict of str to ndarray or Chunks
+        Of integers or floats.
+    kind : str
+        What the file holds, such as a class's name.
+    version : int
+        Of the arrays and parameters that such a file holds.
+    params : dict
+        Whatever JSON can say; numpy scalars become Python's. With the arrays' names at most 1 MiB.
+
+    Raises
+    ------
+    OSError
+        With the path, when the file cannot be written.
+    ValueError, TypeError
+        When an array or a parameter cannot be stored.
+
+    Notes
+    -----
+    Needs 4 MiB beside the arrays (for one that is not C-contiguous: or a row of it, where that is more).
+    """
+    names = sorted(arrays, key=lambda name: -np.dtype(arrays[name].dtype).itemsize)  # stable: see ALIGNMENT
+    if "__metadata__" in arrays:
+        raise ValueError("no array can be named '__metadata__'")
+    for name in names:
+        if np.dtype(arrays[name].dtype).newbyteorder("<") not in _NAMES:
+            raise TypeError(f"array {name!r}: dtype {arrays[name].dtype} cannot be stored")
+    try:
+        text = _dumps(params)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"params cannot be stored: {error}") from None
+    arguments = {name: arrays[name] for name in names}, kind, version, text
+    length = len(_header_bytes(*arguments, dict.fromkeys(names, "0" * 8)))
+    with _replacing(path) as fd:
+        os.lseek(fd, length, os.SEEK_SET)
+        checksums = {name: _write_array(fd, name, array) for name, array in arguments[0].items()}
+        os.lseek(fd, 0, os.SEEK_SET)
+        _write_all(fd, memoryview(_header_bytes(*arguments, checksums)))
+
+
+def _header_bytes(arrays, kind, version, params, checksums):
+    """Return the file up to the first array; its length does not depend on the checksums."""
+    meta = {"format": "aphash", "header_crc32": "0" * 8, "kind": kind, "version": str(version)}
+    header = {"__metadata__": meta | {"crc32": _dumps(checksums), "params": params}}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        dtype = _NAMES[np.dtype(array.dtype).newbyteorder("<")]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+    text = _dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"params need a header of {len(text)} bytes, more than {MAX_HEADER}: store them as arrays")
+    data = len(text).to_bytes(8, "little") + text
+    return data[:_CRC_AT] + _crc(data) + data[_CRC_AT + 8 :]
+
+
+def _write_array(fd, name, array):
+    """Write an array at the file's position; return its checksum."""
+    dtype = np.dtype(array.dtype).newbyteorder("<")
+    crc = written = 0
+    for piece in array.pieces if isinstance(array, Chunks) else (array,):
+        if piece.dtype.newbyteorder("<") != dtype:
+            raise ValueError(f"array {name!r}: a piece has dtype {piece.dtype}, not {dtype}")
+        for part in _contiguous_parts(piece, dtype):
+            crc = zlib.crc32(part, crc)
+            _write_all(fd, part)
+            written += len(part)
+    if written != array.nbytes:
+        raise ValueError(f"array {name!r}: the pieces have {written} bytes, not {array.nbytes}")
+    return f"{crc:08x}"
+
+
+def _contiguous_parts(array, dtype):
+    """Yield an array's bytes in C order, by memoryviews of at most PIECE bytes (or a row)."""
+    array = np.atleast_1d(array)
+    if array.size == 0:
+        return
+    if array.dtype == dtype and array.flags.c_contiguous:
+        flat = memoryview(array.reshape(-1).view(np.uint8))
+        for start in range(0, len(flat), PIECE):
+            yield flat[start : start + PIECE]
+        return
+    step = max(1, PIECE // max(1, array.nbytes // len(array)))
+    for start in range(0, len(array), step):
+        rows = np.ascontiguousarray(array[start : start + step], dtype)
+        yield memoryview(rows.reshape(-1).view(np.uint8))
+
+
+def _write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Yield a descriptor to write to; on success its file takes the place of ``path``, otherwise nothing happens."""
+    with _naming(path):
+        target = os.path.realpath(os.fsdecode(path))  # a link stays, what it points to is replaced
+        folder = os.path.dirname(target)
+        mode = _mode_to_keep(target)
+        temporary = os.path.join(folder, f".aphash-{secrets.token_hex(8)}.tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                if mode is not None:
+                    os.fchmod(fd, mode)
+                yield fd
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(folder)
+
+
+def _mode_to_keep(target):
+    """Return the permissions of the file that would be replaced, or None; refuse what open(..., "w") refuses."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return stat.S_IMODE(status.st_mode)
+
+
+def _sync_folder(folder):
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # "this file system cannot": it then orders renames by itself, or not at all
+            raise
+    finally:
+        os.close(fd)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read(path, *, kind=None, mmap=False, verify=None):
+    """Read a file.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    kind : str, optional
+        What the file must hold.
+    mmap : bool
+        False: arrays are read into memory. True: they are read-only views of the mapped file, which takes the same
+        short time whatever the size; the header is checked then, and the arrays only with ``verify=True``. As with
+        any map, a file that is later *shortened in place* kills the process on access (SIGBUS); one that is replaced
+        by :func:`write`, or deleted, does no harm.
+    verify : bool, optional
+        Whether the arrays' checksums are verified; by default those of arrays that are read into memory.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+    params : dict
+    version : int
+
+    Raises
+    ------
+    OSError
+        When the file cannot be read, or does not fit in memory.
+    ValueError
+        When it is not such a file, or not whole. Either names the path and what is wrong.
+
+    Notes
+    -----
+    Sizes are checked against the file before anything is allocated.
+    """
+    with _opened(path) as fd:
+        header = _read_header(fd, kind)
+        arrays = {}
+        mapped = _mmap.mmap(fd, header.size, access=_mmap.ACCESS_READ) if mmap else None
+        for name, entry in header.entries.items():
+            if mmap and entry.nbytes:
+                array = np.ndarray(entry.shape, entry.dtype, mapped, entry.start)
+            else:
+                array = _allocate(name, entry)
+            if not mmap:
+                into = memoryview(array.reshape(-1).view(np.uint8))
+                _check_array(fd, name, entry, into, verify in (None, True))
+            elif verify:
+                _check_array(fd, name, entry)
+            arrays[name] = array
+        return arrays, header.params, header.version
+
+
+def describe(path):
+    """Say what a file holds, and check all of it.
+
+    Returns
+    -------
+    dict
+        ``kind``, ``version``, ``params``, ``nbytes`` (of the file), ``arrays`` (a dict from the name to
+        ``(dtype, shape)``) and ``damage``: a list of sentences, one an array whose content is not what was written.
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`read`, when the header already is not whole.
+    """
+    with _opened(path) as fd:
+        header = _read_header(fd, None)
+        damage = []
+        for name, entry in header.entries.items():
+            try:
+                _check_array(fd, name, entry)
+            except ValueError as error:
+                damage.append(str(error))
+        arrays = {name: (entry.dtype.name, entry.shape) for name, entry in header.entries.items()}
+        about = {"kind": header.kind, "version": header.version, "params": header.params, "nbytes": header.size}
+        return about | {"arrays": arrays, "damage": damage}
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Yield a descriptor for reading; every OSError and ValueError inside names the path."""
+    with _naming(path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer must not block
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(mode):
+                raise ValueError("not a regular file")
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _read_header(fd, kind):
+    """Return the header, checked against its checksum, against the format and against the file's size."""
+    size = os.fstat(fd).st_size
+    start = os.pread(fd, 8, 0)
+    if len(start) < 8:
+        raise ValueError(f"not an aphash file: it has {size} bytes")
+    length = int.from_bytes(start, "little")
+    if not len(_START) < length <= MAX_HEADER:
+        raise ValueError(f"not an aphash file, or damaged: a header of {length} bytes")
+    if 8 + length > size:
+        raise ValueError(f"cut short: it has {size} bytes, its header alone {8 + length}")
+    data = os.pread(fd, 8 + length, 0)
+    if len(data) != 8 + length:
+        raise ValueError("cut short while it was read")
+    if not data.startswith(_START, 8):
+        raise ValueError("not an aphash file, or its first bytes are damaged")
+    stored = data[_CRC_AT : _CRC_AT + 8]
+    if stored != _crc(data[:_CRC_AT] + b"0" * 8 + data[_CRC_AT + 8 :]):
+        raise ValueError("its header is damaged: the checksum differs")
+    header = _parse(data[8:])
+    if header.size != size:
+        raise ValueError(f"{'cut short' if size < header.size else 'too long'}: {size} bytes, expected {header.size}")
+    if kind is not None and header.kind != kind:
+        raise ValueError(f"it holds {header.kind!r}, expected {kind!r}")
+    return header
+
+
+def _parse(data):
+    """Return the header of its JSON. A checksum is no proof against someone who computes it: nothing is believed."""
+    header = _loads(data, "header")
+    meta = header.pop("__metadata__", None)
+    fields = {"format", "header_crc32", "kind", "version", "crc32", "params"}
+    if not isinstance(meta, dict) or set(meta) != fields or not all(isinstance(v, str) for v in meta.values()):
+        raise ValueError(f"its header's __metadata__ must hold the strings {', '.join(sorted(fields))}")
+    if not (meta["version"].isascii() and meta["version"].isdigit() and len(meta["version"]) < 10):
+        raise ValueError("its header's version is not a number")
+    checksums = _loads(meta["crc32"], "header's crc32")
+    if list(checksums) != list(header):
+        raise ValueError("its header's checksums are not those of its arrays")
+    entries, end = {}, 0
+    for name, entry in header.items():
+        entries[name] = _entry(name, entry, 8 + len(data), end, checksums[name])
+        end += entries[name].nbytes
+    params = _loads(meta["params"], "header's params")
+    return _Header(meta["kind"], int(meta["version"]), params, entries, 8 + len(data) + end)
+
+
+def _entry(name, entry, base, end, crc32):
+    """Return where an array is, if it begins where the one before ended and fits its own shape."""
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"array {name!r}: dtype, shape and data_offsets expected")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise ValueError(f"array {name!r}: unknown dtype {str(code)[:20]!r}")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
+            raise ValueError(f"array {name!r}: sizes and offsets must be lists of integers from 0 to 2^63 - 1")
+    if len(shape) > 32 or math.prod(n for n in shape if n) >= 1 << 60:
+        raise ValueError(f"array {name!r}: too large")
+    nbytes = math.prod(shape) * _DTYPES[code].itemsize
+    if offsets != [end, end + nbytes]:
+        raise ValueError(f"array {name!r}: at {offsets} in the file, expected {[end, end + nbytes]}")
+    return _Entry(_DTYPES[code], tuple(shape), base + end, nbytes, crc32)
+
+
+def _allocate(name, entry):
+    try:
+        return np.empty(entry.shape, entry.dtype)
+    except MemoryError:
+        raise OSError(errno.ENOMEM, f"array {name!r} needs {entry.nbytes} bytes, more than can be allocated") from None
+
+
+def _check_array(fd, name, entry, into=None, verify=True):
+    """Read an array, into memory where that is given; ValueError if its content is not what was written."""
+    buffer = memoryview(bytearray(min(PIECE, entry.nbytes))) if into is None else None
+    crc = done = 0
+    while done < entry.nbytes:
+        want = min(PIECE, entry.nbytes - done)
+        part = buffer[:want] if into is None else into[done : done + want]
+        got = os.preadv(fd, [part], entry.start + done)
+        if got == 0:
+            raise ValueError(f"cut short while it was read, in array {name!r}")
+        if verify:
+            crc = zlib.crc32(part[:got], crc)
+        done += got
+    if verify and f"{crc:08x}" != entry.crc32:
+        raise ValueError(f"array {name!r} is damaged: the checksum differs")
+
+
+# ---- JSON and errors ------------------------------------------------------------------------------------------------
+
+
+def _crc(data):
+    return b"%08x" % zlib.crc32(data)
+
+
+def _dumps(value):
+    def plain(thing):
+        if isinstance(thing, np.generic):
+            return thing.item()
+        raise TypeError(f"JSON has no {type(thing).__name__}, got {thing!r}")
+
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=plain)
+
+
+def _loads(text, what):
+    """Parse a JSON object strictly: no name twice, no NaN or infinity, no depth that exhausts the stack."""
+
+    def unique(pairs):
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name occurs twice")
+        return found
+
+    def finite(text):
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text[:20]} is not a finite number")
+        return value
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its {what} cannot be read: {str(error)[:100]}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"its {what} is not a JSON object")
+    return value
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Make every OSError and ValueError name the path as the user gave it."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), os.fspath(path)) from error
+    except ValueError as error:
+        raise ValueError(f"{os.fsdecode(path)}: {error}") from error
