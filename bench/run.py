@@ -1,0 +1,434 @@
+"""The one entry to every measurement of quality: learns, stores codes, measures, and writes one JSON line a run.
+
+    python bench/run.py --all --data-dir DATA --work WORK          everything that the report shows; resumable
+    python bench/run.py --dataset cnn --method itq aphash-semantic --bits 64 --seeds 0 1 2
+    python bench/run.py --method control:n_rounds=4,rotation=random aphash-semantic:n_neighbors=0.02
+    python bench/run.py --quick                                    digits only, seconds; what CI runs
+    python bench/run.py --proof                                    the claims of the README against ITQ
+
+A run is a data set, a protocol, a seed, a method with its parameters and a length. A run whose line is there is
+skipped (--force repeats it); --measure computes the measures of stored codes again. Seconds are those of a machine that
+may be doing other things: speed is compared in bench/kernels.py and bench/search.py, not here.
+"""
+
+import argparse
+import ast
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import baselines
+import datasets
+import measure
+import numpy as np
+
+from aphash import APHash
+
+HERE = Path(__file__).resolve().parent
+
+BASELINES = {
+    "random": baselines.RandomProjections,
+    "signs": baselines.RawSigns,
+    "pca": baselines.PCASigns,
+    "itq": baselines.ITQ,
+    "sh": baselines.SpectralHashing,
+    "agh": baselines.AnchorGraphHashing,
+    "control": baselines.Control,
+    "full": baselines.FullAffinity,
+    "pq": baselines.PQ,
+    "opq": baselines.OPQ,
+    "rabitq": baselines.RaBitQ,
+    "floats": baselines.Floats,
+}
+CONTROLS = [f"control:n_rounds={n},rotation={start}" for start in ("identity", "random") for n in (4, 8, 16)]
+OURS = ["aphash-semantic", "aphash-strong", "aphash-neighbors", "aphash-paper"]
+DIAL = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.005, 0.02, 0.04)]
+ALL_DATASETS = {"digits": (16, 32, 64), "cnn": (16, 32, 64, 128, 256), "fashion": (16, 32, 64, 128),
+                "gist": (16, 32, 64, 128), "wordnet": (64, 128)}  # fmt: skip
+QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors"]
+
+
+def methods_for(n_bits, dataset):
+    """The specs that --all runs at a length."""
+    frames = [f"itq:n_components={p}" for p in (n_bits // 4, n_bits // 2)]
+    quantisers = ["pq", "opq", "rabitq:inside=False"] + (["rabitq"] if n_bits > 64 else [])
+    dial = DIAL if n_bits == 64 else []
+    once = ["floats"] if n_bits == 64 else []
+    return ["random", "pca", "itq", *frames, "sh", "agh", *CONTROLS, *quantisers, *once, *OURS, *dial]
+
+
+def parse_spec(spec):
+    """Return (name, parameters) of "name:parameter=value,...": values are Python literals, or words."""
+    name, _, rest = spec.partition(":")
+    params = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"method {spec!r}: expected parameter=value, got {part!r}")
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+        params[key] = value
+    return name, params
+
+
+def make(spec, n_bits, seed, n_jobs):
+    """Return the estimator of a spec."""
+    name, params = parse_spec(spec)
+    if name == "aphash-strong":
+        params = {"q_scale": n_bits / 16, "q_power": 2.0} | params
+        name = "aphash-semantic"
+    if name.startswith("aphash-"):
+        return APHash(n_bits, mode=name.removeprefix("aphash-"), random_state=seed, n_jobs=n_jobs, **params)
+    if name not in BASELINES:
+        raise ValueError(f"unknown method {name!r}: one of {', '.join([*BASELINES, *OURS])}")
+    return BASELINES[name](n_bits, random_state=seed, **params)
+
+
+# -- one run ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def peak_memory(record):
+    """Set record["peak_memory_mib"]: the most resident memory inside, beyond what was resident before (Linux)."""
+
+    def status(name):
+        return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to what is resident now
+        before = status("VmRSS")
+    except OSError:
+        record["peak_memory_mib"] = None
+        yield
+        return
+    yield
+    record["peak_memory_mib"] = round(status("VmHWM") - before, 1)
+
+
+def machine(n_jobs):
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"model name\s*:\s*(.+)", text)
+    isa = "avx512" if " avx512_vpopcntdq" in text else "avx2" if " avx2" in text else "base"
+    return {
+        "cpu": model[1] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "isa": os.environ.get("APHASH_ISA") or isa,
+        "threads": n_jobs,
+        "system": platform.system(),
+    }
+
+
+def versions():
+    names = ("aphash", "numpy", "scipy", "scikit-learn", "faiss-cpu")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    import aphash
+
+    return found | {"aphash": aphash.__version__}
+
+
+def commit():
+    def git(*args):
+        return subprocess.run(["git", "-C", HERE, *args], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!results")
+    return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+
+
+class Split:
+    """One split of a data set, with the truth about it, made when it is first needed."""
+
+    def __init__(self, dataset, protocol, seed, rows=None):
+        self.dataset, self.seed = dataset, seed
+        self.protocol = dataset.protocol if protocol == "auto" else protocol
+        self.database, self.queries = datasets.split(dataset, self.protocol, seed)
+        if rows and rows < len(self.database):  # a smaller database, drawn by the seed
+            rng = np.random.default_rng(seed)
+            self.database = np.sort(rng.choice(self.database, rows, replace=False))
+        self.X = np.ascontiguousarray(dataset.X[self.database])
+        self.Q = np.ascontiguousarray(dataset.X[self.queries])
+        self._truth = None
+
+    @property
+    def truth(self):
+        if self._truth is None:
+            y = self.dataset.y
+            labels = (None, None) if y is None else (y[self.database], y[self.queries])
+            self._truth = measure.Truth(self.X, self.Q, *labels)
+        return self._truth
+
+    def key(self, spec, n_bits):
+        return {
+            "dataset": self.dataset.name,
+            "checksum": self.dataset.checksum,
+            "protocol": self.protocol,
+            "seed": self.seed,
+            "n": len(self.X),
+            "method": spec,
+            "n_bits": n_bits,
+        }
+
+
+KEY = ("dataset", "checksum", "protocol", "seed", "n", "method", "n_bits")
+
+
+def key_of(record):
+    return tuple(record[name] for name in KEY)
+
+
+def codes_path(work, key):
+    words = [str(key[name]) for name in ("dataset", "checksum", "protocol", "seed", "n", "method", "n_bits")]
+    return Path(work) / "codes" / (re.sub(r"[^\w.=-]+", "_", "-".join(words)) + ".npz")
+
+
+def learn(split, spec, n_bits, n_jobs, work):
+    """Fit, encode, store the codes, and return the record without measures."""
+    key = split.key(spec, n_bits)
+    method = make(spec, n_bits, split.seed, n_jobs)
+    record = key | {
+        "params": {k: v for k, v in vars(method).items() if not k.endswith("_")},
+        "d": split.X.shape[1],
+        "n_queries": len(split.Q),
+        "bytes_per_item": n_bits / 8,
+        "ties": measure.TIES,
+        "seconds": {},
+    }
+    begun = time.perf_counter()
+    with peak_memory(record):
+        method.fit(split.X)
+        record["seconds"]["fit"] = round(time.perf_counter() - begun, 3)
+        if hasattr(method, "transform"):
+            begun = time.perf_counter()
+            stored = {"database": method.transform(split.X)}
+            record["seconds"]["encode"] = round(time.perf_counter() - begun, 3)
+            stored["queries"] = method.transform(split.Q)
+            if hasattr(method, "codes_"):
+                stored["learned"] = method.codes_
+        else:
+            stored = method.state()
+            record["bytes_per_item"] = method.bytes_per_item
+    path = codes_path(work, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    with partial.open("wb") as file:
+        np.savez(file, **stored)
+    partial.replace(path)
+    return record | {
+        "machine": machine(n_jobs),
+        "versions": versions(),
+        "commit": commit(),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def measured(record, split, work):
+    """Return the record with the measures of its stored codes."""
+    with np.load(codes_path(work, record)) as file:
+        stored = dict(file)
+    begun = time.perf_counter()
+    if "database" in stored:
+        record["measures"] = split.truth.of_codes(stored["database"], stored["queries"])
+        if "learned" in stored:
+            learned = split.truth.of_codes(stored["learned"], stored["queries"])
+            learned.pop("curve", None)
+            record["learned_database"] = learned
+    else:
+        record["measures"] = split.truth.of_distances(baselines.restore(stored, split.X))
+    record["seconds"]["measure"] = round(time.perf_counter() - begun, 3)
+    return record
+
+
+# -- many runs --------------------------------------------------------------------------------------------------------
+
+
+class Results:
+    """The lines of one folder, a file a data set; a line that is written again replaces the one with its key."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.records = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                try:
+                    record = json.loads(line)
+                    self.records[key_of(record)] = record
+                except (ValueError, KeyError) as error:
+                    raise SystemExit(f"{path}:{number}: not a line of results ({error})") from None
+
+    def __contains__(self, key):
+        return key_of(key) in self.records
+
+    def add(self, record):
+        replaces = key_of(record) in self.records
+        self.records[key_of(record)] = record
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{record['dataset']}.jsonl"
+        if not replaces:
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            return
+        lines = [json.dumps(r) + "\n" for r in self.records.values() if r["dataset"] == record["dataset"]]
+        partial = path.with_suffix(".part")
+        partial.write_text("".join(lines))
+        partial.replace(path)
+
+
+def show(record):
+    m, s = record["measures"], record["seconds"]
+    figures = "  ".join(f"{name} {m[name]:.4f}" for name in ("mAP", "P@100", "recall10@100") if name in m)
+    words = f"{record['dataset']:10} {record['protocol']:6} seed {record['seed']} {record['n_bits']:4} bits  "
+    print(f"{words}{record['method']:42} {figures}  fit {s['fit']:.1f} s", flush=True)
+
+
+def run(plan, options, results):
+    """Do the runs of a plan: (dataset name, bits, seeds, specs); return the records, and what could not be done."""
+    done, failed = [], []
+    for name, bits, seeds, specs in plan:
+        begun = time.perf_counter()
+        try:
+            dataset = datasets.load(name, options.data_dir, options.cache or Path(options.work) / "features")
+        except datasets.MissingData as error:
+            print(f"{name}: skipped. {error}", file=sys.stderr)
+            failed.append(name)
+            continue
+        loaded = round(time.perf_counter() - begun, 3)
+        for seed in seeds:
+            split = Split(dataset, options.protocol, seed, options.rows)
+            for n_bits in bits:
+                for spec in specs if specs else methods_for(n_bits, name):
+                    key = split.key(spec, n_bits)
+                    try:
+                        if key in results and not options.force:
+                            record = results.records[key_of(key)]
+                            if not options.measure:
+                                continue
+                        else:
+                            record = learn(split, spec, n_bits, options.n_jobs, options.work)
+                            record["seconds"]["load"] = loaded
+                        record = measured(record, split, options.work)
+                    except (ValueError, FileNotFoundError) as error:
+                        print(f"{name} {spec} {n_bits} bits: not run. {error}", file=sys.stderr)
+                        failed.append(f"{name} {spec} {n_bits}")
+                        continue
+                    results.add(record)
+                    show(record)
+                    done.append(record)
+    return done, failed
+
+
+def means(records, measure_name):
+    """Mean over seeds, by (dataset, n, method, n_bits)."""
+    groups = {}
+    for r in records:
+        groups.setdefault((r["dataset"], r["n"], r["method"], r["n_bits"]), []).append(r["measures"][measure_name])
+    return {key: float(np.mean(values)) for key, values in groups.items()}
+
+
+def proof(options, results):
+    """Learned codes against ITQ: digits at 32 bits, CNN features at 64 bits with 10,000 rows and with all of them."""
+    small = "aphash-semantic:n_anchors=200,n_neighbors=100"
+    seeds = [0, 1, 2]
+    run([("digits", [32], seeds, ["itq", small])], options, results)
+    options.rows = 10_000
+    run([("cnn", [64], seeds, ["itq", "aphash-semantic"])], options, results)
+    options.rows = None
+    run([("cnn", [64], seeds, ["itq", "aphash-semantic", "aphash-neighbors"])], options, results)
+    records = [r for r in results.records.values() if r["seed"] in seeds and r["protocol"] == "train"]
+    table = {name: means(records, name) for name in ("mAP", "P@100", "recall10@100")}
+    failed = []
+    for name, n, spec, bits, least in (
+        ("digits", 1497, small, 32, 1.15),
+        ("cnn", 10_000, "aphash-semantic", 64, 1.25),
+        ("cnn", 50_000, "aphash-semantic", 64, 1.28),
+    ):
+        ours, theirs = (table["mAP"].get((name, n, method, bits)) for method in (spec, "itq"))
+        if ours is None or theirs is None:
+            failed.append(name)
+            continue
+        ok = ours >= least * theirs
+        print(f"{name} n={n} {bits} bits: mAP {ours:.4f}, ITQ {theirs:.4f}: {ours / theirs:.3f} x (to hold {least} x)")
+        failed += [] if ok else [name]
+    expected = {"aphash-semantic": (0.401, 0.576, 0.411), "aphash-neighbors": (0.326, 0.549, 0.605)}
+    for spec, figures in expected.items():
+        for measure_name, figure in zip(table, figures):
+            found = table[measure_name].get(("cnn", 50_000, spec, 64))
+            if found is None:
+                continue
+            print(f"cnn n=50000 64 bits {spec}: {measure_name} {found:.4f}, docs {figure} ({found / figure - 1:+.1%})")
+            failed += [spec] if found < 0.97 * figure else []
+    return failed
+
+
+def quick(options, results):
+    """Digits in seconds; fails where learned codes are not ahead of ITQ."""
+    records, failed = run([("digits", [32], [0], QUICK)], options, results)
+    scores = {r["method"]: r["measures"] for r in records}
+    if scores["aphash-semantic"]["mAP"] < 1.05 * scores["itq"]["mAP"]:
+        failed.append("aphash-semantic is not ahead of itq")
+    return failed
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", nargs="+", default=["digits"], metavar="NAME",
+                        help=f"{', '.join(datasets.BY_NAME)}, FILE.npy or FILE.hdf5")  # fmt: skip
+    parser.add_argument("--method", nargs="+", metavar="SPEC", help="default: all methods; see the top")
+    parser.add_argument("--bits", nargs="+", type=int, default=[64], metavar="N")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    parser.add_argument("--protocol", choices=["auto", *datasets.PROTOCOLS], default="auto")
+    parser.add_argument("--rows", type=int, metavar="N", help="draw a database of N rows only")
+    for name, text in (
+        ("all", "all data sets, lengths and methods"),
+        ("quick", "digits only, in seconds"),
+        ("proof", "the quality that the README claims"),
+        ("force", "repeat runs that are there"),
+        ("measure", "measure stored codes again"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    parser.add_argument("--data-dir", metavar="DIR", help="default: $APHASH_DATA, or data")
+    parser.add_argument("--work", metavar="DIR", help="codes and features; default: data/bench-work")
+    parser.add_argument("--cache", metavar="DIR", help="features; default: WORK/features")
+    parser.add_argument("--results", metavar="DIR", default=HERE / "results")
+    parser.add_argument("--n-jobs", type=int, metavar="N", default=os.cpu_count())
+    options = parser.parse_args(argv)
+    if min(options.bits) < 1:
+        parser.error("--bits must be positive")
+    return options
+
+
+def main(argv=None):
+    options = parse(argv)
+    temporary = tempfile.TemporaryDirectory() if options.quick else contextlib.nullcontext()
+    with temporary as folder:
+        if options.quick:
+            options.work = options.results = folder
+        options.work = options.work or HERE.parent / "data" / "bench-work"
+        results = Results(options.results)
+        begun = time.perf_counter()
+        if options.quick:
+            failed = quick(options, results)
+        elif options.proof:
+            failed = proof(options, results)
+        else:
+            plan = [(name, options.bits, options.seeds, options.method) for name in options.dataset]
+            if options.all:
+                plan = [(name, bits, options.seeds, options.method) for name, bits in ALL_DATASETS.items()]
+            failed = run(plan, options, results)[1]
+    print(f"{time.perf_counter() - begun:.0f} s" + (f"; not done or not held: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
