@@ -315,7 +315,7 @@ class PQ(Faiss):
         import faiss
 
         index = faiss.IndexPQ(d, self._parts(d), 8)
-        index.pq.cp.seed = self.random_state + 1
+        index.pq.cp.seed, index.pq.cp.min_points_per_centroid = self.random_state + 1, 1
         return index
 
 
@@ -331,7 +331,7 @@ class OPQ(PQ):
         parts = self.n_bits // 8
         width = min(d // parts * parts, 4 * parts)
         quantiser = faiss.IndexPQ(width, parts, 8)
-        quantiser.pq.cp.seed = self.random_state + 1
+        quantiser.pq.cp.seed, quantiser.pq.cp.min_points_per_centroid = self.random_state + 1, 1
         rotation = faiss.OPQMatrix(d, parts, width)
         rotation.max_train_points = 20_000
         index = faiss.IndexPreTransform(rotation, quantiser)

@@ -129,7 +129,7 @@ def _cached(cache_dir, name, sources, make):
 
 
 def cifar10_images(data_dir):
-    """CIFAR-10, the authors' binary version: images (60000, 32, 32, 3) uint8, training part first, labels, names, files."""
+    """CIFAR-10, the authors' binary version: images (60000, 32, 32, 3), training part first; labels; names; files."""
     folder = _need(
         Path(data_dir) / "cifar-10-batches-bin",
         "the folder of CIFAR-10's binary version (data_batch_1.bin .. data_batch_5.bin, test_batch.bin)",

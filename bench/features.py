@@ -30,24 +30,21 @@ def gabor_filters(orientations, size):
     return np.array(filters)
 
 
-def _pad(images, before, after=None):
-    """Mirror, the edge pixel repeated ("symmetric"), the last two axes."""
-    width = (before, before if after is None else after)
-    return np.pad(images, ((0, 0), width, width), mode="symmetric")
+def _pad(images, width):
+    """Mirror the last two axes, edge pixels repeated: Matlab's "symmetric"."""
+    return np.pad(images, ((0, 0), (width, width), (width, width)), mode="symmetric")
 
 
 def prefilter(images):
     """Whiten grey images (n, s, s) in 0 .. 255 and normalise their local contrast: LMgist's prefilt."""
     w = _PREFILTER_PAD
     padded = _pad(np.log(images + 1), w)
-    size = padded.shape[-1]
-    padded = _pad(padded, 0, size % 2)
     n = padded.shape[-1]
     grid = np.fft.ifftshift(np.arange(n) - n // 2)
     low = np.exp(-(grid[:, None] ** 2 + grid[None] ** 2) / (_PREFILTER_CYCLES**2 / np.log(2))).astype(np.float32)
     white = padded - fft.ifft2(fft.fft2(padded) * low).real
     deviation = np.sqrt(np.abs(fft.ifft2(fft.fft2(white**2) * low)))
-    return (white / (0.2 + deviation))[:, w : size - w, w : size - w]
+    return (white / (0.2 + deviation))[:, w : n - w, w : n - w]
 
 
 def gist(images, n_jobs=1):
@@ -59,7 +56,7 @@ def gist(images, n_jobs=1):
     Parameters
     ----------
     images : ndarray of uint8, shape (n, s, s) or (n, s, s, 3)
-        s >= 4; blocks are of equal size where s is a multiple of 4.
+        s even, at least 32 (mirrored edges are at most one image wide); blocks are equal where s is a multiple of 4.
     n_jobs : int
 
     Returns
@@ -68,6 +65,8 @@ def gist(images, n_jobs=1):
         Filter by filter; within a filter, blocks column by column, as LMgist orders them.
     """
     size = images.shape[1]
+    if images.shape[2] != size or size % 2 or size < _BOUNDARY:
+        raise ValueError(f"images must be square with an even size of at least {_BOUNDARY}, got {images.shape[1:3]}")
     filters = gabor_filters(GIST_ORIENTATIONS, size + 2 * _BOUNDARY).astype(np.float32)
     edges = np.linspace(0, size, GIST_BLOCKS + 1).astype(int)
     area = np.outer(np.diff(edges), np.diff(edges)).astype(np.float32)
@@ -105,7 +104,7 @@ def uniform_lbp(image, rows=5, columns=6):
     """
     from skimage.feature import local_binary_pattern
 
-    patterns = local_binary_pattern(image, 8, 1, "nri_uniform").astype(int)
+    patterns = local_binary_pattern(image, 8, 1, "nri_uniform").astype(int)[1:-1, 1:-1]  # with all 8 neighbours
     cells = []
     for band in np.array_split(patterns, rows, axis=0):
         for cell in np.array_split(band, columns, axis=1):

@@ -106,6 +106,8 @@ class Truth:
 
 
 def _curve(precision, recall):
+    some = slice(int(np.searchsorted(recall, 0.9999)) + 1)  # beyond, nothing changes any more
+    precision, recall = precision[some], recall[some]
     return {"recall": np.round(recall, 4).tolist(), "precision": np.round(precision, 4).tolist()}
 
 

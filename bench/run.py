@@ -31,7 +31,7 @@ import datasets
 import measure
 import numpy as np
 
-from aphash import APHash
+import aphash
 
 HERE = Path(__file__).resolve().parent
 
@@ -87,7 +87,7 @@ def make(spec, n_bits, seed, n_jobs):
         params = {"q_scale": n_bits / 16, "q_power": 2.0} | params
         name = "aphash-semantic"
     if name.startswith("aphash-"):
-        return APHash(n_bits, mode=name.removeprefix("aphash-"), random_state=seed, n_jobs=n_jobs, **params)
+        return aphash.APHash(n_bits, mode=name.removeprefix("aphash-"), random_state=seed, n_jobs=n_jobs, **params)
     if name not in BASELINES:
         raise ValueError(f"unknown method {name!r}: one of {', '.join([*BASELINES, *OURS])}")
     return BASELINES[name](n_bits, random_state=seed, **params)
@@ -134,8 +134,6 @@ def versions():
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-    import aphash
-
     return found | {"aphash": aphash.__version__}
 
 
@@ -318,7 +316,7 @@ def run(plan, options, results):
                             record = learn(split, spec, n_bits, options.n_jobs, options.work)
                             record["seconds"]["load"] = loaded
                         record = measured(record, split, options.work)
-                    except (ValueError, FileNotFoundError) as error:
+                    except (TypeError, ValueError, FileNotFoundError) as error:
                         print(f"{name} {spec} {n_bits} bits: not run. {error}", file=sys.stderr)
                         failed.append(f"{name} {spec} {n_bits}")
                         continue

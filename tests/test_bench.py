@@ -1,0 +1,357 @@
+"""The benchmark's own parts: features against their definitions, data sets, baselines, measures, the runner."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+faiss = pytest.importorskip("faiss")
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+import baselines  # noqa: E402
+import datasets  # noqa: E402
+import features  # noqa: E402
+import measure  # noqa: E402
+import run as runner  # noqa: E402
+
+from aphash import metrics, unpack_codes  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((8, 24)) * 2
+    y = rng.integers(8, size=900)
+    return (centres[y] + rng.standard_normal((900, 24))).astype(np.float32), y
+
+
+# -- features ---------------------------------------------------------------------------------------------------------
+
+
+def lmgist(image):
+    """GIST of one image in float64 as the authors' Matlab text has it, statement by statement (LMgist.m)."""
+
+    def padarray(a, p):
+        return np.pad(a, p, mode="symmetric")
+
+    def meshgrid(n):
+        return np.meshgrid(np.arange(-(n // 2), n - n // 2), np.arange(-(n // 2), n - n // 2))
+
+    img = image.mean(axis=2) if image.ndim == 3 else image.astype(float)
+    img = img - img.min()
+    img = 255 * img / img.max()
+    # prefilt
+    w, s1 = 5, 4 / np.sqrt(np.log(2))
+    img = padarray(np.log(img + 1), w)
+    sn = img.shape[0]
+    n = sn + sn % 2
+    img = np.pad(img, ((0, n - sn), (0, n - sn)), mode="symmetric")
+    fx, fy = meshgrid(n)
+    gf = np.fft.fftshift(np.exp(-(fx**2 + fy**2) / s1**2))
+    output = img - np.real(np.fft.ifft2(np.fft.fft2(img) * gf))
+    localstd = np.sqrt(np.abs(np.fft.ifft2(np.fft.fft2(output**2) * gf)))
+    output = (output / (0.2 + localstd))[w : sn - w, w : sn - w]
+    # createGabor
+    be = 32
+    size = output.shape[0] + 2 * be
+    fx, fy = meshgrid(size)
+    fr, t = np.fft.fftshift(np.hypot(fx, fy)), np.fft.fftshift(np.angle(fx + 1j * fy))
+    padded, out = np.fft.fft2(padarray(output, be)), []
+    for i in range(4):
+        for j in range(8):
+            param = [0.35, 0.3 / 1.85**i, 16 * 8**2 / 32**2, np.pi / 8 * j]
+            tr = t + param[3]
+            tr = tr + 2 * np.pi * (tr < -np.pi) - 2 * np.pi * (tr > np.pi)
+            G = np.exp(-10 * param[0] * (fr / size / param[1] - 1) ** 2 - 2 * param[2] * np.pi * tr**2)
+            ig = np.abs(np.fft.ifft2(padded * G))[be : size - be, be : size - be]
+            nx = np.fix(np.linspace(0, ig.shape[0], 5)).astype(int)
+            v = np.array([[ig[nx[a] : nx[a + 1], nx[b] : nx[b + 1]].mean() for b in range(4)] for a in range(4)])
+            out.append(v.ravel(order="F"))
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (32, 32), (34, 34)])
+def test_gist_is_the_published_one(shape):
+    images = np.random.default_rng(1).integers(0, 256, (67, *shape), np.uint8)  # more than a batch
+    images[1] = images[1] // 8 + 100
+    got = features.gist(images)
+    assert got.shape == (67, 512) and got.dtype == np.float32
+    for i in (0, 1, 66):
+        np.testing.assert_allclose(got[i], lmgist(images[i]), rtol=2e-4, atol=2e-5)
+
+
+def test_gist_sees_orientation_and_ignores_contrast():
+    x = np.arange(32)
+    stripes = np.broadcast_to(128 + 100 * np.sin(x), (32, 32)).astype(np.uint8)
+    upright, lying, faint = features.gist(np.stack([stripes, stripes.T, stripes // 2 + 60])).reshape(3, 32, 16)
+    strongest = upright.mean(axis=1).argmax() % 8
+    assert abs(int(lying.mean(axis=1).argmax()) % 8 - int(strongest)) == 4  # turned by 90 degrees
+    np.testing.assert_allclose(upright, faint, rtol=0.2, atol=0.02)
+
+
+def test_gist_needs_even_squares():
+    for shape in ((33, 33), (16, 16), (32, 40)):
+        with pytest.raises(ValueError, match="square with an even size"):
+            features.gist(np.zeros((1, *shape), np.uint8))
+
+
+def test_gist_of_a_blank_image_is_finite():
+    assert np.isfinite(features.gist(np.full((1, 32, 32), 7, np.uint8))).all()
+
+
+def test_lbp_is_histograms_of_59_patterns():
+    pytest.importorskip("skimage")
+    image = np.random.default_rng(0).integers(0, 256, (41, 50), np.uint8)
+    got = features.uniform_lbp(image)
+    assert got.shape == (1770,) and got.dtype == np.float32
+    np.testing.assert_allclose(got.reshape(30, 59).sum(axis=1), 1, rtol=1e-5)
+    flat = features.uniform_lbp(np.full((40, 60), 9, np.uint8)).reshape(30, 59)
+    assert (flat.max(axis=1) == 1).all() and len(set(flat.argmax(axis=1))) == 1
+
+
+# -- data sets --------------------------------------------------------------------------------------------------------
+
+
+def test_digits_and_splits():
+    data = datasets.load("digits")
+    database, queries = datasets.split(data, "train", 3)
+    assert len(data.X) == 1797 and len(queries) == 300 and (queries >= data.n_train).all()
+    assert len(database) == data.n_train and not np.intersect1d(database, queries).size
+    database, queries = datasets.split(data, "validation", 3)
+    assert (queries < data.n_train).all() and (database < data.n_train).all()
+    assert len(database) + len(queries) == data.n_train and not np.intersect1d(database, queries).size
+    other = datasets.split(data, "validation", 4)[1]
+    assert (queries != other).any()
+    with pytest.raises(ValueError, match="protocol"):
+        datasets.split(data, "all")
+
+
+def test_queries_are_the_same_number_of_each_class_and_rest_takes_the_other_rows():
+    y = np.arange(600) % 3
+    data = datasets.Dataset("x", np.zeros((600, 2), np.float32), y, 300, "rest", n_queries=30)
+    database, queries = datasets.split(data, "auto", 0)
+    assert np.bincount(y[queries]).tolist() == [10, 10, 10] and queries.min() >= 300
+    assert len(database) == 570
+
+
+def write_cifar(folder, n=10_000):
+    folder = folder / "cifar-10-batches-bin"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        records = np.zeros((n, 3073), np.uint8)
+        records[:, 0] = rng.integers(10, size=n)
+        records[:, 1] = 50  # the first pixel's red
+        records[:, 1024 + 33] = 70  # green of row 1, column 0
+        records.tofile(folder / f"{name}.bin")
+    (folder / "batches.meta.txt").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n")
+
+
+def test_cifar10_binary_layout(tmp_path):
+    write_cifar(tmp_path)
+    images, labels, names, files = datasets.cifar10_images(tmp_path)
+    assert images.shape == (60_000, 32, 32, 3) and labels.shape == (60_000,) and len(names) == 10 and len(files) == 6
+    assert images[5, 0, 0].tolist() == [50, 0, 0] and images[5, 1, 0].tolist() == [0, 70, 0]
+    (tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin").write_bytes(b"\0" * 3073)
+    with pytest.raises(datasets.MissingData, match=r"data_batch_3.bin must have 10,000 records"):
+        datasets.cifar10_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cnn", "gist", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"])
+def test_missing_data_says_what_belongs_where(name, tmp_path):
+    name = str(tmp_path / name) if "." in name else name
+    with pytest.raises(datasets.MissingData, match=r"missing|unknown"):
+        datasets.load(name, tmp_path)
+
+
+def test_another_file_is_refused(tmp_path):
+    np.savez(tmp_path / "cifar10_cnn512.npz", x_train=np.zeros((3, 2)))
+    with pytest.raises(datasets.MissingData, match="SHA-256"):
+        datasets.load("cnn", tmp_path)
+
+
+def test_idx_files(tmp_path):
+    import gzip
+
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(6))))
+    assert datasets._read_idx(path, 2).tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(datasets.MissingData, match="dimensions"):
+        datasets._read_idx(path, 3)
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3]) + bytes(range(5))))
+    with pytest.raises(datasets.MissingData, match="cut short"):
+        datasets._read_idx(path, 2)
+
+
+def test_youtube_faces_layout(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("skimage")
+    rng = np.random.default_rng(0)
+    for person, frames in (("Ann_A", 12), ("Bob_B", 11), ("Few_F", 3)):
+        for i in range(frames):
+            folder = tmp_path / "aligned_images_DB" / person / str(i % 2)
+            folder.mkdir(parents=True, exist_ok=True)
+            image.fromarray(rng.integers(0, 256, (64, 72, 3), np.uint8)).save(folder / f"{i}.jpg")
+    data = datasets.youtube_faces(tmp_path, tmp_path / "cache", least=10)
+    assert data.X.shape == (23, 1770) and data.class_names == ["Ann_A", "Bob_B"]
+    assert sorted(np.bincount(data.y)) == [11, 12] and data.n_train == 21
+    assert datasets.youtube_faces(tmp_path, tmp_path / "cache", least=10).checksum == data.checksum
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    with pytest.raises(datasets.MissingData, match="at least 500"):
+        datasets.load("youtube-faces", tmp_path)
+
+
+def test_npy_and_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    X = np.random.default_rng(0).standard_normal((50, 3))
+    np.save(tmp_path / "a.npy", X)
+    assert datasets.load(str(tmp_path / "a.npy")).y is None
+    np.save(tmp_path / "a.labels.npy", np.arange(50))
+    data = datasets.load(str(tmp_path / "a.npy"))
+    assert data.n_train == 45 and data.y[7] == 7 and data.X.dtype == np.float32
+    with h5py.File(tmp_path / "b.hdf5", "w") as file:
+        file["train"], file["test"] = X[:40], X[40:]
+        file.attrs["distance"] = "angular"
+    data = datasets.load(str(tmp_path / "b.hdf5"))
+    assert data.n_train == 40
+    np.testing.assert_allclose(np.linalg.norm(data.X, axis=1), 1, rtol=1e-5)
+
+
+# -- baselines --------------------------------------------------------------------------------------------------------
+
+BINARY = ["random", "pca", "itq", "itq:n_components=6", "sh", "agh", "control:n_rounds=3,rotation=random",
+          "control:n_rounds=3,rotation=identity", "full"]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", BINARY)
+def test_binary_baselines(spec, vectors):
+    X, y = vectors
+    first = runner.make(spec, 16, 0, 1).fit(X[:800])
+    codes = first.transform(X)
+    assert codes.shape == (900, 1) and codes.dtype == np.uint64
+    assert np.array_equal(codes, runner.make(spec, 16, 0, 1).fit(X[:800]).transform(X))  # repeatable
+    balance = unpack_codes(codes, 16).mean(axis=0)
+    assert (balance > 0.02).all() and (balance < 0.98).all()
+    score = metrics.mean_average_precision(codes[800:], codes[:800], y[800:], y[:800])
+    assert score > (0.4 if spec == "random" else 0.5)  # chance is .125
+
+
+def test_itq_turns_towards_signs_and_keeps_a_frame(vectors):
+    X, _ = vectors
+    Xc = X - X.mean(axis=0)
+    for p in (6, 16):
+        V = Xc @ baselines.principal_directions(Xc, p)
+        R0 = baselines.random_frame(p, 16, np.random.default_rng(0))
+        R = baselines.towards_signs(V, R0, 20)
+        np.testing.assert_allclose(R @ R.T, np.eye(p), atol=1e-5)
+
+        def loss(R, V=V):
+            return np.linalg.norm(baselines.signs(V @ R) - V @ R)
+
+        assert loss(R) < loss(R0)
+
+
+def test_controls_are_the_rounds_without_descent(vectors):
+    """Against the loop written out with explicit inverse and all rows, in float64."""
+    X, _ = vectors
+    X = X.astype(np.float64)
+    rounds, r = 3, 8
+    got = baselines.Control(r, 0, rounds, "identity").fit(X.astype(np.float32))
+    rng = np.random.default_rng(0)
+    Z = X - X.mean(axis=0)
+    Z /= np.sqrt((Z**2).sum(axis=1).mean())
+    V = Z @ baselines.principal_directions(Z.astype(np.float32), r)
+    B = V @ baselines.towards_signs(V, baselines.random_frame(r, r, rng), 50)
+    X1 = np.hstack([Z, np.ones((len(Z), 1))])
+    G = X1.T @ X1
+    for _ in range(rounds):
+        B = B / np.abs(B).mean()
+        B = B - B.mean(axis=0)
+        B = B @ baselines.towards_signs(B, np.eye(r), 30)
+        B = X1 @ np.linalg.inv(G + 1e-2 * np.trace(G) / len(G) * np.eye(len(G))) @ X1.T @ np.where(B >= 0, 1.0, -1.0)
+    agree = (unpack_codes(got.transform(X.astype(np.float32)), r) == (B >= 0)).mean()
+    assert agree > 0.995
+
+
+def test_raw_signs_and_its_width(vectors):
+    X, _ = vectors
+    codes = baselines.RawSigns(24).fit(X).transform(X)
+    assert np.array_equal(unpack_codes(codes, 24), X - X.mean(axis=0) >= 0)
+    with pytest.raises(ValueError, match="must be 24"):
+        baselines.RawSigns(16).fit(X)
+
+
+@pytest.mark.parametrize("spec", ["floats", "pq", "opq", "rabitq:inside=False"])
+def test_quantisers_rank_all_items_and_are_restored(spec, vectors):
+    X, _ = vectors
+    method = runner.make(spec, 16 if "pq" in spec else 24, 0, 1).fit(X[:800])
+    d = method.distances(X[800:820])
+    exact = baselines.squared_distances(X[800:820], X[:800])
+    assert d.shape == (20, 800)
+    assert np.corrcoef(d.ravel(), exact.ravel())[0, 1] > 0.8
+    again = baselines.restore(method.state(), X[:800])(X[800:820])
+    assert np.array_equal(again, d)
+
+
+def test_rabitq_counts_its_factors():
+    assert baselines.RaBitQ(128).bytes_per_item == 16 and baselines.RaBitQ(128, inside=False).bytes_per_item == 24
+    with pytest.raises(ValueError, match="above 64"):
+        baselines.RaBitQ(64)
+
+
+# -- measures and the runner ------------------------------------------------------------------------------------------
+
+
+def test_codes_and_distances_give_the_same_measures(vectors):
+    X, y = vectors
+    truth = measure.Truth(X[:800], X[800:], y[:800], y[800:])
+    exact = ((X[800:, None].astype(np.float64) - X[None, :800]) ** 2).sum(axis=2)
+    assert np.array_equal(truth.neighbors, np.argsort(exact, axis=1)[:, :10])
+    method = baselines.ITQ(16).fit(X[:800])
+    database, queries = method.transform(X[:800]), method.transform(X[800:])
+    by_codes = truth.of_codes(database, queries)
+
+    def hamming(Q):
+        return np.bitwise_count(method.transform(Q)[:, None, 0] ^ database[None, :, 0]).astype(float)
+
+    by_distances = truth.of_distances(hamming)
+    for name in ("mAP", "P@10", "P@100", "recall10@10", "recall10@100"):
+        assert by_codes[name] == pytest.approx(by_distances[name], abs=2e-5), name
+    exact_figures = truth.of_distances(baselines.Floats().fit(X[:800]).distances)
+    assert exact_figures["recall10@10"] == 1 and exact_figures["rescored recall10@10"] == 1
+
+
+def test_specs():
+    assert runner.parse_spec("itq") == ("itq", {})
+    assert runner.parse_spec("a:b=2,c=x,d=.5,e=True") == ("a", {"b": 2, "c": "x", "d": 0.5, "e": True})
+    with pytest.raises(ValueError, match="parameter=value"):
+        runner.parse_spec("a:b")
+    with pytest.raises(ValueError, match="unknown method"):
+        runner.make("nothing", 8, 0, 1)
+
+
+def test_a_run_is_recorded_resumed_and_measured_again(tmp_path, capsys):
+    arguments = ["--dataset", "digits", "--method", "random", "floats", "--bits", "16", "--seeds", "0",
+                 "--work", str(tmp_path / "w"), "--results", str(tmp_path / "r")]  # fmt: skip
+    assert runner.main(arguments) == 0
+    lines = (tmp_path / "r" / "digits.jsonl").read_text().splitlines()
+    record = json.loads(lines[0])
+    assert len(lines) == 2
+    for name in ("params", "seed", "protocol", "n", "n_queries", "ties", "seconds", "peak_memory_mib", "machine",
+                 "versions", "commit", "measures", "bytes_per_item"):  # fmt: skip
+        assert record[name] is not None, name
+    capsys.readouterr()
+    assert runner.main(arguments) == 0
+    assert "mAP" not in capsys.readouterr().out  # nothing was run
+    assert runner.main([*arguments, "--measure"]) == 0
+    again = [json.loads(line) for line in (tmp_path / "r" / "digits.jsonl").read_text().splitlines()]
+    assert [r["measures"] for r in again] == [json.loads(line)["measures"] for line in lines]
+    assert runner.main([*arguments[:3], "rabitq", *arguments[5:]]) == 1  # what cannot be run is said, and counts
+
+
+def test_missing_data_fails_the_run(tmp_path, capsys):
+    arguments = ["--dataset", "cnn", "--data-dir", str(tmp_path), "--work", str(tmp_path), "--results", str(tmp_path)]
+    assert runner.main(arguments) == 1
+    assert "cifar10_cnn512.npz is missing" in capsys.readouterr().err
