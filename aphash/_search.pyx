@@ -16,7 +16,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from aphash._threads cimport omp_get_max_threads
+from aphash._threads cimport APH_OPENMP, omp_get_max_threads
 
 import numpy as np
 
@@ -95,6 +95,11 @@ def set_isa(name):
 def max_threads():
     """Return how many threads OpenMP would use; 1 in a build without it."""
     return omp_get_max_threads()
+
+
+def has_openmp():
+    """Return whether this build has OpenMP."""
+    return bool(APH_OPENMP)
 
 
 # ---- moving codes ----
