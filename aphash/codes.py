@@ -9,13 +9,14 @@ usearch and pgvector's ``bit`` hold, padded to whole words.
 import numbers
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 MAX_BITS = 65536
 
 _PACK_ROWS = 1 << 14  # rows unpacked or packed at a time: bounds the temporary bytes
 
 
-def check_n_bits(n_bits):
+def check_n_bits(n_bits: object) -> int:
     """Return n_bits as an int; TypeError or ValueError unless it is an integer in 1 .. 65,536."""
     if isinstance(n_bits, bool) or not isinstance(n_bits, numbers.Integral):
         raise TypeError(f"n_bits must be an integer, got {n_bits!r}")
@@ -24,12 +25,12 @@ def check_n_bits(n_bits):
     return int(n_bits)
 
 
-def n_words(n_bits):
+def n_words(n_bits: int) -> int:
     """Return the number of 64-bit words of a code of n_bits."""
     return -(-n_bits // 64)
 
 
-def pack_codes(bits):
+def pack_codes(bits: ArrayLike) -> NDArray[np.uint64]:
     """Pack signs, projections or booleans into codes.
 
     Parameters
@@ -76,7 +77,7 @@ def pack_codes(bits):
     return codes[0] if bits.ndim == 1 else codes
 
 
-def unpack_codes(codes, n_bits):
+def unpack_codes(codes: NDArray[np.uint64], n_bits: int) -> NDArray[np.bool]:
     """Unpack codes into booleans.
 
     Parameters
@@ -101,7 +102,7 @@ def unpack_codes(codes, n_bits):
     return bits[0] if np.ndim(codes) == 1 else bits
 
 
-def check_codes(codes, n_bits, name="codes"):
+def check_codes(codes: object, n_bits: int, name: str = "codes") -> NDArray[np.uint64]:
     """Return codes as a C-contiguous (n, n_words) array, checked.
 
     Parameters

@@ -21,6 +21,7 @@ returns one number a query; the usual figure is its mean.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from aphash.codes import check_codes
 
@@ -37,16 +38,23 @@ class Counts:
         Level d is Hamming distance d where the counts are of codes.
     """
 
-    items: np.ndarray
-    relevant: np.ndarray
+    items: NDArray[np.int64]
+    relevant: NDArray[np.int64]
 
     @property
-    def n_relevant(self):
+    def n_relevant(self) -> NDArray[np.int64]:
         """Relevant items of each query in the whole database, (n_queries,)."""
         return self.relevant.sum(axis=1)
 
 
-def count_codes(query_codes, database_codes, *, query_labels=None, database_labels=None, neighbors=None):
+def count_codes(
+    query_codes: NDArray[np.uint64],
+    database_codes: NDArray[np.uint64],
+    *,
+    query_labels: ArrayLike | None = None,
+    database_labels: ArrayLike | None = None,
+    neighbors: ArrayLike | None = None,
+) -> Counts:
     """Count items and relevant items at each Hamming distance.
 
     Parameters
@@ -92,7 +100,7 @@ def count_codes(query_codes, database_codes, *, query_labels=None, database_labe
     return Counts(counts.sum(axis=2), counts[:, :, 1])
 
 
-def count_distances(distances, relevant):
+def count_distances(distances: ArrayLike, relevant: ArrayLike) -> Counts:
     """Count for distances of any kind, such as those of float vectors; equal distances tie.
 
     Parameters
@@ -128,7 +136,7 @@ def count_distances(distances, relevant):
     return Counts(items, np.bincount(hits, minlength=level.size).reshape(level.shape))
 
 
-def average_precision(counts):
+def average_precision(counts: Counts) -> NDArray[np.float64]:
     """Return the expected average precision of each query over the whole ranking.
 
     In a tie of t items, s of them relevant, behind N items and R relevant ones, the item at place i is relevant with
@@ -157,7 +165,7 @@ def average_precision(counts):
     return _over_relevant((share * ((R + 1) * D + pairs * (t - (N + 1) * D))).sum(axis=1), counts)
 
 
-def precision_at_k(counts, k):
+def precision_at_k(counts: Counts, k: int) -> NDArray[np.float64]:
     """Return the expected share of relevant items among the first k of each query, (n_queries,) float64.
 
     Parameters
@@ -169,7 +177,7 @@ def precision_at_k(counts, k):
     return _hits(counts, k) / k
 
 
-def recall_at_k(counts, k):
+def recall_at_k(counts: Counts, k: int) -> NDArray[np.float64]:
     """Return the expected share of each query's relevant items that are among the first k, (n_queries,) float64.
 
     With ``neighbors`` this is the recall of true neighbours: recall10@100 for 10 neighbours and k = 100.
@@ -187,12 +195,12 @@ def recall_at_k(counts, k):
 class WithinRadius:
     """Look-up measures: ``precision`` and ``recall`` of each query (n_queries,), ``empty``: share of empty balls."""
 
-    precision: np.ndarray
-    recall: np.ndarray
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
     empty: float
 
 
-def within_radius(counts, radius):
+def within_radius(counts: Counts, radius: int) -> WithinRadius:
     """Return precision and recall of the items within a Hamming distance, empty balls as precision 0.
 
     Parameters
@@ -213,7 +221,7 @@ def within_radius(counts, radius):
     return WithinRadius(precision, _over_relevant(hits, counts), float((items == 0).mean()))
 
 
-def precision_recall_curve(counts):
+def precision_recall_curve(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (precision, recall) at each level of distance, means over the queries, two (n_levels,) float64 arrays.
 
     Precision at a level that holds nothing yet counts as 0, as in :func:`within_radius`.
@@ -225,7 +233,12 @@ def precision_recall_curve(counts):
     return precision.mean(axis=0), recall.mean(axis=0)
 
 
-def mean_average_precision(query_codes, database_codes, query_labels, database_labels):
+def mean_average_precision(
+    query_codes: NDArray[np.uint64],
+    database_codes: NDArray[np.uint64],
+    query_labels: ArrayLike,
+    database_labels: ArrayLike,
+) -> float:
     """Return the mean over the queries of :func:`average_precision`, for packed codes and labels; a float.
 
     Parameters are those of :func:`count_codes`.

@@ -1,5 +1,7 @@
 """What importing costs: numpy, and nothing else until it is needed."""
 
+import ast
+import inspect
 import os
 import re
 import subprocess
@@ -71,3 +73,59 @@ def test_unknown_attribute_is_named():
 def test_version():
     assert aphash.__version__ == aphash._version.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?(\.dev\d+)?", aphash.__version__)
+
+
+STUB = ast.parse((Path(aphash.__file__).parent / "__init__.pyi").read_text())
+
+
+def declared(body):
+    return {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def signature(node):
+    """The (name, kind, default) of a stub's function, as inspect gives them."""
+    a, p = node.args, inspect.Parameter
+    ordinary = [*a.posonlyargs, *a.args]
+    defaults = [None] * (len(ordinary) - len(a.defaults)) + a.defaults
+    found = [(arg, p.POSITIONAL_OR_KEYWORD, value) for arg, value in zip(ordinary, defaults)]
+    found += [(a.vararg, p.VAR_POSITIONAL, None)] if a.vararg else []
+    found += [(arg, p.KEYWORD_ONLY, value) for arg, value in zip(a.kwonlyargs, a.kw_defaults)]
+    found += [(a.kwarg, p.VAR_KEYWORD, None)] if a.kwarg else []
+    return [(arg.arg, kind, p.empty if value is None else ast.literal_eval(value)) for arg, kind, value in found]
+
+
+def test_types_cover_the_public_names():
+    imported = {alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(aphash.__all__) | {"codes", "index"} <= imported | {"__version__", *declared(STUB.body)}
+
+
+@pytest.mark.parametrize("name", declared(STUB.body))
+def test_types_are_those_of_the_implementation(name):
+    node, thing = declared(STUB.body)[name], getattr(aphash, name)
+    functions = {name: (node, thing)}
+    if isinstance(node, ast.ClassDef):
+        stubs = declared(node.body)
+        own = {k for k, v in vars(thing).items() if not k.startswith("_") and (callable(v) or hasattr(v, "__get__"))}
+        assert own <= set(stubs), f"aphash/__init__.pyi lacks members of {name}"
+        functions = {k: (stub, inspect.getattr_static(thing, k)) for k, stub in stubs.items()}
+    for member, (stub, real) in functions.items():
+        if isinstance(real, property):
+            assert [ast.unparse(d) for d in stub.decorator_list] == ["property"], member
+            continue
+        real = real.__func__ if isinstance(real, staticmethod | classmethod) else real
+        if "set_output" in member:  # scikit-learn wraps it
+            continue
+        wanted = [(p.name, p.kind, p.default) for p in inspect.signature(real).parameters.values()]
+        assert signature(stub) == wanted, f"{name}.{member}"
+
+
+def test_show_versions(capsys):
+    aphash.show_versions()
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    said = {name.strip(): value for name, value in said.items()}
+    assert said["aphash"] == aphash.__version__ and said["python"].startswith(sys.version.split()[0])
+    for name in ("numpy", "scipy", "scikit-learn", "threadpoolctl", "tqdm"):
+        assert re.match(r"\d+\.\d+", said[name])
+    assert re.fullmatch(r"yes, \d+ threads|no: one thread", said["OpenMP"])
+    assert re.fullmatch(r"\w+ \(learning\), \w+ \(search\) of base.*", said["instruction set"])
+    assert said["thread pool 1"].startswith(("blas, ", "openmp, ")) and "CPU" in said

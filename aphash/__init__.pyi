@@ -1,0 +1,86 @@
+# Types of the public names, which __init__.py loads lazily and type checkers therefore cannot find there.
+# tests/test_import.py compares every signature with the implementation's; what things mean stands in the docstrings.
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aphash import codes as codes
+from aphash import index as index
+from aphash import metrics as metrics
+from aphash.codes import pack_codes as pack_codes
+from aphash.codes import unpack_codes as unpack_codes
+
+__all__ = ["APHash", "HammingIndex", "__version__", "metrics", "pack_codes", "show_versions", "unpack_codes"]
+__version__: str
+
+_Auto: TypeAlias = Literal["auto"]
+
+class APHash:
+    n_bits: int
+    # fitted
+    codes_: NDArray[np.uint64]
+    coef_: NDArray[np.float64]
+    intercept_: NDArray[np.float64]
+    mean_: NDArray[np.float64]
+    scale_: float
+    anchors_: NDArray[np.floating]
+    anchor_indices_: NDArray[np.int64]
+    anchor_codes_: NDArray[np.uint64]
+    thresholds_: NDArray[np.float64]
+    objective_: NDArray[np.void]
+    n_iter_: int
+    n_features_in_: int
+    def __init__(
+        self,
+        n_bits: int = 64,
+        *,
+        mode: Literal["semantic", "neighbors", "paper"] = "semantic",
+        n_anchors: int | _Auto = "auto",
+        n_neighbors: float | _Auto = "auto",
+        q_scale: float | _Auto = "auto",
+        q_power: float | _Auto = "auto",
+        quantization: float | _Auto = "auto",
+        ridge: float | Literal["auto", "gcv"] = "auto",
+        n_rounds: int | _Auto = "auto",
+        max_iter: int | _Auto = "auto",
+        learning_rate: float | _Auto = "auto",
+        init: str = "auto",
+        rotation: str = "auto",
+        hash_target: str = "auto",
+        fit_hash: str = "auto",
+        updates: str = "auto",
+        resample_anchors: bool | _Auto = "auto",
+        n_train: int | _Auto = "auto",
+        tol: float | _Auto = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None: ...
+    def fit(self, X: ArrayLike, y: object = None) -> Self: ...
+    def transform(self, X: ArrayLike) -> NDArray[np.uint64]: ...
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float32]: ...
+    # of scikit-learn's base classes
+    def fit_transform(self, X: ArrayLike, y: object = None, **fit_params: Any) -> NDArray[np.uint64]: ...
+    def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+    def set_params(self, **params: Any) -> Self: ...
+    def set_output(self, *, transform: str | None = None) -> Self: ...
+
+class HammingIndex:
+    n_bits: int
+    def __init__(self, n_bits: int) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def codes(self) -> NDArray[np.uint64]: ...
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+    def add(self, codes: NDArray[np.uint64], ids: ArrayLike | None = None) -> NDArray[np.int64]: ...
+    def remove(self, ids: ArrayLike) -> None: ...
+    def search(
+        self, codes: NDArray[np.uint64], k: int, *, filter: ArrayLike | None = None, n_jobs: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+    def radius_search(
+        self, codes: NDArray[np.uint64], radius: int, *, filter: ArrayLike | None = None, n_jobs: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]: ...
+
+def show_versions() -> None: ...
