@@ -8,8 +8,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from aphash import _learn, _runtime
-from aphash._optimize import Settings, learn
+from aphash import _io, _learn, _runtime
+from aphash._optimize import HISTORY, Settings, learn
 from aphash._rows import Rows, check_finite
 from aphash.codes import check_n_bits, n_words, pack_codes
 
@@ -370,6 +370,82 @@ class APHash(TransformerMixin, BaseEstimator):
         _learn.project(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), out, n_threads)
         return out
 
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the fitted estimator to a file: parameters, hash function, learned codes; checksummed, atomically.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Used as given; an existing file is replaced, at no moment by half a one.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        OSError
+            With the path, when it cannot be written.
+
+        Notes
+        -----
+        A ``random_state`` that is not a number is not saved: the loaded estimator has None.
+        """
+        check_is_fitted(self)
+        arrays, params = self._to_file()
+        _io.write(path, arrays, params=params, **_FILE)
+
+    @classmethod
+    def load(cls, path):
+        """Return the estimator that :meth:`save` wrote.
+
+        Raises
+        ------
+        OSError, ValueError
+            With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+        """
+        arrays, params, version = _io.read(path, kind=_FILE["kind"])
+        return cls._from_file(path, arrays, params, version)
+
+    def _to_file(self):
+        """Return (arrays, params) for a file."""
+        arrays = {name: getattr(self, name) for name in _SAVED}
+        arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
+        given = self.get_params()
+        if not isinstance(given["random_state"], numbers.Integral):
+            given["random_state"] = None
+        params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
+        if hasattr(self, "feature_names_in_"):
+            params["feature_names_in_"] = list(self.feature_names_in_)
+        return arrays, params
+
+    @classmethod
+    def _from_file(cls, path, arrays, params, version):
+        if version > _FILE["version"]:
+            raise ValueError(f"{path}: version {version} of the format; this aphash reads up to {_FILE['version']}")
+        try:
+            hasher = cls(**params["given"])
+            fitted = {name: arrays[name] for name in _SAVED}
+            history = np.empty(len(arrays["objective_round"]), HISTORY)
+            for name in HISTORY.names:
+                history[name] = arrays[f"objective_{name}"]
+            (r, d), (m, _) = fitted["coef_"].shape, fitted["anchors_"].shape
+            words = n_words(r)
+            shapes = {
+                "intercept_": (r,), "mean_": (d,), "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
+                "anchor_codes_": (m, words), "codes_": (len(fitted["codes_"]), words),
+            }  # fmt: skip
+            wrong = [name for name, shape in shapes.items() if fitted[name].shape != shape]
+            if wrong or r != hasher.n_bits:
+                raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
+            fitted |= {"scale_": float(params["scale_"]), "n_iter_": int(params["n_iter_"]), "n_features_in_": d}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a whole APHash file: {error!r}") from None
+        if "feature_names_in_" in params:
+            fitted["feature_names_in_"] = np.array(params["feature_names_in_"], object)
+        vars(hasher).update(fitted, objective_=history)
+        return hasher
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # codes are uint64 whatever X is
@@ -382,6 +458,9 @@ class APHash(TransformerMixin, BaseEstimator):
         check_finite(X, n_threads)
         return X, n_threads
 
+
+_FILE = {"kind": "APHash", "version": 1}
+_SAVED = ("codes_", "coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_")
 
 # Integers become float32: exact for the 8- and 16-bit ones that images are.
 _DTYPES = [np.float32, np.float64, np.float16]

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aphash import APHash, unpack_codes
+from aphash import APHash, _io, unpack_codes
 from aphash._hasher import MODES
 
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)
@@ -335,6 +335,48 @@ def test_pickle_clone_and_search(digits):
 
     search = GridSearchCV(quick(), {"n_bits": [4, 8], "q_power": ["auto", 1.0]}, scoring=score, cv=2).fit(X)
     assert set(search.best_params_) == {"n_bits", "q_power"}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_saved_and_loaded(digits, tmp_path, dtype):
+    X = digits[0].astype(dtype)
+    h = quick(q_power=1.5, n_train=1000).fit(X)
+    h.save(tmp_path / "model")
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+    again = APHash.load(tmp_path / "model")
+    same(h, again, (*LEARNED, "mean_", "scale_", "n_iter_", "n_features_in_"))
+    assert again.anchors_.dtype == dtype and again.get_params() == h.get_params()
+    np.testing.assert_array_equal(h.transform(X), again.transform(X))
+    same(h, again.fit(X))
+
+
+def test_feature_names_survive_a_file(digits, tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X = pandas.DataFrame(digits[0][:200]).rename(columns=str)
+    quick().fit(X).save(tmp_path / "model")
+    again = APHash.load(tmp_path / "model")
+    assert list(again.feature_names_in_) == list(X.columns)
+    with pytest.raises(ValueError, match="feature names"):
+        again.transform(X.rename(columns={"0": "zero"}))
+
+
+def test_files_that_are_refused(digits, tmp_path):
+    with pytest.raises(NotFittedError):
+        APHash().save(tmp_path / "model")
+    h = quick(random_state=np.random.RandomState(0)).fit(digits[0])
+    h.save(tmp_path / "model")
+    assert APHash.load(tmp_path / "model").random_state is None
+    arrays, params = h._to_file()
+    for change, message in [
+        ({"arrays": {**arrays, "mean_": np.zeros(3)}}, "mean_"), ({"params": {}}, "given"),
+        ({"arrays": {**arrays, "coef_": arrays["coef_"][:5]}}, "intercept_"), ({"version": 9}, "version 9"),
+        ({"params": {**params, "given": {"n_bats": 3}}}, "n_bats"), ({"kind": "HammingIndex"}, "HammingIndex"),
+    ]:  # fmt: skip
+        _io.write(tmp_path / "bad", **{"arrays": arrays, "kind": "APHash", "version": 1, "params": params, **change})
+        with pytest.raises(ValueError, match=f"bad.*{message}"):
+            APHash.load(tmp_path / "bad")
+    with pytest.raises(FileNotFoundError, match="none"):
+        APHash.load(tmp_path / "none")
 
 
 def test_progress_bar_shows_the_objective(digits, capsys):
