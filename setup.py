@@ -66,7 +66,10 @@ setup(
     ext_modules=cythonize(
         [
             extension("_learn", ["csrc/isa.c", *(f"csrc/learn_{v}.c" for v in ISA_VARIANTS)]),
-            extension("_search", ["csrc/isa.c", "csrc/select.c", *(f"csrc/hamming_{v}.c" for v in ISA_VARIANTS)]),
+            extension(
+                "_search",
+                ["csrc/isa.c", "csrc/select.c", "csrc/idmap.c", *(f"csrc/hamming_{v}.c" for v in ISA_VARIANTS)],
+            ),
         ],
         compiler_directives={
             "language_level": 3,

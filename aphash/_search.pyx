@@ -66,6 +66,16 @@ cdef extern from "select.h":
     int64_t aph_count_bits(const uint64_t *, int64_t) noexcept nogil
 
 
+cdef extern from "idmap.h":
+    ctypedef struct aph_idmap:
+        int64_t *slots
+        int64_t mask
+    int64_t aph_idmap_find(const aph_idmap *, const int64_t *, int64_t) noexcept nogil
+    void aph_idmap_insert(aph_idmap *, const int64_t *, int64_t, int64_t) noexcept nogil
+    void aph_idmap_erase(aph_idmap *, const int64_t *, int64_t) noexcept nogil
+    void aph_idmap_move(aph_idmap *, const int64_t *, int64_t, int64_t) noexcept nogil
+
+
 PAD_ID = -1
 PAD_DISTANCE = np.iinfo(np.int32).max
 
@@ -552,3 +562,77 @@ def radius_search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] 
             free(plan.found[i].hits)
             plan.found[i].hits = NULL
     return offsets, np.concatenate(all_distances), np.concatenate(all_ids)
+
+
+# ---- ids ----
+
+cdef class IdMap:
+    """The positions of ids (int64, by position, all different): find, enter, remove, each in constant time an id.
+
+    Memory: 16 to 32 bytes an id.
+    """
+
+    cdef aph_idmap map
+    cdef int64_t n  # entries
+    cdef object keep
+
+    def __cinit__(self, const int64_t[::1] ids, int64_t n):
+        """Enter the first n of ids."""
+        self.n = n
+        self.make_room(ids, n)
+
+    cdef make_room(self, const int64_t[::1] ids, int64_t n):
+        """Have at least twice n slots; MemoryError leaves the table as it was."""
+        cdef int64_t size = 16
+        while size < 2 * n:
+            size *= 2
+        if self.keep is not None and size <= self.map.mask + 1:
+            return
+        slots = np.full(size, -1, np.int64)
+        cdef int64_t[::1] view = slots
+        self.map.slots = &view[0]
+        self.map.mask = size - 1
+        self.keep = slots
+        if self.n:
+            with nogil:
+                aph_idmap_insert(&self.map, &ids[0], 0, self.n)
+
+    def reserve(self, const int64_t[::1] ids, int64_t n):
+        """Make room for n entries in all; `ids` holds those that are in the table."""
+        self.make_room(ids, n)
+
+    def find(self, const int64_t[::1] ids, const int64_t[::1] wanted):
+        """Return the positions of `wanted`, int64, -1 for one that is not there."""
+        out = np.empty(wanted.shape[0], np.int64)
+        cdef int64_t[::1] view = out
+        cdef int64_t i
+        with nogil:
+            for i in range(wanted.shape[0]):
+                view[i] = aph_idmap_find(&self.map, &ids[0], wanted[i]) if self.n else -1
+        return out
+
+    def enter(self, const int64_t[::1] ids, int64_t first, int64_t n):
+        """Enter ids[first : first + n]; there must be room."""
+        if n:
+            aph_idmap_insert(&self.map, &ids[0], first, n)
+            self.n += n
+
+
+def fill_holes(uint64_t[::1] blocks, int64_t n_words, int64_t[::1] ids, IdMap id_map,
+               const int64_t[::1] removed, const int64_t[::1] holes, const int64_t[::1] movers):
+    """Remove the codes at the positions `removed`: those at `movers` go to `holes`, in the table `id_map` (or None) too.
+
+    One call, so that no signal handler sees half of it.
+    """
+    cdef int64_t i, word
+    if id_map is not None:
+        for i in range(removed.shape[0]):
+            aph_idmap_erase(&id_map.map, &ids[0], ids[removed[i]])
+        id_map.n -= removed.shape[0]
+        for i in range(movers.shape[0]):
+            aph_idmap_move(&id_map.map, &ids[0], ids[movers[i]], holes[i])
+    for i in range(movers.shape[0]):
+        ids[holes[i]] = ids[movers[i]]
+        for word in range(n_words):
+            blocks[(holes[i] // APH_GROUP * n_words + word) * APH_GROUP + holes[i] % APH_GROUP] = (
+                blocks[(movers[i] // APH_GROUP * n_words + word) * APH_GROUP + movers[i] % APH_GROUP])

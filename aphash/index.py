@@ -1,12 +1,13 @@
 """HammingIndex: exact search over packed codes. Needs numpy only."""
 
-import contextlib
 import numbers
 import threading
 
 import numpy as np
 
 from aphash import _search
+from aphash._checks import as_ids, check_count, check_ids, some
+from aphash._lock import ReadWriteLock
 from aphash._runtime import n_threads
 from aphash.codes import check_codes, check_n_bits, n_words
 
@@ -32,8 +33,13 @@ class HammingIndex:
 
     Notes
     -----
-    Memory: ``8 * n_words`` bytes a code and 8 an id, up to half as much again after growth. A search needs a few
-    megabytes a thread beside its result, whatever n is.
+    Memory: ``8 * n_words`` bytes a code and 8 an id, up to half as much again after growth, and 16 to 32 bytes an id
+    once ids do not ascend with the position (given in another order, or after a removal). What a removal frees is kept
+    for codes to come. A search needs a few megabytes a thread beside its result, whatever n is.
+
+    Adding, removing and updating cost in proportion to the codes in question (growth and the table of ids are paid off
+    over many changes). A removal puts codes from the end in the place of the removed ones: positions change, ids and
+    results do not depend on them.
 
     Searches may run in several threads at once, and while another thread changes the index: each sees it as it was
     before or after the change. Distances are int32, ids int64; results are ordered by (distance, id), the same for
@@ -46,7 +52,15 @@ class HammingIndex:
         self._n = 0
         self._blocks = np.zeros(0, np.uint64)  # groups of 8 codes, word-major: see _search
         self._ids = np.zeros(0, np.int64)
-        self._ascending = True  # ids ascend with the position
+        self._next_id = 0  # after the largest that ever was in the index
+        self._ascending = True  # ids ascend with the position: they are found by bisection, else by a table
+        self._start()
+
+    def _start(self):
+        """What is not kept in a file or pickle."""
+        self._id_map = None
+        self._id_map_lock = threading.Lock()  # searches that share the lock may want to build the table at once
+        self._changes = 0
         self._lock = ReadWriteLock()
 
     def __len__(self):
@@ -54,6 +68,11 @@ class HammingIndex:
 
     def __repr__(self):
         return f"HammingIndex(n_bits={self.n_bits}), {self._n} codes"
+
+    def __contains__(self, id):
+        if not isinstance(id, numbers.Integral):
+            raise TypeError(f"id must be an integer, got {id!r}: for several, see contains()")
+        return -(2**63) <= id < 2**63 and bool(self.contains(int(id))[0])
 
     @property
     def codes(self):
@@ -75,8 +94,8 @@ class HammingIndex:
         codes : ndarray of uint64, shape (n_new, n_words) or (n_words,)
             As :func:`aphash.pack_codes` makes them.
         ids : array_like of int, shape (n_new,), optional
-            Any int64 but -1, none of them in the index yet. By default they are counted on from the largest id in the
-            index (from 0 in an empty one, or where the largest is negative).
+            Any int64 but -1, none of them in the index yet. By default they are counted on from the largest id that was
+            ever in the index, or from 0: the id of a removed code does not come back by itself.
 
         Returns
         -------
@@ -84,7 +103,7 @@ class HammingIndex:
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, MemoryError
             When codes or ids are not as said; the ids at fault are named. The index stays as it was.
         """
         codes = check_codes(codes, self.n_bits)
@@ -92,46 +111,136 @@ class HammingIndex:
             ids = check_ids(ids, len(codes))
         with self._lock.exclusive():
             if ids is None:
-                first = max(-1, int(self._ids[: self._n].max(initial=-1))) + 1
-                if first + len(codes) - 1 > np.iinfo(np.int64).max:
-                    raise ValueError(f"ids cannot be counted on from {first - 1}: give them")
-                ids = np.arange(first, first + len(codes), dtype=np.int64)
+                if self._next_id + len(codes) - 1 > np.iinfo(np.int64).max:
+                    raise ValueError(f"ids cannot be counted on from {self._next_id - 1}: give them")
+                ids = np.arange(self._next_id, self._next_id + len(codes), dtype=np.int64)
             else:
                 known = ids[self._positions(ids) >= 0]
                 if known.size:
-                    raise ValueError(f"ids are in the index already: {_some(known)}")
-            n = self._n + len(codes)
+                    raise ValueError(f"ids are in the index already: {some(known)}")
+            old, n = self._n, self._n + len(codes)
             blocks, all_ids = self._room(n)
-            _search.store(blocks, self._n, codes)
-            all_ids[self._n : n] = ids
-            ascending = self._ascending and bool((np.diff(all_ids[max(0, self._n - 1) : n]) > 0).all())
-            self._blocks, self._ids, self._ascending, self._n = blocks, all_ids, ascending, n
+            _search.store(blocks, old, codes)
+            all_ids[old:n] = ids
+            ascending = self._ascending and bool((np.diff(all_ids[max(0, old - 1) : n]) > 0).all())
+            next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
+            id_map = None
+            if not ascending:
+                id_map = self._table(self._ids)
+                id_map.reserve(all_ids, n)
+            # Plain stores and one call, so that a Ctrl-C comes before or after them all; all memory is there.
+            self._blocks, self._ids, self._ascending, self._id_map = blocks, all_ids, ascending, id_map
+            self._n, self._next_id = n, next_id
+            self._changes += 1
+            if id_map is not None:
+                id_map.enter(all_ids, old, n - old)
         return ids
 
-    def remove(self, ids):
-        """Remove codes by their ids; the others keep their order.
+    def remove(self, ids, *, missing="raise"):
+        """Remove codes by their ids.
 
         Parameters
         ----------
-        ids : array_like of int, shape (n_old,)
+        ids : array_like of int, shape (n_old,), or one int
+        missing : {"raise", "ignore"}, default="raise"
+            What to do with ids that are not in the index.
+
+        Returns
+        -------
+        int
+            How many were removed.
 
         Raises
         ------
         KeyError
             When some are not in the index; they are named, and nothing is removed.
+        TypeError, ValueError
+            When an argument is not as said.
         """
-        ids = check_ids(ids, None)
+        if missing not in ("raise", "ignore"):
+            raise ValueError(f"missing must be 'raise' or 'ignore', got {missing!r}")
+        ids = check_ids(ids)
         with self._lock.exclusive():
             positions = self._positions(ids)
-            unknown = ids[positions < 0]
-            if unknown.size:
-                raise KeyError(f"ids are not in the index: {_some(unknown)}")
-            keep = np.ones(self._n, bool)
-            keep[positions] = False
-            kept = np.flatnonzero(keep)
-            self._blocks = _search.gather(self._blocks, self._n_words, kept)
-            self._ids = self._ids[kept]
-            self._n = len(kept)
+            if missing == "raise":
+                self._refuse_unknown(ids, positions)
+            removed = np.sort(positions[positions >= 0])
+            n = self._n - len(removed)
+            holes = removed[: np.searchsorted(removed, n)]
+            stay = np.ones(self._n - n, bool)  # of the positions beyond n
+            stay[removed[len(holes) :] - n] = False
+            movers = n + np.flatnonzero(stay)
+            ascending = self._ascending and not len(holes)
+            blocks, all_ids = self._room(self._n)
+            id_map = None if ascending else self._table(self._ids)
+            # As in add: before or after, never between.
+            self._blocks, self._ids, self._ascending, self._id_map = blocks, all_ids, ascending, id_map
+            self._n = n
+            self._changes += 1
+            _search.fill_holes(blocks, self._n_words, all_ids, id_map, removed, holes, movers)
+        return len(removed)
+
+    def update(self, ids, codes):
+        """Replace codes; the ids stay.
+
+        Parameters
+        ----------
+        ids : array_like of int, shape (n_old,), or one int
+        codes : ndarray of uint64, shape (n_old, n_words) or (n_words,)
+
+        Raises
+        ------
+        KeyError
+            When some are not in the index; they are named, and nothing is changed.
+        TypeError, ValueError
+            When codes or ids are not as said.
+        """
+        codes = check_codes(codes, self.n_bits)
+        ids = check_ids(ids, len(codes))
+        with self._lock.exclusive():
+            positions = self._positions(ids)
+            self._refuse_unknown(ids, positions)
+            self._blocks, self._ids = self._room(self._n)
+            self._changes += 1
+            self._grouped()[positions // 8, :, positions % 8] = codes
+
+    # ---- by id ----
+
+    def get(self, ids):
+        """Return codes by their ids.
+
+        Parameters
+        ----------
+        ids : array_like of int, shape (n_wanted,), or one int
+
+        Returns
+        -------
+        codes : ndarray of uint64, shape (n_wanted, n_words) or (n_words,)
+
+        Raises
+        ------
+        KeyError
+            When some are not in the index; they are named.
+        """
+        wanted = as_ids(ids)
+        with self._lock.shared():
+            codes = self._get(wanted)
+        return codes[0] if np.ndim(ids) == 0 else codes
+
+    def contains(self, ids):
+        """Return which ids are in the index; of a single one, ``id in index`` tells it.
+
+        Parameters
+        ----------
+        ids : array_like of int, shape (n_wanted,), or one int
+
+        Returns
+        -------
+        ndarray of bool, shape (n_wanted,)
+        """
+        ids = as_ids(ids)
+        with self._lock.shared():
+            return self._positions(ids) >= 0
 
     # ---- searches ----
 
@@ -144,8 +253,9 @@ class HammingIndex:
         k : int
             At least 1. Beyond the number of codes that take part the results are padded.
         filter : array_like, optional
-            Which codes take part: booleans by position (in the order of ``ids``), integers: their ids, or uint64: a
-            packed bitmap by position.
+            Which codes take part: integers are their ids (once or more; those that are not in the index have no
+            effect), booleans go by position (in the order of ``ids``), uint64 are a packed bitmap by position: bit
+            p % 64 of word p // 64, shape (ceil(n / 64),). Positions change with a removal, ids do not.
         n_jobs : int, optional
             Threads; see :func:`aphash._runtime.n_threads`.
 
@@ -218,11 +328,16 @@ class HammingIndex:
     # ---- inside: the lock is held ----
 
     def _room(self, n):
-        """Return arrays with room for n codes: the present ones, or copies that have grown by at least half."""
+        """Return arrays with room for n codes: the present ones, or copies that have grown by at least half.
+
+        A copy, too, of a map of a file, which cannot be written to.
+        """
         groups = -(-n // 8)
-        if groups * 8 * self._n_words <= len(self._blocks) and n <= len(self._ids):
+        enough = groups * 8 * self._n_words <= len(self._blocks) and n <= len(self._ids)
+        if enough and self._blocks.flags.writeable and self._ids.flags.writeable:
             return self._blocks, self._ids
-        groups = max(groups, -(-(self._n + self._n // 2) // 8))
+        if not enough:
+            groups = max(groups, -(-(self._n + self._n // 2) // 8))
         blocks = np.zeros(groups * 8 * self._n_words, np.uint64)
         used = -(-self._n // 8) * 8 * self._n_words
         blocks[:used] = self._blocks[:used]
@@ -230,15 +345,37 @@ class HammingIndex:
         ids[: self._n] = self._ids[: self._n]
         return blocks, ids
 
+    def _grouped(self):
+        """The blocks as (n_groups, n_words, 8)."""
+        return self._blocks[: len(self._blocks) // (8 * self._n_words) * 8 * self._n_words].reshape(
+            -1, self._n_words, 8
+        )
+
+    def _table(self, ids):
+        """Return the table of positions, built at its first use."""
+        with self._id_map_lock:
+            if self._id_map is None:
+                self._id_map = _search.IdMap(ids, self._n)
+            return self._id_map
+
     def _positions(self, ids):
         """Return the positions of ids, -1 for unknown ones."""
-        known = self._ids[: self._n]
         if self._n == 0:
             return np.full(len(ids), -1, np.int64)
-        order = None if self._ascending else np.argsort(known)
-        at = np.minimum(np.searchsorted(known, ids, sorter=order), self._n - 1)
-        at = at if order is None else order[at]
+        if not self._ascending:
+            return self._table(self._ids).find(self._ids, ids)
+        known = self._ids[: self._n]
+        at = np.minimum(np.searchsorted(known, ids), self._n - 1)
         return np.where(known[at] == ids, at, -1)
+
+    def _refuse_unknown(self, ids, positions):
+        if (positions < 0).any():
+            raise KeyError(f"ids are not in the index: {some(ids[positions < 0])}")
+
+    def _get(self, ids):
+        positions = self._positions(ids)
+        self._refuse_unknown(ids, positions)
+        return self._grouped()[positions // 8, :, positions % 8]
 
     def _bitmap(self, filter):
         """Return a filter as a packed bitmap by position."""
@@ -255,103 +392,28 @@ class HammingIndex:
                 raise ValueError(f"filter as a packed bitmap must have shape ({words},), got {filter.shape}")
             return np.ascontiguousarray(filter)
         else:
-            ids = check_ids(filter, None, "filter")
-            positions = self._positions(ids)
-            if (positions < 0).any():
-                raise ValueError(f"filter holds ids that are not in the index: {_some(ids[positions < 0])}")
+            positions = self._positions(as_ids(filter, "filter"))
             mask = np.zeros(self._n, bool)
-            mask[positions] = True
+            mask[positions[positions >= 0]] = True
         bytes_ = np.zeros(words * 8, np.uint8)
         packed = np.packbits(mask, bitorder="little")
         bytes_[: len(packed)] = packed
         return bytes_.view("<u8").astype(np.uint64, copy=False)
 
-    # ---- pickling: all but the lock, and no spare room ----
+    # ---- pickling: no lock, table or spare room ----
 
     def __getstate__(self):
         with self._lock.shared():
-            state = self.__dict__.copy()
-            state["_blocks"] = self._blocks[: -(-self._n // 8) * 8 * self._n_words].copy()
-            state["_ids"] = self._ids[: self._n].copy()
-        del state["_lock"]
-        return state
+            return {
+                "n_bits": self.n_bits,
+                "_n_words": self._n_words,
+                "_n": self._n,
+                "_blocks": self._blocks[: -(-self._n // 8) * 8 * self._n_words].copy(),
+                "_ids": self._ids[: self._n].copy(),
+                "_next_id": self._next_id,
+                "_ascending": self._ascending,
+            }
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        self._lock = ReadWriteLock()
-
-
-class ReadWriteLock:
-    """Searches share the lock; a change has it alone, and searches that come later wait for a waiting change."""
-
-    def __init__(self):
-        self._condition = threading.Condition()
-        self._readers = 0
-        self._writer = False
-        self._waiting = 0
-
-    @contextlib.contextmanager
-    def shared(self):
-        with self._condition:
-            self._condition.wait_for(lambda: not self._writer and not self._waiting)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._readers -= 1
-                self._condition.notify_all()
-
-    @contextlib.contextmanager
-    def exclusive(self):
-        with self._condition:
-            self._waiting += 1
-            try:
-                self._condition.wait_for(lambda: not self._writer and not self._readers)
-                self._writer = True
-            finally:
-                self._waiting -= 1
-                self._condition.notify_all()
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._writer = False
-                self._condition.notify_all()
-
-
-def check_count(value, name, least):
-    """Return an integer of at least `least`; TypeError or ValueError that names it otherwise."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must fit in 64 bits, got {value}")
-    return int(value)
-
-
-def check_ids(ids, n, name="ids"):
-    """Return ids as int64 (n,), checked: integers, not -1, all different."""
-    ids = np.asarray(ids)
-    if ids.size == 0 and ids.ndim == 1 and n in (0, None):
-        return np.zeros(0, np.int64)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got dtype {ids.dtype}")
-    if ids.ndim != 1 or (n is not None and len(ids) != n):
-        raise ValueError(f"{name} must have shape ({'n' if n is None else n},), got {ids.shape}")
-    if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must fit in int64, got {ids.max()}")
-    ids = ids.astype(np.int64)
-    if (ids == -1).any():
-        raise ValueError(f"{name} must not be -1, which means no result; got it at place {np.argmax(ids == -1)}")
-    in_order = np.sort(ids)
-    twice = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
-    if twice.size:
-        raise ValueError(f"{name} must be different, got twice: {_some(twice)}")
-    return ids
-
-
-def _some(ids):
-    shown = ", ".join(str(i) for i in ids[:10])
-    return shown if len(ids) <= 10 else f"{shown} and {len(ids) - 10} more"
+        self._start()

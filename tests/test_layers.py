@@ -11,7 +11,7 @@ import aphash
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     "_version _threads",
-    "_runtime codes",
+    "_runtime codes _checks _lock",
     "_learn _search _linear _io metrics rescore",
     "_rows _affinity",
     "_optimize",

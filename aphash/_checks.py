@@ -1,0 +1,50 @@
+"""Checks of counts and ids: what came, what was expected, by the argument's name. Needs numpy only."""
+
+import numbers
+
+import numpy as np
+
+
+def check_count(value, name, least):
+    """Return an integer of at least `least`; TypeError or ValueError that names it otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit in 64 bits, got {value}")
+    return int(value)
+
+
+def as_ids(ids, name="ids"):
+    """Return one or more integers as int64 (n,), whatever ids they may be; TypeError or ValueError otherwise."""
+    ids = np.asarray(ids)
+    if ids.size == 0 and ids.ndim == 1:
+        return np.zeros(0, np.int64)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got dtype {ids.dtype}")
+    if ids.ndim > 1:
+        raise ValueError(f"{name} must have shape (n,), got {ids.shape}")
+    if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit in int64, got {ids.max()}")
+    return np.ascontiguousarray(np.atleast_1d(ids), np.int64)
+
+
+def check_ids(ids, n=None, name="ids"):
+    """Return ids as int64 (n,), checked: integers, not -1, all different."""
+    ids = as_ids(ids, name)
+    if n is not None and len(ids) != n:
+        raise ValueError(f"{name} must have shape ({n},), got {ids.shape}")
+    if (ids == -1).any():
+        raise ValueError(f"{name} must not be -1, which means no result; got it at place {np.argmax(ids == -1)}")
+    in_order = np.sort(ids)
+    twice = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    if twice.size:
+        raise ValueError(f"{name} must be different, got twice: {some(twice)}")
+    return ids
+
+
+def some(ids):
+    """Name ids in a message: the first ten."""
+    shown = ", ".join(str(i) for i in ids[:10])
+    return shown if len(ids) <= 10 else f"{shown} and {len(ids) - 10} more"
