@@ -152,19 +152,22 @@ class Rows:
         return total
 
     def _statistics(self):
-        """Mean and scale, by the pairwise update of Chan, Golub & LeVeque (1983); NaN and infinity are caught here."""
+        """Return mean and scale; NaN and infinity are caught here, by their sums."""
         merged = (0, np.zeros(self.d), 0.0)
         for block in self._map(Rows._statistics_block):
             merged = merge_statistics(merged, block)
         _, mean, spread = merged
         if not np.isfinite(spread):
-            check_finite(self.X, self.n_threads)
+            self._check_finite()
             raise ValueError("Input X has values so large that squared distances overflow float64: rescale X")
         if spread <= 1e-24 * self.n * (mean @ mean) and not self._any_differs():
             raise ValueError("Input X has no spread: all rows are equal, so there is nothing to learn")
         if spread / self.n < 1e-290:
             raise ValueError("Input X has values so close that squared distances underflow float64: rescale X")
         return mean, float(1 / np.sqrt(spread / self.n))
+
+    def _check_finite(self):
+        check_finite(self.X, self.n_threads)
 
     def _statistics_block(self, start, stop):
         merged = (0, np.zeros(self.d), 0.0)
