@@ -1,0 +1,406 @@
+/* (B) The passes over all pairs of an anchor i and an item j. Part of learn.inc.h.
+ *
+ *     g_ij = |h_i - b_j|^2 / 4       x_ij = 1 + g_ij / s = (1 + |h_i|^2 / 4s) + |b_j|^2 / 4s - h_i.b_j / 2s
+ *     V_ij = 1 / x_ij                w_ij = V_ij^a
+ *
+ * Rows stand against tiles of columns. A first product yields x; V and w are made in registers; w V goes to a small tile T
+ * and V to another, for the few pairs of P; a second product, T times the columns, sums vectors. The m x n weights never
+ * exist. The anchors' pass has anchors as rows and items as columns, the items' pass the other way round.
+ * Sums are float32 in a tile and float64 across tiles.
+ */
+
+enum affinity_power { POWER_1, POWER_2, POWER_4, POWER_8, POWER_ANY };
+
+INLINE enum affinity_power power_of(double power)
+{
+    return power == 1 ? POWER_1 : power == 2 ? POWER_2 : power == 4 ? POWER_4 : power == 8 ? POWER_8 : POWER_ANY;
+}
+
+INLINE vf raise(vf v, enum affinity_power which, float power)
+{
+    switch (which) {
+    case POWER_1:
+        return v;
+    case POWER_2:
+        return v * v;
+    case POWER_4:
+        v *= v;
+        return v * v;
+    case POWER_8:
+        v *= v;
+        v *= v;
+        return v * v;
+    default:
+        for (int l = 0; l < VL; l++)
+            v[l] = powf(v[l], power);
+        return v;
+    }
+}
+
+static void bias(const float *b, int64_t count, int64_t r, double scale, double offset, float *out)
+{
+    for (int64_t j = 0; j < count; j++)
+        out[j] = (float)(offset + sum_squares(b + j * r, r) / (4 * scale));
+}
+
+static void pack_columns(const float *b, int64_t count, int64_t r, double scale, double offset,
+                         const struct aph_columns *out)
+{
+    const float factor = (float)(-0.5 / scale);
+    bias(b, count, r, scale, offset, out->bias);
+    for (int64_t j = count; j < APH_TILE; j++)
+        out->bias[j] = INFINITY;
+    for (int64_t j = 0; j < panels_of(count) * WIDTH; j += WIDTH) {
+        float *panel = out->panels + j * r;
+        for (int64_t k = 0; k < r; k++)
+            for (int64_t l = 0; l < WIDTH; l++)
+                panel[k * WIDTH + l] = j + l < count ? factor * b[(j + l) * r + k] : 0;
+    }
+    for (int64_t c = 0; c < r; c += WIDTH) {
+        float *panel = out->nat + c * APH_TILE;
+        const int64_t valid = least(WIDTH, r - c);
+        for (int64_t j = 0; j < panels_of(count) * WIDTH; j++) {
+            memset(panel + j * WIDTH, 0, 4 * WIDTH);
+            if (j < count)
+                memcpy(panel + j * WIDTH, b + j * r + c, 4 * valid);
+        }
+    }
+}
+
+/* At most APH_GROUP rows against the columns of one tile. */
+struct group {
+    const float *rows; /* n_rows rows of r */
+    const float *row_bias;
+    const struct aph_columns *columns;
+    const float *weight; /* of the columns; NULL: 1 */
+    int64_t n_rows, n_columns, r;
+    float *t, *v; /* [APH_GROUP][APH_TILE] */
+    float *z, *s; /* [APH_GROUP][VL]: lanes of the row sums of w (only where weight is NULL) and of T */
+};
+
+INLINE void first_product(const struct group *g, enum affinity_power which, float power, int weighted)
+{
+    memset(g->z, 0, 4 * APH_GROUP * VL);
+    memset(g->s, 0, 4 * APH_GROUP * VL);
+    for (int64_t from = 0; from < g->r; from += APH_DEPTH) {
+        const int64_t depth = least(APH_DEPTH, g->r - from);
+        const int last = from + depth == g->r;
+        for (int64_t j = 0; j < g->n_columns; j += WIDTH)
+            for (int64_t i = 0; i < g->n_rows; i += MR) {
+                const float *p[MR];
+                vf acc[MR][NV];
+                row_pointers(p, g->rows + i * g->r + from, g->r, g->n_rows - i);
+                multiply(acc, p, g->columns->panels + j * g->r + from * WIDTH, depth);
+                UNROLL
+                for (int row = 0; row < MR; row++) {
+                    if (row >= g->n_rows - i)
+                        break;
+                    float *t = g->t + (i + row) * APH_TILE + j, *v = g->v + (i + row) * APH_TILE + j;
+                    vf z = (vf){0}, s = (vf){0};
+                    UNROLL
+                    for (int c = 0; c < NV; c++) {
+                        vf x = from ? load(t + c * VL) : splat(g->row_bias[i + row]) + load(g->columns->bias + j + c * VL);
+                        x += acc[row][c];
+                        if (last) {
+                            vf one = splat(1.0f);
+                            vf near = one / V_MAX(x, one);
+                            vf w = raise(near, which, power);
+                            store(v + c * VL, near);
+                            x = w * near;
+                            if (weighted)
+                                x *= load(g->weight + j + c * VL);
+                            else
+                                z += w;
+                            s += x;
+                        }
+                        store(t + c * VL, x);
+                    }
+                    if (last) {
+                        if (!weighted)
+                            store(g->z + (i + row) * VL, load(g->z + (i + row) * VL) + z);
+                        store(g->s + (i + row) * VL, load(g->s + (i + row) * VL) + s);
+                    }
+                }
+            }
+    }
+}
+
+static void first_product_of_power(const struct group *g, double power)
+{
+    const float a = (float)power;
+#define CASE(which)                                                                                                    \
+    case which:                                                                                                        \
+        if (g->weight)                                                                                                 \
+            first_product(g, which, a, 1);                                                                             \
+        else                                                                                                           \
+            first_product(g, which, a, 0);                                                                             \
+        break;
+    switch (power_of(power)) {
+        CASE(POWER_1)
+        CASE(POWER_2)
+        CASE(POWER_4)
+        CASE(POWER_8)
+        CASE(POWER_ANY)
+    }
+#undef CASE
+}
+
+/* sums[i * ld + f] += sum_j T_ij columns_jf. ld is r padded to whole panels. */
+static void second_product(const struct group *g, double *sums, int64_t ld)
+{
+    for (int64_t c = 0; c < ld; c += WIDTH)
+        for (int64_t i = 0; i < g->n_rows; i += MR) {
+            const float *p[MR];
+            vf acc[MR][NV];
+            float tile[MR][WIDTH];
+            row_pointers(p, g->t + i * APH_TILE, APH_TILE, g->n_rows - i);
+            multiply(acc, p, g->columns->nat + c * APH_TILE, g->n_columns);
+            UNROLL
+            for (int row = 0; row < MR; row++)
+                UNROLL
+                for (int v = 0; v < NV; v++)
+                    store(&tile[row][v * VL], acc[row][v]);
+            for (int64_t row = 0; row < least(MR, g->n_rows - i); row++) {
+                double *sum = sums + (i + row) * ld + c;
+                for (int l = 0; l < WIDTH; l++)
+                    sum[l] += (double)tile[row][l];
+            }
+        }
+}
+
+/* sums[f] += sum_e weight[e] columns[place[e]]_f for the few pairs of one row. */
+static void add_columns(const struct aph_columns *columns, const int32_t *place, const float *weight, int64_t count,
+                        double *restrict sums, int64_t ld)
+{
+    for (int64_t c = 0; c < ld; c += WIDTH) {
+        const float *panel = columns->nat + c * APH_TILE;
+        vf acc[NV];
+        float tile[WIDTH];
+        for (int v = 0; v < NV; v++)
+            acc[v] = (vf){0};
+        for (int64_t e = 0; e < count; e++)
+            UNROLL
+            for (int v = 0; v < NV; v++)
+                acc[v] += splat(weight[e]) * load(panel + place[e] * WIDTH + v * VL);
+        for (int v = 0; v < NV; v++)
+            store(tile + v * VL, acc[v]);
+        for (int l = 0; l < WIDTH; l++)
+            sums[c + l] += (double)tile[l];
+    }
+}
+
+INLINE double lanes_sum(const float *lane)
+{
+    double sum = 0;
+    for (int l = 0; l < VL; l++)
+        sum += (double)lane[l];
+    return sum;
+}
+
+/* Sorts the pairs of n_items items into buckets anchor / width; inside a bucket they keep the order of the items. A pair
+ * becomes item << 16 | anchor % width. end[k] is where bucket k ends, and bucket k + 1 begins; it begins at end[-1] = 0. */
+static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_items, int64_t width, int64_t n_buckets,
+                       int32_t *end, uint32_t *pairs)
+{
+    memset(end - 1, 0, 4 * (n_buckets + 1));
+    for (int64_t e = indptr[0]; e < indptr[n_items]; e++)
+        if (anchors[e] / width + 1 < n_buckets)
+            end[anchors[e] / width + 1]++;
+    for (int64_t k = 1; k < n_buckets; k++)
+        end[k] += end[k - 1]; /* where bucket k begins, for now */
+    for (int64_t j = 0; j < n_items; j++)
+        for (int64_t e = indptr[j]; e < indptr[j + 1]; e++)
+            pairs[end[anchors[e] / width]++] = (uint32_t)(j << 16 | anchors[e] % width);
+}
+
+struct pass_scratch {
+    float *t, *v, *z, *s;
+    float *weight;  /* of the pairs of one row in one tile */
+    int32_t *place; /* and their columns */
+    uint32_t *pairs;
+    int32_t *end;
+    double *sums; /* [2][m][ld], or [APH_GROUP][ld] */
+    double *row_sums;
+    float *row_bias;
+    struct aph_columns columns;
+};
+
+INLINE struct pass_scratch carve_pass(char **at, int64_t n_buckets, int64_t n_sums, int64_t r, int64_t max_pairs,
+                                      int with_columns)
+{
+    const int64_t ld = panels_of(r) * WIDTH;
+    struct pass_scratch s;
+    s.t = carve(at, 4 * APH_GROUP * APH_TILE);
+    s.v = carve(at, 4 * APH_GROUP * APH_TILE);
+    s.z = carve(at, 4 * APH_GROUP * VL);
+    s.s = carve(at, 4 * APH_GROUP * VL);
+    s.weight = carve(at, 4 * APH_TILE);
+    s.place = carve(at, 4 * APH_TILE);
+    s.end = (int32_t *)carve(at, 4 * (n_buckets + 1)) + 1;
+    s.sums = carve(at, 8 * n_sums * ld);
+    s.row_sums = carve(at, 8 * APH_GROUP);
+    s.row_bias = carve(at, 4 * APH_GROUP);
+    s.columns.panels = carve(at, with_columns ? 4 * APH_TILE * r : 0);
+    s.columns.nat = carve(at, with_columns ? 4 * APH_TILE * ld : 0);
+    s.columns.bias = carve(at, with_columns ? 4 * APH_TILE : 0);
+    s.pairs = carve(at, 4 * max_pairs); /* the last piece: the passes need not know its size */
+    return s;
+}
+
+static int64_t anchor_scratch(int64_t m, int64_t r, int64_t max_pairs)
+{
+    char *end = NULL;
+    carve_pass(&end, m, 2 * m, r, max_pairs, 1);
+    return (int64_t)(intptr_t)end;
+}
+
+static int64_t item_scratch(int64_t m, int64_t r, int64_t max_pairs)
+{
+    char *end = NULL;
+    carve_pass(&end, (m + APH_TILE - 1) / APH_TILE, APH_GROUP, r, max_pairs, 0);
+    return (int64_t)(intptr_t)end;
+}
+
+static double sign_penalty(const float *b, int64_t n)
+{
+    double lane[8] = {0};
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        UNROLL
+        for (int l = 0; l < 8; l++) {
+            double t = (double)(fabsf(b[k + l]) - 1.0f);
+            lane[l] += t * t;
+        }
+    for (int l = 0; k < n; k++, l++) {
+        double t = (double)(fabsf(b[k]) - 1.0f);
+        lane[l] += t * t;
+    }
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* The pairs of one anchor in the tile: N += V, L += log x, vectors += V b. */
+static void anchor_pairs(const struct pass_scratch *s, const uint32_t *pairs, int64_t count, const float *v, double *near,
+                         double *logs, double *vector, int64_t ld)
+{
+    for (int64_t e = 0; e < count;) {
+        int64_t n = 0;
+        double product = 1;
+        for (; n < APH_TILE && e < count; n++, e++) {
+            s->place[n] = (int32_t)(pairs[e] >> 16);
+            s->weight[n] = v[s->place[n]];
+            *near += (double)s->weight[n];
+            product *= (double)s->weight[n];
+            if (n % 4 == 3 || product == 0) { /* four factors >= 2^-149 do not underflow */
+                *logs -= log(product);
+                product = 1;
+            }
+        }
+        *logs -= log(product);
+        add_columns(&s->columns, s->place, s->weight, n, vector, ld);
+    }
+}
+
+static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n_rows, int64_t r, const float *h,
+                         const float *h_bias, int64_t m, const int64_t *indptr, const int32_t *anchors, double *sums,
+                         float *vectors, double *penalty, void *scratch)
+{
+    char *at = scratch;
+    const int64_t ld = panels_of(r) * WIDTH;
+    const struct pass_scratch s = carve_pass(&at, m, 2 * m, r, 0, 1);
+    memset(sums, 0, 8 * 4 * m);
+    memset(s.sums, 0, 8 * 2 * m * ld);
+    *penalty = 0;
+    for (int64_t j = 0; j < n_rows; j += APH_TILE) {
+        const int64_t count = least(APH_TILE, n_rows - j);
+        pack_columns(b + j * r, count, r, q->scale, 0.0, &s.columns);
+        sort_pairs(indptr + j, anchors, count, 1, m, s.end, s.pairs);
+        *penalty += sign_penalty(b + j * r, count * r);
+        for (int64_t first = 0; first < m; first += APH_GROUP) {
+            const struct group g = {h + first * r,      h_bias + first, &s.columns, NULL, least(APH_GROUP, m - first),
+                                    panels_of(count) * WIDTH, r,        s.t,        s.v,  s.z,
+                                    s.s};
+            first_product_of_power(&g, q->power);
+            second_product(&g, s.sums + first * ld, ld);
+            for (int64_t i = 0; i < g.n_rows; i++) {
+                const int64_t anchor = first + i;
+                sums[anchor] += lanes_sum(s.z + i * VL);
+                sums[m + anchor] += lanes_sum(s.s + i * VL);
+                anchor_pairs(&s, s.pairs + s.end[anchor - 1], s.end[anchor] - s.end[anchor - 1], s.v + i * APH_TILE,
+                             sums + 2 * m + anchor, sums + 3 * m + anchor, s.sums + (m + anchor) * ld, ld);
+            }
+        }
+    }
+    for (int64_t i = 0; i < 2 * m; i++)
+        for (int64_t f = 0; f < r; f++)
+            vectors[i * r + f] = (float)s.sums[i * ld + f];
+}
+
+/* The pairs of a group of items in one tile of anchors: row_sums += p V, sums += p V h. */
+static void item_pairs(const struct pass_scratch *s, const struct aph_columns *columns, const uint32_t *pairs,
+                       int64_t count, const float *p, int64_t ld)
+{
+    for (int64_t e = 0; e < count;) {
+        const int64_t item = pairs[e] >> 16;
+        int64_t n = 0;
+        for (; n < APH_TILE && e < count && pairs[e] >> 16 == (uint32_t)item; n++, e++) {
+            s->place[n] = (int32_t)(pairs[e] & 0xffff);
+            s->weight[n] = p[s->place[n]] * s->v[item * APH_TILE + s->place[n]];
+            s->row_sums[item] += (double)s->weight[n];
+        }
+        add_columns(columns, s->place, s->weight, n, s->sums + item * ld, ld);
+    }
+}
+
+/* The gradient of one item from its sums, written to out or applied by one step of Adam (Kingma and Ba, 2015). */
+static void item_step(const struct aph_step *step, double kl, double row_sum, const double *restrict sum,
+                      float *restrict b, float *restrict m1, float *restrict m2, float *restrict out, int64_t r)
+{
+    const float penalty = (float)step->penalty, b1 = (float)step->b1, b2 = (float)step->b2, eps = (float)step->eps;
+    const float new1 = (float)(1 - step->b1), new2 = (float)(1 - step->b2);
+    const float rate = (float)(step->lr / step->c1), c2 = (float)(1 / step->c2);
+    for (int64_t f = 0; f < r; f++) {
+        float g = (float)(kl * (row_sum * (double)b[f] - sum[f]));
+        g += penalty * (b[f] >= 0 ? b[f] - 1.0f : b[f] + 1.0f);
+        if (out) {
+            out[f] = g;
+            continue;
+        }
+        m1[f] = b1 * m1[f] + new1 * g;
+        m2[f] = b2 * m2[f] + new2 * (g * g);
+        b[f] -= rate * m1[f] / (sqrtf(m2[f] * c2) + eps);
+    }
+}
+
+static void item_block(const struct aph_affinity *q, const struct aph_step *step, float *b, float *m1, float *m2,
+                       float *out, int64_t n_rows, int64_t r, const struct aph_columns *columns, const float *weight,
+                       const float *p, int64_t m, const int64_t *indptr, const int32_t *anchors, void *scratch)
+{
+    char *at = scratch;
+    const int64_t ld = panels_of(r) * WIDTH, n_tiles = (m + APH_TILE - 1) / APH_TILE;
+    const struct pass_scratch s = carve_pass(&at, n_tiles, APH_GROUP, r, 0, 0);
+    const double kl = step->factor * q->power / (2 * q->scale);
+    for (int64_t j = 0; j < n_rows; j += APH_GROUP) {
+        const int64_t count = least(APH_GROUP, n_rows - j);
+        bias(b + j * r, count, r, q->scale, 0.0, s.row_bias);
+        sort_pairs(indptr + j, anchors, count, APH_TILE, n_tiles, s.end, s.pairs);
+        memset(s.sums, 0, 8 * APH_GROUP * ld);
+        memset(s.row_sums, 0, 8 * APH_GROUP);
+        for (int64_t tile = 0; tile < n_tiles; tile++) {
+            const int64_t n_anchors = least(APH_TILE, m - tile * APH_TILE);
+            const struct group g = {b + j * r,           s.row_bias, columns + tile, weight + tile * APH_TILE, count,
+                                    panels_of(n_anchors) * WIDTH, r, s.t,            s.v,                      s.z,
+                                    s.s};
+            first_product_of_power(&g, q->power);
+            second_product(&g, s.sums, ld);
+            for (int64_t i = 0; i < count; i++)
+                s.row_sums[i] += lanes_sum(s.s + i * VL);
+            item_pairs(&s, columns + tile, s.pairs + s.end[tile - 1], s.end[tile] - s.end[tile - 1],
+                       p + tile * APH_TILE, ld);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t o = (j + i) * r;
+            item_step(step, kl, s.row_sums[i], s.sums + i * ld, b + o, m1 ? m1 + o : NULL, m2 ? m2 + o : NULL,
+                      out ? out + o : NULL, r);
+        }
+    }
+}
