@@ -446,7 +446,7 @@ def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries
     cdef int64_t most = min(k, candidates)
     if n_queries == 0 or most == 0:
         return out_distances, out_ids
-    cdef int64_t capacity = min(most + max(256, most), max(candidates, most + 1))
+    cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
     cdef int64_t room = room_of(capacity)
     cdef int64_t most_queries = max(1, min(APH_QUERY_BLOCK, BUFFER_BYTES // (8 * room)))
     cdef Plan plan = Plan(blocks, n, n_words, ids, ascending, filter, n_queries, n_threads, most_queries)

@@ -532,34 +532,40 @@ INLINE void allow_first(uint64_t *allowed, int64_t n)
         allowed[run] = n >= 64 * (run + 1) ? ~UINT64_C(0) : n <= 64 * run ? 0 : ~UINT64_C(0) >> (64 * (run + 1) - n);
 }
 
+static void scan_waiting(scan_state *scan, int64_t n)
+{
+    uint64_t allowed[8];
+    const int64_t *positions = scan->s.head->positions;
+    allow_first(allowed, n);
+    aph_gather(scan->db->groups, scan->db->n_words, positions, n, scan->s.block, 0);
+    scan_block(scan, scan->s.block, allowed, 0, positions);
+}
+
 static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
 {
     const aph_codes *db = scan->db;
     scratch_head *head = scan->s.head;
-    uint64_t allowed[8];
-    int64_t n = 0; /* candidates waiting */
+    int64_t n = 0; /* candidates waiting, being fetched meanwhile */
     for (; block < end && scan->n_active && !scan->full; block++) {
         const int64_t first = block * APH_BLOCK;
         const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
         const uint64_t *filter = db->filter + block * 8;
         if (n + aph_count_bits(filter, here) > APH_BLOCK) {
-            allow_first(allowed, n);
-            scan_block(scan, scan->s.block, allowed, 0, head->positions);
+            scan_waiting(scan, n);
             n = 0;
             if (scan->full || !scan->n_active) break;
         }
-        const int64_t waiting = n;
         for (int64_t word = 0; word * 64 < here; word++) {
             uint64_t left = filter[word];
             if (here - word * 64 < 64) left &= ~UINT64_C(0) >> (64 - (here - word * 64));
-            for (; left; left &= left - 1) head->positions[n++] = first + word * 64 + __builtin_ctzll(left);
+            for (; left; left &= left - 1) {
+                const int64_t position = first + word * 64 + __builtin_ctzll(left);
+                __builtin_prefetch(db->groups + position / APH_GROUP * APH_GROUP * db->n_words);
+                head->positions[n++] = position;
+            }
         }
-        aph_gather(db->groups, db->n_words, head->positions + waiting, n - waiting, scan->s.block, waiting);
     }
-    if (n && scan->n_active) {
-        allow_first(allowed, n);
-        scan_block(scan, scan->s.block, allowed, 0, head->positions);
-    }
+    if (n && scan->n_active) scan_waiting(scan, n);
     return scan->n_active ? block : end;
 }
 
