@@ -68,7 +68,11 @@ setup(
             extension("_learn", ["csrc/isa.c", *(f"csrc/learn_{v}.c" for v in ISA_VARIANTS)]),
             extension(
                 "_search",
-                ["csrc/isa.c", "csrc/select.c", "csrc/idmap.c", *(f"csrc/hamming_{v}.c" for v in ISA_VARIANTS)],
+                [
+                    "csrc/isa.c",
+                    *(f"csrc/{part}.c" for part in ["select", "lookup", "idmap"]),
+                    *(f"csrc/hamming_{v}.c" for v in ISA_VARIANTS),
+                ],
             ),
         ],
         compiler_directives={

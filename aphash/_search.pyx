@@ -11,12 +11,12 @@ Work is done in waves of about 50 ms, with the GIL released; between waves Ctrl-
 
 from cython.parallel cimport prange
 from libc.math cimport sqrt
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from aphash._threads cimport APH_OPENMP, omp_get_max_threads
+from aphash._threads cimport APH_OPENMP, omp_get_max_threads, omp_get_thread_num
 
 import numpy as np
 
@@ -49,9 +49,15 @@ cdef extern from "hamming.h":
     ctypedef int64_t aph_scan_fn(const aph_codes *, int64_t, int64_t, const uint64_t *, int64_t, aph_found *,
                                  void *) noexcept nogil
     ctypedef void aph_distances_fn(const uint64_t *, int64_t, int64_t, const uint64_t *, int32_t *) noexcept nogil
+    ctypedef int aph_lookup_fn(const void *, const aph_codes *, const uint64_t *, aph_found *, double, double, double,
+                               int64_t *) noexcept nogil
+    ctypedef int64_t aph_pairs_fn(void *, const aph_codes *, int64_t, int64_t, int64_t *, int64_t *,
+                                  int32_t *) noexcept nogil
     ctypedef struct aph_hamming:
         aph_scan_fn *scan
         aph_distances_fn *distances
+        aph_lookup_fn *lookup
+        aph_pairs_fn *pairs
     const aph_hamming *aph_hamming_of(int isa) noexcept nogil
     int64_t aph_scratch_bytes(int64_t n_words) noexcept nogil
 
@@ -636,3 +642,8 @@ def fill_holes(uint64_t[::1] blocks, int64_t n_words, int64_t[::1] ids, IdMap id
         for word in range(n_words):
             blocks[(holes[i] // APH_GROUP * n_words + word) * APH_GROUP + holes[i] % APH_GROUP] = (
                 blocks[(movers[i] // APH_GROUP * n_words + word) * APH_GROUP + movers[i] % APH_GROUP])
+
+
+# ---- lookup and pairs ----
+
+include "_lookup.pxi"

@@ -51,9 +51,25 @@ typedef int64_t aph_scan_fn(const aph_codes *db, int64_t block, int64_t end, con
 typedef void aph_distances_fn(const uint64_t *groups, int64_t n, int64_t n_words, const uint64_t *query,
                               int32_t *distances);
 
+struct aph_lookup_s;
+struct aph_pairs_s;
+
+/* Search one query in a lookup (lookup.h): the k best (found->k > 0), or all within found->threshold. Hits come in no
+ * order: `db` must say that ids do not ascend. APH_LOOKUP_DEAR: more than `budget` nanoseconds would be needed, at the
+ * two costs given; APH_LOOKUP_FULL: found->capacity is too small for a radius search. Either way start again. */
+typedef int aph_lookup_fn(const struct aph_lookup_s *lookup, const aph_codes *db, const uint64_t *query,
+                          aph_found *found, double budget, double probe_cost, double code_cost, int64_t *histogram);
+
+/* Write up to `room` pairs i < j and their distances; stop after about `work` comparisons. Returns their number; all is
+ * done when pairs->group == pairs->end. */
+typedef int64_t aph_pairs_fn(struct aph_pairs_s *pairs, const aph_codes *db, int64_t room, int64_t work, int64_t *i,
+                             int64_t *j, int32_t *distances);
+
 typedef struct {
     aph_scan_fn *scan;
     aph_distances_fn *distances;
+    aph_lookup_fn *lookup;
+    aph_pairs_fn *pairs;
 } aph_hamming;
 
 extern const aph_hamming aph_hamming_base;

@@ -288,6 +288,18 @@ INLINE vec add_word(const vec *table, const uint16_t *patterns, vec *s)
     return carry;
 }
 
+static inline int32_t count_word(uint64_t x)
+{
+#if defined(__POPCNT__) || !defined(__x86_64__)
+    return (int32_t)__builtin_popcountll(x);
+#else /* the compiler would call a function */
+    x -= (x >> 1) & UINT64_C(0x5555555555555555);
+    x = (x & UINT64_C(0x3333333333333333)) + ((x >> 2) & UINT64_C(0x3333333333333333));
+    x = (x + (x >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+    return (int32_t)((x * UINT64_C(0x0101010101010101)) >> 56);
+#endif
+}
+
 INLINE vec spread(uint64_t word) { return (vec){0} + word; }
 
 /* Store the mask of a query and, after the last part, note the query if any code of the block is a hit. */
@@ -442,7 +454,7 @@ INLINE void append_hits(const uint16_t *list, int n, const uint64_t *allowed, co
         const uint64_t *code = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
         int32_t distance = 0;
         for (int64_t word = 0; word < n_words; word++)
-            distance += __builtin_popcountll(code[word * APH_GROUP] ^ query[word]);
+            distance += count_word(code[word * APH_GROUP] ^ query[word]);
         if (distance > found->threshold) continue; /* tightened since the block was counted */
         const uint64_t position = (uint64_t)(positions ? positions[at] : first + at);
         found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
@@ -605,4 +617,6 @@ static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const uint6
     return db->filter && db->compact ? scan_gathered(&state, block, end) : scan_all(&state, block, end);
 }
 
-const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scan, distances};
+#include "lookup.inc.h"
+
+const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scan, distances, lookup_query, pairs_step};

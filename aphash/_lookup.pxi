@@ -1,0 +1,379 @@
+# Multi-index hashing and all pairs: the part of _search.pyx that works on tables of spans (csrc/lookup.h).
+
+cdef extern from "lookup.h":
+    enum:
+        APH_LOOKUP_DONE
+        APH_LOOKUP_FULL
+    ctypedef struct aph_lookup "aph_lookup":
+        int64_t n_spans
+        const int32_t *starts
+        const int64_t *tables
+        const uint32_t *offsets
+        const uint32_t *positions
+        int64_t n_indexed
+        const uint64_t *stale
+        const int64_t *extra
+        int64_t n_extra
+    ctypedef struct aph_pairs "aph_pairs":
+        const uint32_t *order
+        const uint32_t *bounds
+        int64_t group
+        int64_t end
+        int64_t a
+        int64_t b
+        const int32_t *starts
+        int64_t span
+        int32_t radius
+    void aph_span_count(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil
+    void aph_span_place(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *, uint32_t *) noexcept nogil
+    void aph_hash_count(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *) noexcept nogil
+    void aph_hash_place(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *,
+                        uint32_t *) noexcept nogil
+
+
+cdef int64_t BUILD_STEP = 1 << 21  # codes counted or placed between two looks at the signals
+
+
+cdef aph_codes database(const uint64_t[::1] blocks, int64_t n, int64_t n_words, ids, filter_):
+    """A database whose hits come in no order. The arrays must outlive it."""
+    cdef aph_codes db
+    cdef const int64_t[::1] id_view
+    cdef const uint64_t[::1] filter_view
+    db.groups = &blocks[0] if blocks.shape[0] else NULL
+    db.n = n
+    db.n_words = n_words
+    db.ids = NULL
+    db.filter = NULL
+    db.ascending = 0
+    db.compact = 0
+    if ids is not None and n:
+        id_view = ids
+        db.ids = &id_view[0]
+    if filter_ is not None and n:
+        filter_view = filter_
+        db.filter = &filter_view[0]
+    return db
+
+
+def build_tables(const uint64_t[::1] blocks, int64_t n, int64_t n_words, const int32_t[::1] starts):
+    """Build the tables of a lookup over the codes at the positions [0, n), n < 2^32.
+
+    Parameters
+    ----------
+    starts : int32 (n_spans + 1,)
+        Span j is the bits starts[j] .. starts[j + 1] - 1 of a code, 28 at most.
+
+    Returns
+    -------
+    tables : int64 (n_spans,)
+        Where the table of span j begins in `offsets`.
+    offsets : uint32
+        Of span j: 2^bits + 1 offsets into its row of `positions`, and one unused.
+    positions : uint32 (n_spans, n)
+        Grouped by the value of the span.
+    """
+    cdef int64_t n_spans = starts.shape[0] - 1, j, first, bits
+    sizes = [(1 << (starts[j + 1] - starts[j])) + 2 for j in range(n_spans)]
+    tables = np.cumsum([0, *sizes], dtype=np.int64)[:n_spans].copy()
+    offsets = np.zeros(sum(sizes), np.uint32)
+    positions = np.empty((n_spans, n), np.uint32)
+    if n == 0:
+        return tables, offsets, positions
+    cdef aph_codes db = database(blocks, n, n_words, None, None)
+    cdef uint32_t[::1] offset_view
+    cdef uint32_t[:, ::1] position_view = positions
+    for j in range(n_spans):
+        bits = starts[j + 1] - starts[j]
+        table = offsets[tables[j] : tables[j] + sizes[j]]
+        offset_view = table
+        # Counting one place further than the offsets' own leaves them right after placing has advanced them.
+        for first in range(0, n, BUILD_STEP):
+            with nogil:
+                aph_span_count(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1])
+            check_signals()
+        np.cumsum(table, out=table, dtype=np.uint32)
+        for first in range(0, n, BUILD_STEP):
+            with nogil:
+                aph_span_place(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1],
+                               &position_view[j, 0])
+            check_signals()
+    return tables, offsets, positions
+
+
+cdef class Tables:
+    """A lookup's arrays, held together for the kernels.
+
+    Parameters
+    ----------
+    starts, tables, offsets, positions
+        As :func:`build_tables` takes and makes them; the last may be a read-only map.
+    stale : uint64 (ceil(n_indexed / 64),), optional
+        Bitmap of the positions whose code is no longer the one in the tables.
+    extra : int64, optional
+        Those positions as a list, without those that are gone.
+    """
+
+    cdef aph_lookup lookup
+    cdef object keep
+
+    def __init__(self, const int32_t[::1] starts, const int64_t[::1] tables, const uint32_t[::1] offsets,
+                 const uint32_t[:, ::1] positions, stale=None, extra=None):
+        cdef const uint64_t[::1] stale_view
+        cdef const int64_t[::1] extra_view
+        self.keep = (starts, tables, offsets, positions, stale, extra)
+        self.lookup.n_spans = starts.shape[0] - 1
+        self.lookup.starts = &starts[0]
+        self.lookup.tables = &tables[0]
+        self.lookup.offsets = &offsets[0]
+        self.lookup.n_indexed = positions.shape[1]
+        self.lookup.positions = &positions[0, 0] if positions.shape[1] else NULL
+        self.lookup.stale = NULL
+        self.lookup.extra = NULL
+        self.lookup.n_extra = 0
+        if stale is not None and len(stale):
+            stale_view = stale
+            self.lookup.stale = &stale_view[0]
+        if extra is not None and len(extra):
+            extra_view = extra
+            self.lookup.extra = &extra_view[0]
+            self.lookup.n_extra = extra_view.shape[0]
+
+
+cdef struct lookup_job:
+    const aph_lookup *lookup
+    const aph_codes *db
+    const uint64_t *queries
+    aph_found *found          # one a query
+    uint8_t *done
+    int64_t *histograms       # one a thread
+    int64_t k, radius, room
+    double budget, probe_cost, code_cost
+
+
+cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
+    """Search one query; its buffer grows as a radius search needs. Out of memory counts as not done."""
+    cdef aph_found *found = job.found + q
+    cdef int64_t *histogram = job.histograms + thread * (64 * job.db.n_words + 9)
+    cdef void *bigger
+    cdef int status
+    job.done[q] = 0
+    found.capacity = job.room
+    while True:
+        bigger = realloc(found.hits, room_of(found.capacity) * sizeof(uint64_t))
+        if bigger == NULL:
+            return
+        found.hits = <uint64_t *> bigger
+        found.count = 0
+        found.k = job.k
+        found.threshold = <int32_t> (64 * job.db.n_words if job.k else min(job.radius, 64 * job.db.n_words))
+        status = aph_hamming_of(_isa).lookup(job.lookup, job.db, job.queries + q * job.db.n_words, found,
+                                             job.budget, job.probe_cost, job.code_cost, histogram)
+        if status != APH_LOOKUP_FULL:
+            job.done[q] = status == APH_LOOKUP_DONE
+            return
+        found.capacity *= 4
+
+
+cdef void look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexcept:
+    cdef int64_t q
+    with nogil:
+        if n_threads == 1:
+            for q in range(n_queries):
+                look_up(job, q, 0)
+        else:
+            for q in prange(n_queries, num_threads=n_threads, schedule="dynamic", chunksize=4):
+                look_up(job, q, omp_get_thread_num())
+
+
+def lookup_search(Tables tables, const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries, int64_t k,
+                  int64_t radius, double budget, double probe_cost, double code_cost, ids=None, filter=None,
+                  int n_threads=1):
+    """Search queries in a lookup; give up those that would cost too much.
+
+    Parameters
+    ----------
+    blocks, n, queries, ids, filter, n_threads
+        As for :func:`search`.
+    k : int
+        How many are wanted, at least 1; or 0: all within `radius`.
+    budget : float
+        Nanoseconds a query may cost, reckoned at `probe_cost` a probed value and `code_cost` a code found there.
+
+    Returns
+    -------
+    done : bool (n_queries,)
+        False for the queries given up: they have no results here.
+    offsets : int64 (n_queries + 1,)
+    distances : int32 (offsets[-1],)
+    ids : int64 (offsets[-1],)
+        As for :func:`radius_search`; with k, k of each query that is done.
+    """
+    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
+    cdef aph_codes db = database(blocks, n, n_words, ids, filter)
+    done = np.zeros(n_queries, np.uint8)
+    offsets = np.zeros(n_queries + 1, np.int64)
+    all_distances, all_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    cdef int64_t per_wave = max(1, min(1024, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(budget, 1.0))))
+    per_wave = min(per_wave, max(1, BUFFER_BYTES // (8 * room_of(2 * k))))
+    founds = np.zeros(per_wave * sizeof(aph_found), np.uint8)
+    histograms = np.empty(n_threads * (64 * n_words + 9), np.int64)
+    cdef uint8_t[::1] byte_view = founds, done_view = done
+    cdef aph_found *found = <aph_found *> &byte_view[0]
+    cdef int64_t[::1] histogram_view = histograms, offset_view = offsets, id_view
+    cdef int32_t[::1] distance_view
+    cdef int64_t start, wave, q, total
+    cdef lookup_job job
+    if n_queries == 0 or n == 0:
+        return done.view(bool), offsets, all_distances[0], all_ids[0]
+    job.lookup = &tables.lookup
+    job.db = &db
+    job.found = found
+    job.histograms = &histogram_view[0]
+    job.k = k
+    job.radius = radius
+    job.room = k + max(64, k)
+    job.budget = budget
+    job.probe_cost = probe_cost
+    job.code_cost = code_cost
+    try:
+        for start in range(0, n_queries, per_wave):
+            wave = min(per_wave, n_queries - start)
+            job.queries = &queries[start, 0]
+            job.done = &done_view[start]
+            look_up_all(&job, wave, n_threads)
+            for q in range(wave):
+                total = 0
+                if job.done[q]:
+                    total = k if k else found[q].count
+                offset_view[start + q + 1] = offset_view[start + q] + total
+            total = offset_view[start + wave] - offset_view[start]
+            distances, found_ids = np.empty(total, np.int32), np.empty(total, np.int64)
+            all_distances.append(distances)
+            all_ids.append(found_ids)
+            if total:
+                distance_view, id_view = distances, found_ids
+                with nogil:
+                    for q in range(wave):
+                        total = offset_view[start + q + 1] - offset_view[start + q]
+                        if total:
+                            aph_order(found + q, 1, 1, total, &db, job.histograms,
+                                      &distance_view[offset_view[start + q] - offset_view[start]],
+                                      &id_view[offset_view[start + q] - offset_view[start]])
+            check_signals()
+    finally:
+        for q in range(per_wave):
+            free(found[q].hits)
+    return done.view(bool), offsets, np.concatenate(all_distances), np.concatenate(all_ids)
+
+
+# ---- all pairs ----
+
+cdef class PairStream:
+    """All pairs of positions i < j with distance <= radius, each once, in blocks of bounded size and no stated order.
+
+    By the pigeonhole principle two codes within the radius agree in one of radius + 1 spans of their bits, so only codes
+    that agree in a span are compared. Where the spans are too short for that to pay, use a radius search.
+
+    Parameters
+    ----------
+    blocks, n, n_words, filter
+        The database; n < 2^32. The arrays must not change while the stream is read.
+    n_bits, radius : int
+        radius < n_bits.
+
+    Notes
+    -----
+    Memory: 4 n bytes, and 4 bytes for each of up to 2^26 groups (about n of them).
+    """
+
+    cdef aph_codes db
+    cdef aph_pairs pairs
+    cdef object keep, order, bounds
+    cdef int64_t n_spans, n_groups, total_bits
+    cdef int32_t[::1] starts
+
+    def __init__(self, const uint64_t[::1] blocks, int64_t n, int64_t n_words, int64_t n_bits, int64_t radius,
+                 filter=None):
+        self.keep = (blocks, filter)
+        self.db = database(blocks, n, n_words, None, filter)
+        self.n_spans = radius + 1
+        self.starts = np.asarray([n_bits * j // (radius + 1) for j in range(radius + 2)], np.int32)
+        self.pairs.starts = &self.starts[0]
+        self.pairs.radius = <int32_t> radius
+        self.pairs.span = -1
+        self.pairs.group = self.pairs.end = 0
+        self.total_bits = min(26, max(4, n.bit_length()))
+        if n == 0:
+            self.n_spans = 0
+
+    cdef int next_span(self) except -1:
+        """Group the positions by the next span."""
+        self.pairs.span += 1
+        cdef int32_t start = self.starts[self.pairs.span], stop = self.starts[self.pairs.span + 1]
+        cdef int32_t bits = <int32_t> min(self.total_bits, stop - start)
+        cdef uint32_t[::1] bounds, order
+        cdef int64_t first, n = self.db.n
+        self.bounds = self.order = None
+        self.n_groups = 1 << bits
+        self.bounds = np.zeros(self.n_groups + 2, np.uint32)
+        self.order = np.empty(n, np.uint32)
+        bounds, order = self.bounds, self.order
+        for first in range(0, n, BUILD_STEP):
+            with nogil:
+                aph_hash_count(&self.db, first, min(n, first + BUILD_STEP), start, stop, bits, &bounds[1])
+            check_signals()
+        np.cumsum(self.bounds, out=self.bounds, dtype=np.uint32)
+        for first in range(0, n, BUILD_STEP):
+            with nogil:
+                aph_hash_place(&self.db, first, min(n, first + BUILD_STEP), start, stop, bits, &bounds[1], &order[0])
+            check_signals()
+        self.pairs.order = &order[0]
+        self.pairs.bounds = &bounds[0]
+        self.pairs.group, self.pairs.end = 0, self.n_groups
+        self.pairs.a, self.pairs.b = 0, 1
+        return 0
+
+    def comparisons(self):
+        """Return how many pairs of codes would be compared if the bits of the spans were random: a cost estimate."""
+        cdef double n = self.db.n
+        return sum(n * n / 2 / 2.0 ** min(self.total_bits, self.starts[j + 1] - self.starts[j])
+                   for j in range(self.n_spans))
+
+    @property
+    def progress(self):
+        """Share of the work done, 0 to 1, by groups."""
+        if self.n_spans == 0:
+            return 1.0
+        if self.pairs.span < 0:
+            return 0.0
+        return (self.pairs.span + (<double> self.pairs.group) / self.n_groups) / self.n_spans
+
+    def read(self, int64_t room=1 << 16, int64_t work=1 << 25):
+        """Return the next pairs, or None when there are no more.
+
+        Parameters
+        ----------
+        room : int
+            The most pairs to return.
+        work : int
+            About how many comparisons to make before returning what there is, possibly nothing: bounds the time.
+
+        Returns
+        -------
+        i, j : int64 (m,)
+            Positions, i < j.
+        distances : int32 (m,)
+        """
+        while self.pairs.group == self.pairs.end:
+            if self.pairs.span + 1 >= self.n_spans:
+                return None
+            self.next_span()
+        i, j, distances = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int32)
+        cdef int64_t[::1] i_view = i, j_view = j
+        cdef int32_t[::1] distance_view = distances
+        cdef int64_t m
+        with nogil:
+            m = aph_hamming_of(_isa).pairs(&self.pairs, &self.db, room, work, &i_view[0], &j_view[0],
+                                           &distance_view[0])
+        check_signals()
+        return i[:m].copy(), j[:m].copy(), distances[:m].copy()
