@@ -13,7 +13,7 @@ LAYERS = [
     "_version _threads",
     "_runtime codes _checks _lock",
     "_learn _search _linear _io metrics rescore",
-    "_rows _affinity",
+    "_rows _affinity _lookup",
     "_optimize",
     "_hasher index",
     "__init__ interchange",
