@@ -1,6 +1,8 @@
 """APHash, the estimator: checks what it is given, resolves the mode's defaults, calls the method, keeps the results."""
 
+import contextlib
 import numbers
+import re
 import warnings
 
 import numpy as np
@@ -226,6 +228,12 @@ class APHash(TransformerMixin, BaseEstimator):
         if not (isinstance(self.resample_anchors, bool | np.bool_) or _is_auto(self.resample_anchors)):
             raise TypeError(f"resample_anchors must be a bool or 'auto', got {self.resample_anchors!r}")
 
+    def _random_state(self):
+        try:
+            return check_random_state(self.random_state)
+        except ValueError as error:
+            raise ValueError(f"random_state must be an integer, a RandomState or None: {error}") from None
+
     def _settings(self, n):
         """Return the Settings for n training rows: the given values, and the mode's for "auto"."""
         preset = MODES[self.mode]
@@ -273,9 +281,10 @@ class APHash(TransformerMixin, BaseEstimator):
             before stays as it was, also when the fit is interrupted.
         """
         self._check_params()
-        rng = check_random_state(self.random_state)
+        rng = self._random_state()
         n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
-        checked = check_array(X, dtype=_DTYPES, order="C", ensure_all_finite=False, ensure_min_samples=2)
+        with _naming_X():
+            checked = check_array(X, ensure_min_samples=2, estimator=self, **_X)
         n = len(checked)
         n_train = min(n, TRAIN_ROWS if _is_auto(self.n_train) else self.n_train)
         settings = self._settings(n_train)
@@ -453,7 +462,8 @@ class APHash(TransformerMixin, BaseEstimator):
 
     def _check_new(self, X):
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=_DTYPES, order="C", ensure_all_finite=False, reset=False)
+        with _naming_X():
+            X = validate_data(self, X, reset=False, **_X)
         n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
         check_finite(X, n_threads)
         return X, n_threads
@@ -462,8 +472,20 @@ class APHash(TransformerMixin, BaseEstimator):
 _FILE = {"kind": "APHash", "version": 1}
 _SAVED = ("codes_", "coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_")
 
-# Integers become float32: exact for the 8- and 16-bit ones that images are.
+# Integers become float32: exact for the 8- and 16-bit ones that images are. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
+_X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
+
+
+@contextlib.contextmanager
+def _naming_X():
+    """Put the argument's name before messages that lack it."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(r"\bX\b", str(error)):
+            raise
+        raise type(error)(f"X: {error}") from None
 
 
 def _working_hash(fitted):

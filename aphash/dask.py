@@ -9,7 +9,6 @@ libraries. Blocks live on the workers as results of pure tasks: dask makes them 
 import copy
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from aphash import _hasher, _learn, _runtime
@@ -52,7 +51,7 @@ class APHash(_hasher.APHash):
             As on one machine; for NaN and infinity the block of rows is named.
         """
         self._check_params()
-        rng = check_random_state(self.random_state)
+        rng = self._random_state()
         X = _known(X)
         n, n_train = len(X), min(len(X), _hasher.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
         if n < 2:

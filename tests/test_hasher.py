@@ -258,7 +258,7 @@ BAD_PARAMETERS = [
     ({"fit_hash": "none"}, ValueError, "fit_hash"), ({"updates": ""}, ValueError, "updates"),
     ({"resample_anchors": 1}, TypeError, "resample_anchors"), ({"n_train": 1}, ValueError, "n_train"),
     ({"n_jobs": 0}, ValueError, "n_jobs"), ({"n_jobs": 1.5}, TypeError, "n_jobs"),
-    ({"random_state": "x"}, ValueError, "x"),
+    ({"random_state": "x"}, ValueError, "random_state"),
 ]  # fmt: skip
 
 
@@ -282,11 +282,11 @@ def _with(value):
 
 BAD_X = [
     (_with(np.nan), ValueError, "NaN.*row 70"), (_with(np.inf), ValueError, "inf.*row 70"),
-    (np.empty((0, 4)), ValueError, "0 sample"), (np.empty((5, 0)), ValueError, "0 feature"),
+    (np.empty((0, 4)), ValueError, "X.*0 sample"), (np.empty((5, 0)), ValueError, "0 feature"),
     (GOOD[:1], ValueError, "minimum of 2"), (np.ones((50, 4)), ValueError, "all rows are equal"),
     (sparse.csr_array(GOOD), TypeError, "[Ss]parse"), (GOOD + 1j, ValueError, "[Cc]omplex"),
     (np.array([[{}, 1], [2, 3]], object), TypeError, "argument must be a string or a real number"),
-    (np.array([["a", "b"], ["c", "d"]]), ValueError, "could not convert string|dtype"),
+    (np.array([["a", "b"], ["c", "d"]]), ValueError, "X: could not convert string"),
     (GOOD[0], ValueError, "1D array"), (GOOD[None], ValueError, "dim 3"), (None, ValueError, "None|array"),
 ]  # fmt: skip
 
