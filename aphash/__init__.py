@@ -5,7 +5,9 @@ The map of the house (a lower layer never imports a higher one):
 ==================  ====================================================================================
 ``APHash``          the estimator: validates, calls the method's steps, keeps the results (``_hasher``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``)
+``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)
+``interchange``     codes from and to faiss, usearch, pgvector, Hugging Face
 ``metrics``         tie-aware retrieval measures
 ------------------  ------------------------------------------------------------------------------------
 ``_optimize``       rounds of alternating descent on H and B, objective, stopping
@@ -25,13 +27,26 @@ from aphash._version import __version__
 _HOME = {  # public name -> module that defines it
     "APHash": "aphash._hasher",
     "HammingIndex": "aphash.index",
+    "ProjectionRescore": "aphash.rescore",
+    "VectorRescore": "aphash.rescore",
     "pack_codes": "aphash.codes",
     "unpack_codes": "aphash.codes",
     "show_versions": "aphash._show_versions",
 }
-_MODULES = ("codes", "index", "metrics")
+_MODULES = ("codes", "index", "interchange", "metrics")
 
-__all__ = ["APHash", "HammingIndex", "__version__", "metrics", "pack_codes", "show_versions", "unpack_codes"]
+__all__ = [
+    "APHash",
+    "HammingIndex",
+    "ProjectionRescore",
+    "VectorRescore",
+    "__version__",
+    "interchange",
+    "metrics",
+    "pack_codes",
+    "show_versions",
+    "unpack_codes",
+]
 
 
 def __getattr__(name):

@@ -7,11 +7,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from aphash import codes as codes
 from aphash import index as index
+from aphash import interchange as interchange
 from aphash import metrics as metrics
 from aphash.codes import pack_codes as pack_codes
 from aphash.codes import unpack_codes as unpack_codes
 
-__all__ = ["APHash", "HammingIndex", "__version__", "metrics", "pack_codes", "show_versions", "unpack_codes"]
+__all__ = [
+    "APHash",
+    "HammingIndex",
+    "ProjectionRescore",
+    "VectorRescore",
+    "__version__",
+    "interchange",
+    "metrics",
+    "pack_codes",
+    "show_versions",
+    "unpack_codes",
+]
 __version__: str
 
 _Auto: TypeAlias = Literal["auto"]
@@ -75,12 +87,36 @@ class HammingIndex:
     @property
     def ids(self) -> NDArray[np.int64]: ...
     def add(self, codes: NDArray[np.uint64], ids: ArrayLike | None = None) -> NDArray[np.int64]: ...
-    def remove(self, ids: ArrayLike) -> None: ...
+    def remove(self, ids: ArrayLike, *, missing: Literal["raise", "ignore"] = "raise") -> int: ...
+    def update(self, ids: ArrayLike, codes: NDArray[np.uint64]) -> None: ...
+    def get(self, ids: ArrayLike) -> NDArray[np.uint64]: ...
+    def contains(self, ids: ArrayLike) -> NDArray[np.bool_]: ...
+    def __contains__(self, id: int) -> bool: ...
     def search(
-        self, codes: NDArray[np.uint64], k: int, *, filter: ArrayLike | None = None, n_jobs: int | None = None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+        self,
+        codes: NDArray[np.uint64],
+        k: int,
+        *,
+        filter: ArrayLike | None = None,
+        rescore: VectorRescore | ProjectionRescore | None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.int32] | NDArray[np.float32], NDArray[np.int64]]: ...
     def radius_search(
         self, codes: NDArray[np.uint64], radius: int, *, filter: ArrayLike | None = None, n_jobs: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]: ...
+
+class VectorRescore:
+    def __init__(
+        self,
+        X: ArrayLike,
+        queries: ArrayLike,
+        *,
+        metric: Literal["l2", "ip", "cosine"] = "l2",
+        factor: int = 10,
+        ids: ArrayLike | None = None,
+    ) -> None: ...
+
+class ProjectionRescore:
+    def __init__(self, projections: ArrayLike, *, factor: int = 10) -> None: ...
 
 def show_versions() -> None: ...

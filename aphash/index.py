@@ -10,9 +10,12 @@ from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._lock import ReadWriteLock
 from aphash._runtime import n_threads
 from aphash.codes import check_codes, check_n_bits, n_words
+from aphash.rescore import ProjectionRescore, VectorRescore, rerank
 
 PAD_ID = _search.PAD_ID
 PAD_DISTANCE = _search.PAD_DISTANCE
+
+_MOST_CANDIDATES = 1 << 20  # that are held at a time while they are ranked anew
 
 
 class HammingIndex:
@@ -244,7 +247,7 @@ class HammingIndex:
 
     # ---- searches ----
 
-    def search(self, codes, k, *, filter=None, n_jobs=None):
+    def search(self, codes, k, *, filter=None, rescore=None, n_jobs=None):
         """Find the k nearest codes.
 
         Parameters
@@ -256,13 +259,15 @@ class HammingIndex:
             Which codes take part: integers are their ids (once or more; those that are not in the index have no
             effect), booleans go by position (in the order of ``ids``), uint64 are a packed bitmap by position: bit
             p % 64 of word p // 64, shape (ceil(n / 64),). Positions change with a removal, ids do not.
+        rescore : VectorRescore or ProjectionRescore, optional
+            Finer distances, from :mod:`aphash.rescore`: the ``factor * k`` nearest codes are ranked anew by them.
         n_jobs : int, optional
             Threads; see :func:`aphash._runtime.n_threads`.
 
         Returns
         -------
         distances : ndarray of int32, shape (n_queries, k) or (k,)
-            2,147,483,647 where there is no code left.
+            2,147,483,647 where there is no code left. With rescore its distances: float32, infinity where none is left.
         ids : ndarray of int64, shape (n_queries, k) or (k,)
             In order of (distance, id); -1 where there is no code left.
 
@@ -274,17 +279,16 @@ class HammingIndex:
         rows = check_codes(codes, self.n_bits)
         k = check_count(k, "k", 1)
         threads = n_threads(n_jobs, _search.max_threads())
+        if rescore is not None:
+            if not isinstance(rescore, VectorRescore | ProjectionRescore):
+                raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
+            rescore.check(len(rows), self.n_bits)
         with self._lock.shared():
-            distances, ids = _search.search(
-                self._blocks,
-                self._n,
-                rows,
-                k,
-                self._ids,
-                self._ascending,
-                self._bitmap(filter),
-                threads,
-            )
+            filter = self._bitmap(filter)
+            if rescore is None:
+                distances, ids = self._search(rows, k, filter, threads)
+            else:
+                distances, ids = self._search_and_rescore(rows, k, filter, threads, rescore)
         return (distances[0], ids[0]) if np.ndim(codes) == 1 else (distances, ids)
 
     def radius_search(self, codes, radius, *, filter=None, n_jobs=None):
@@ -326,6 +330,19 @@ class HammingIndex:
             )
 
     # ---- inside: the lock is held ----
+
+    def _search(self, rows, k, filter, threads):
+        return _search.search(self._blocks, self._n, rows, k, self._ids, self._ascending, filter, threads)
+
+    def _search_and_rescore(self, rows, k, filter, threads, rescore):
+        distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+        n_candidates = max(k, min(k * rescore.factor, self._n))
+        step = max(1, _MOST_CANDIDATES // n_candidates)
+        for start in range(0, len(rows), step):
+            _, found = self._search(rows[start : start + step], n_candidates, filter, threads)
+            finer = rescore.distances(start, found, self._get)
+            distances[start : start + step], ids[start : start + step] = rerank(found, finer, k)
+        return distances, ids
 
     def _room(self, n):
         """Return arrays with room for n codes: the present ones, or copies that have grown by at least half.

@@ -4,13 +4,12 @@ Passed to ``HammingIndex.search(..., rescore=...)``: the index finds ``factor * 
 object gives their distances, and the k nearest by (distance, id) are returned. Needs numpy only.
 """
 
-import numbers
-
 import numpy as np
 
+from aphash._checks import check_count, check_ids
 from aphash.codes import unpack_codes
 
-_BLOCK_BYTES = 1 << 26  # of candidates' vectors held at a time
+_BLOCK_BYTES = 1 << 24  # of candidates' vectors: two or three such blocks are held at a time
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -22,7 +21,7 @@ class VectorRescore:
     ----------
     X : array_like of shape (n, d)
         The items' vectors, of any real dtype; a memory map is read where candidates are.
-    queries : array_like of shape (n_queries, d)
+    queries : array_like of shape (n_queries, d) or (d,)
         The queries' vectors, in the order of the codes that are searched.
     metric : {"l2", "ip", "cosine"}, default="l2"
         Euclidean distance; minus the inner product; one minus the cosine (of a zero vector: 1).
@@ -34,45 +33,68 @@ class VectorRescore:
     Raises
     ------
     TypeError, ValueError
-        When an argument does not fit; by the search, when the number of queries differs or a candidate has no row in X.
+        When an argument does not fit; by the search, when the number of queries differs, or a candidate has no row in X
+        or NaN or infinity in it.
 
     Notes
     -----
-    Needs 64 MiB, or a query's candidates where they are more.
+    Sums are in float32, of float64 and integers in float64; distances are float32. Needs some 64 MiB, or three times a
+    query's candidates where they are more.
     """
 
     def __init__(self, X, queries, *, metric="l2", factor=10, ids=None):
         self.X = X if isinstance(X, np.ndarray) else np.asarray(X)
-        self.queries = np.atleast_2d(_real("queries", queries)).astype(np.float32)
-        self.factor = _check_factor(factor)
+        if self.X.ndim != 2 or len(self.X) == 0 or self.X.dtype.kind not in "fiu":
+            raise ValueError(f"X must be real numbers of shape (n, d), got {self.X.dtype} of shape {self.X.shape}")
+        self._dtype = np.result_type(self.X.dtype, np.float32)
+        if self._dtype.itemsize > 8:
+            self._dtype = np.dtype(np.float64)
+        self.queries = _rows("queries", queries).astype(self._dtype)
+        if self.queries.shape[1] != self.X.shape[1]:
+            raise ValueError(f"queries must have {self.X.shape[1]} columns as X has, got {self.queries.shape[1]}")
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
         self.metric = metric
-        if self.X.ndim != 2 or self.X.dtype.kind not in "fiu":
-            raise ValueError(f"X must be real numbers of shape (n, d), got {self.X.dtype} of shape {self.X.shape}")
-        if self.queries.shape[1] != self.X.shape[1]:
-            raise ValueError(f"queries must have {self.X.shape[1]} columns as X has, got {self.queries.shape[1]}")
+        self.factor = check_count(factor, "factor", 1)
         self._order = self._ids = None
         if ids is not None:
-            ids = np.asarray(ids, np.int64)
-            if ids.shape != (len(self.X),):
-                raise ValueError(f"ids must have shape ({len(self.X)},), one for each row of X, got {ids.shape}")
-            self._order = np.argsort(ids, kind="stable")
+            ids = check_ids(ids, len(self.X))
+            self._order = np.argsort(ids)
             self._ids = ids[self._order]
 
-    def distances(self, index, ids):
-        """Return the distances of each query to its candidates, float32 of the shape of ids; inf where an id is -1."""
-        _check_queries(len(self.queries), len(ids))
-        rows = self._rows(ids)
+    def check(self, n_queries, n_bits):
+        """Raise ValueError where these are not the queries of a search."""
+        _check_queries(len(self.queries), n_queries)
+
+    def distances(self, first, ids, codes_of):
+        """Return the distances of the queries from number `first` on to their candidates.
+
+        Parameters
+        ----------
+        first : int
+        ids : ndarray of int64, shape (n_some, n_candidates)
+            -1 where there is none.
+        codes_of : callable
+            ``codes_of(ids)`` are the codes of ids; not used here.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_some, n_candidates)
+            Infinity where the id is -1.
+        """
+        rows = self._rows_of(ids)
         out = np.empty(ids.shape, np.float32)
-        step = max(1, _BLOCK_BYTES // max(1, 4 * ids.shape[1] * self.X.shape[1]))
+        step = max(1, _BLOCK_BYTES // max(1, self._dtype.itemsize * ids.shape[1] * self.X.shape[1]))
         for start in range(0, len(ids), step):
             some = slice(start, start + step)
-            out[some] = self._block(self.queries[some], rows[some])
+            out[some] = self._block(self.queries[first:][some], rows[some])
+        bad = ~np.isfinite(out) & (ids != -1)
+        if bad.any():
+            raise ValueError(f"X has NaN, infinity or overflowing values in the row of id {ids[bad][0]}")
         out[ids == -1] = np.inf
         return out
 
-    def _rows(self, ids):
+    def _rows_of(self, ids):
         """Rows of X of the ids; 0 for -1."""
         real = ids != -1
         if self._ids is None:
@@ -87,15 +109,16 @@ class VectorRescore:
 
     def _block(self, queries, rows):
         unique, where = np.unique(rows, return_inverse=True)  # ascending, each once: for a memory map
-        x = np.asarray(self.X[unique], np.float32)[where.reshape(rows.shape)]
-        if self.metric == "l2":
-            x -= queries[:, None]
-            return np.sqrt(np.einsum("qkd,qkd->qk", x, x))
-        inner = np.einsum("qd,qkd->qk", queries, x)
-        if self.metric == "ip":
-            return -inner
-        size = np.linalg.norm(queries, axis=1)[:, None] * np.sqrt(np.einsum("qkd,qkd->qk", x, x))
-        return 1 - np.divide(inner, size, out=np.zeros_like(inner), where=size > 0)
+        x = np.asarray(self.X[unique], self._dtype)[where.reshape(rows.shape)]
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
+            if self.metric == "l2":
+                x -= queries[:, None]
+                return np.sqrt(np.einsum("qkd,qkd->qk", x, x))
+            inner = np.einsum("qd,qkd->qk", queries, x)
+            if self.metric == "ip":
+                return -inner
+            size = np.linalg.norm(queries, axis=1)[:, None] * np.sqrt(np.einsum("qkd,qkd->qk", x, x))
+            return 1 - np.divide(inner, size, out=np.zeros_like(inner), where=size != 0)
 
 
 class ProjectionRescore:
@@ -118,22 +141,29 @@ class ProjectionRescore:
     """
 
     def __init__(self, projections, *, factor=10):
-        self.projections = np.atleast_2d(_real("projections", projections)).astype(np.float32)
-        self.factor = _check_factor(factor)
+        self.projections = _rows("projections", projections).astype(np.float32)
+        self.factor = check_count(factor, "factor", 1)
 
-    def distances(self, index, ids):
-        """Return the distances of each query to its candidates, float32 of the shape of ids; inf where an id is -1."""
-        _check_queries(len(self.projections), len(ids))
-        if self.projections.shape[1] != index.n_bits:
-            raise ValueError(f"projections must have n_bits={index.n_bits} columns, got {self.projections.shape[1]}")
+    def check(self, n_queries, n_bits):
+        """Raise ValueError where these are not the queries of a search."""
+        _check_queries(len(self.projections), n_queries)
+        if self.projections.shape[1] != n_bits:
+            raise ValueError(f"projections must have n_bits={n_bits} columns, got {self.projections.shape[1]}")
+
+    def distances(self, first, ids, codes_of):
+        """Return the distances of the queries from number `first` on to their candidates, as VectorRescore does."""
+        n_bits = self.projections.shape[1]
         out = np.full(ids.shape, np.inf, np.float32)
-        step = max(1, _BLOCK_BYTES // max(1, 8 * ids.shape[1] * index.n_bits))
+        step = max(1, _BLOCK_BYTES // max(1, 4 * ids.shape[1] * n_bits))
         for start in range(0, len(ids), step):
-            some, wanted = self.projections[start : start + step], ids[start : start + step]
+            some, wanted = (
+                self.projections[first + start :][: len(ids[start : start + step])],
+                ids[start : start + step],
+            )
             real = wanted != -1
-            bits = np.zeros((*wanted.shape, index.n_bits), np.float32)
-            bits[real] = unpack_codes(index.get(wanted[real]), index.n_bits)
-            # sum of |p| where bit != (p >= 0), for bits 0 and 1:  sum over p >= 0 of p, minus bits . p
+            bits = np.zeros((*wanted.shape, n_bits), np.float32)
+            bits[real] = unpack_codes(codes_of(wanted[real]), n_bits)
+            # The sum of |p| where bit != (p >= 0) is the sum of (p >= 0 ? p : 0) - bit p over all bits.
             distance = np.maximum(some, 0).sum(axis=1)[:, None] - np.einsum("qr,qkr->qk", some, bits)
             out[start : start + step][real] = np.maximum(distance, 0)[real]
         return out
@@ -145,23 +175,15 @@ def rerank(ids, distances, k):
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
-def _check_factor(factor):
-    if isinstance(factor, bool) or not isinstance(factor, numbers.Integral):
-        raise TypeError(f"factor must be an integer, got {factor!r}")
-    if factor < 1:
-        raise ValueError(f"factor must be at least 1, got {factor}")
-    return int(factor)
-
-
 def _check_queries(have, asked):
     if have != asked:
         raise ValueError(f"rescore has {have} queries, the search has {asked}")
 
 
-def _real(name, values):
+def _rows(name, values):
     values = np.asarray(values)
     if values.dtype.kind not in "fiu" or values.ndim not in (1, 2):
         raise ValueError(f"{name} must be real numbers in 1 or 2 dimensions, got {values.dtype} {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} contains NaN or infinity")
-    return values
+    return np.atleast_2d(values)
