@@ -1,5 +1,6 @@
 # Types of the public names, which __init__.py loads lazily and type checkers therefore cannot find there.
 # tests/test_import.py compares every signature with the implementation's; what things mean stands in the docstrings.
+from collections.abc import Callable
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -115,8 +116,16 @@ class VectorRescore:
         factor: int = 10,
         ids: ArrayLike | None = None,
     ) -> None: ...
+    def check(self, n_queries: int, n_bits: int) -> None: ...
+    def distances(
+        self, first: int, ids: NDArray[np.int64], codes_of: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+    ) -> NDArray[np.float32]: ...
 
 class ProjectionRescore:
     def __init__(self, projections: ArrayLike, *, factor: int = 10) -> None: ...
+    def check(self, n_queries: int, n_bits: int) -> None: ...
+    def distances(
+        self, first: int, ids: NDArray[np.int64], codes_of: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+    ) -> NDArray[np.float32]: ...
 
 def show_versions() -> None: ...
