@@ -112,7 +112,8 @@ def test_types_are_those_of_the_implementation(name):
         if isinstance(real, property):
             assert [ast.unparse(d) for d in stub.decorator_list] == ["property"], member
             continue
-        real = real.__func__ if isinstance(real, staticmethod | classmethod) else real
+        assert [ast.unparse(d) for d in stub.decorator_list] == ["classmethod"] * isinstance(real, classmethod), member
+        real = real.__func__ if isinstance(real, classmethod) else real
         if "set_output" in member:  # scikit-learn wraps it
             continue
         wanted = [(p.name, p.kind, p.default) for p in inspect.signature(real).parameters.values()]
