@@ -10,7 +10,7 @@ SCAN_COST = {"base": (2.2, 0.20), "avx2": (0.40, 0.09), "avx512": (0.35, 0.05)}
 PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
-BUDGET = 0.15  # share of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
+SHARE = 0.15  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
 PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
 MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
 
@@ -25,6 +25,9 @@ class Lookup:
     n : int
         Number of codes, less than 2^32.
     n_bits : int
+    share : float
+        Of the scan's cost, by the constants above: a query that would cost more in the tables is scanned. 0: all are
+        scanned, infinity: none is (but where fewer than k codes take part, which only a scan finds out).
 
     Attributes
     ----------
@@ -39,10 +42,11 @@ class Lookup:
     Not safe for changes during searches: the index's lock sees to that.
     """
 
-    def __init__(self, blocks, n, n_bits):
+    def __init__(self, blocks, n, n_bits, share=SHARE):
         if n >= 1 << 32:
             raise ValueError(f"a lookup holds fewer than 2^32 codes, got {n}")
         self.n_bits = n_bits
+        self.share = share
         self.starts = span_starts(n_bits, n)
         self._set(*_search.build_tables(blocks, n, -(-n_bits // 64), self.starts), {})
 
@@ -70,10 +74,11 @@ class Lookup:
         }
 
     @classmethod
-    def from_arrays(cls, n_bits, starts, tables, offsets, positions, stale):
+    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, stale):
         """Make a lookup of saved arrays, possibly read-only maps. The caller vouches for what they hold."""
         self = cls.__new__(cls)
         self.n_bits = n_bits
+        self.share = share
         self.starts = starts
         self._set(tables, offsets, positions, {})
         if len(stale):
@@ -81,7 +86,7 @@ class Lookup:
         return self
 
     def __getstate__(self):
-        return {"n_bits": self.n_bits, **self.arrays()}
+        return {"n_bits": self.n_bits, "share": self.share, **self.arrays()}
 
     def __setstate__(self, state):
         self.__dict__.update(type(self).from_arrays(**state).__dict__)
@@ -123,19 +128,16 @@ class Lookup:
     def budget(self, n, n_queries):
         """Return how many nanoseconds a query may cost before the scan is the better choice."""
         alone, batch = SCAN_COST[_search.isa()]
-        return BUDGET * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
+        return self.share * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
-    def search(self, blocks, n, queries, k, ids, ascending, filter, n_threads, force=False):
-        """Search as :func:`aphash._search.search` does; queries that would cost more than a scan are scanned.
-
-        With ``force`` none is given up, unless fewer than k codes take part.
-        """
+    def search(self, blocks, n, queries, k, ids, ascending, filter, n_threads):
+        """Search as :func:`aphash._search.search` does; queries that would cost more than a scan are scanned."""
         distances = np.full((len(queries), k), _search.PAD_DISTANCE, np.int32)
         found = np.full((len(queries), k), _search.PAD_ID, np.int64)
         if k > n:
             done = np.zeros(len(queries), bool)
         else:
-            done, _, d, i = self._try(blocks, n, queries, k, 0, ids, filter, n_threads, force)
+            done, _, d, i = self._try(blocks, n, queries, k, 0, ids, filter, n_threads)
             distances[done] = d.reshape(-1, k)
             found[done] = i.reshape(-1, k)
         if not done.all():
@@ -143,9 +145,9 @@ class Lookup:
             distances[~done], found[~done] = _search.search(blocks, n, rest, k, ids, ascending, filter, n_threads)
         return distances, found
 
-    def radius_search(self, blocks, n, queries, radius, ids, ascending, filter, n_threads, force=False):
+    def radius_search(self, blocks, n, queries, radius, ids, ascending, filter, n_threads):
         """Search as :func:`aphash._search.radius_search` does; queries that would cost more than a scan are scanned."""
-        done, offsets, d, i = self._try(blocks, n, queries, 0, radius, ids, filter, n_threads, force)
+        done, offsets, d, i = self._try(blocks, n, queries, 0, radius, ids, filter, n_threads)
         if done.all():
             return offsets, d, i
         rest = np.ascontiguousarray(queries[~done])
@@ -161,9 +163,9 @@ class Lookup:
         found[from_lookup], found[~from_lookup] = i, scanned[2]
         return merged, distances, found
 
-    def _try(self, blocks, n, queries, k, radius, ids, filter, n_threads, force):
+    def _try(self, blocks, n, queries, k, radius, ids, filter, n_threads):
         """Return (done, offsets, distances, ids) of the queries that the lookup can serve."""
-        budget = np.inf if force else self.budget(n, len(queries))
+        budget = self.budget(n, len(queries))
         tables = self._tables(n)
 
         def run(part):

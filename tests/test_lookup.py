@@ -19,10 +19,11 @@ def check(codes, lookup, queries, k, radius, ids=None, mask=None, n_threads=1):
     rest = (ids, ascending, filter, n_threads)
     expected = _search.search(blocks, n, queries, k, *rest)
     near = _search.radius_search(blocks, n, queries, radius, *rest)
-    for force in (True, False):
-        for a, b in zip(lookup.search(blocks, n, queries, k, *rest, force=force), expected):
+    for share in (np.inf, 0.0, _lookup.SHARE):
+        lookup.share = share
+        for a, b in zip(lookup.search(blocks, n, queries, k, *rest), expected):
             np.testing.assert_array_equal(a, b)
-        for a, b in zip(lookup.radius_search(blocks, n, queries, radius, *rest, force=force), near):
+        for a, b in zip(lookup.radius_search(blocks, n, queries, radius, *rest), near):
             np.testing.assert_array_equal(a, b)
     return expected
 
