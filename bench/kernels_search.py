@@ -1,0 +1,329 @@
+"""Exact Hamming search against faiss and usearch: results checked equal, then timed side by side.
+
+    python bench/kernels.py search [--quick] [--json FILE] [--isa NAME ...] [--only WORD]
+
+Each row runs in one process, one thread each (but where it says otherwise), the sides in turn; the figure is the median
+of the ratios of neighbouring runs. faiss is the better of use_heap True and False at its SIMD level, which is set by
+FAISS_SIMD_LEVEL before it is imported, as this program does from --isa: AVX2 beside our avx2.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+
+from aphash import HammingIndex, _search
+
+FAISS_LEVEL = {"base": "NONE", "avx2": "AVX2", "avx512": "AVX512"}
+FAISS_QUERIES = 40  # faiss and usearch are timed on so many queries of a batch, which is linear in them
+USEARCH_QUERIES = 2
+
+ROWS = [  # name, n, bits, k, queries, data
+    ("1M x 64, k=10, clustered", 1e6, 64, 10, 500, "clustered"),
+    ("1M x 64, k=1000, random", 1e6, 64, 1000, 200, "random"),
+    ("1M x 128, k=100, clustered", 1e6, 128, 100, 300, "clustered"),
+    ("1M x 256, k=10, random", 1e6, 256, 10, 200, "random"),
+    ("10M x 64, k=100, random", 1e7, 64, 100, 256, "random"),
+    ("10M x 128, k=100, random", 1e7, 128, 100, 256, "random"),
+    ("10M x 256, k=100, random", 1e7, 256, 100, 256, "random"),
+    ("10M x 64, k=10, one query", 1e7, 64, 10, 1, "random"),
+]
+
+
+def make(rng, n, bits, n_queries, kind):
+    """Codes and queries, uint64: random, 1,000 clusters of 1/8 noise, or near-duplicates (pairs one bit apart)."""
+    words = bits // 64
+
+    def random(m):
+        return rng.integers(0, 2**64, (m, words), np.uint64)
+
+    if kind == "random":
+        return random(n), random(n_queries)
+    if kind == "clustered":
+        centres = random(1000)
+
+        def near(m):
+            return centres[rng.integers(0, 1000, m)] ^ (random(m) & random(m) & random(m))
+
+        return near(n), near(n_queries)
+    codes = random(n)
+    half = n // 2
+    codes[half:] = codes[: n - half]
+    flips = rng.integers(0, bits, n - half)
+    codes[np.arange(half, n), flips // 64] ^= np.uint64(1) << (flips % 64).astype(np.uint64)
+    return codes, codes[rng.integers(0, n, n_queries)]
+
+
+def seconds(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def compare(ours, peers, repeats):
+    """Time ours and each peer in turn: (median seconds of ours, {peer: (median seconds, median ratio)})."""
+    times = {name: [] for name in ["", *peers]}
+    for _ in range(repeats):
+        times[""].append(seconds(ours))
+        for name, peer in peers.items():
+            times[name].append(seconds(peer))
+    return statistics.median(times[""]), {
+        name: (
+            statistics.median(times[name]),
+            statistics.median(p / o for p, o in zip(times[name], times[""])),
+        )
+        for name in peers
+    }
+
+
+def bandwidth(n_bytes):
+    """Bytes a second that one thread reads from an array of this size: the best of five sums."""
+    data = np.ones(n_bytes // 8, np.uint64)
+    return n_bytes / min(seconds(data.max) for _ in range(5))
+
+
+def alu_limit(bits):
+    """Codes a second with everything in the caches and no hits: the kernel's own limit."""
+    rng = np.random.default_rng(0)
+    codes, queries = make(rng, 1 << 14, bits, 256, "random")
+    index = HammingIndex(bits)
+    index.add(codes)
+    return len(codes) * 256 / min(seconds(lambda: index.radius_search(queries, 0, n_jobs=1)) for _ in range(15))
+
+
+def search_row(name, n, bits, k, n_queries, kind, repeats, with_usearch):
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    codes, queries = make(np.random.default_rng(0), n, bits, n_queries, kind)
+    index = HammingIndex(bits)
+    index.add(codes)
+    flat = faiss.IndexBinaryFlat(bits)
+    flat.add(codes.view(np.uint8))
+    few = queries[:FAISS_QUERIES].view(np.uint8)
+    distances, ids = index.search(queries, k, n_jobs=1)
+    peers = {}
+    for heap in (True, False):
+
+        def run(heap=heap):
+            flat.use_heap = heap
+            return flat.search(few, k)
+
+        peers[f"faiss, use_heap={heap}"] = run
+        check_equal(*run(), distances[: len(few)], ids[: len(few)], codes, queries)
+    if with_usearch:
+        from usearch.index import MetricKind, search
+
+        bytes_ = codes.view(np.uint8)
+        matches = search(bytes_, few[:USEARCH_QUERIES], k, MetricKind.Hamming, exact=True, threads=1)
+        assert np.array_equal(np.asarray(matches.distances, np.int64)[:USEARCH_QUERIES], distances[: len(matches)])
+        peers["usearch, exact"] = lambda: search(
+            bytes_, few[:USEARCH_QUERIES], k, MetricKind.Hamming, exact=True, threads=1
+        )
+    ours, results = compare(lambda: index.search(queries, k, n_jobs=1), peers, repeats)
+    share = {name: n_queries / (USEARCH_QUERIES if name.startswith("u") else len(few)) for name in peers}
+    share = {name: max(1.0, s) for name, s in share.items()}
+    record = {"row": name, "ours_ms": ours * 1e3, "codes_per_s": n * n_queries / ours}
+    for peer, (_, ratio) in results.items():
+        record[peer] = ratio * share[peer]
+    record["ratio"] = min(v for key, v in record.items() if key.startswith("faiss"))
+    if n_queries == 1:
+        size = n * bits // 8
+        record["of_bandwidth"] = size / ours / bandwidth(size)
+    return record
+
+
+def check_equal(peer_distances, peer_ids, distances, ids, codes, queries):
+    """Distances are equal; of the peer's ids, which may be others among equals, the distances are right."""
+    assert np.array_equal(np.sort(peer_distances, 1), distances)
+    assert np.array_equal(np.bitwise_count(codes[ids] ^ queries[: len(ids), None]).sum(2), distances)
+    assert np.array_equal(np.bitwise_count(codes[peer_ids] ^ queries[: len(ids), None]).sum(2), peer_distances)
+
+
+def radius_row(n, bits, n_queries, repeats):
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    codes, queries = make(np.random.default_rng(1), n, bits, n_queries, "clustered")
+    radius = bits // 8
+    index = HammingIndex(bits)
+    index.add(codes)
+    flat = faiss.IndexBinaryFlat(bits)
+    flat.add(codes.view(np.uint8))
+    few = queries[:FAISS_QUERIES].view(np.uint8)
+    offsets, _, ids = index.radius_search(queries, radius, n_jobs=1)
+    limits, _, found = flat.range_search(few, radius + 1)  # it means d < radius
+    assert np.array_equal(limits.astype(np.int64), offsets[: len(limits)])
+    for i in range(len(few)):
+        assert np.array_equal(np.sort(found[limits[i] : limits[i + 1]]), np.sort(ids[offsets[i] : offsets[i + 1]]))
+    ours, results = compare(
+        lambda: index.radius_search(queries, radius, n_jobs=1),
+        {"faiss": lambda: flat.range_search(few, radius + 1)},
+        repeats,
+    )
+    return {
+        "row": f"radius {radius}, {n / 1e6:g}M x {bits}, clustered",
+        "ours_ms": ours * 1e3,
+        "codes_per_s": n * n_queries / ours,
+        "results_per_query": float(offsets[-1] / n_queries),
+        "ratio": results["faiss"][1] * n_queries / len(few),
+    }
+
+
+def own_rows(n, repeats):
+    """Rows against our own scan: filters, two threads, lookup, pairs."""
+    codes, queries = make(np.random.default_rng(2), n, 64, 300, "near-duplicates")
+    rng = np.random.default_rng(3)
+    random = rng.integers(0, 2**64, (300, 1), np.uint64)
+    index = HammingIndex(64)
+    index.add(codes)
+
+    def row(name, ours, other, ratio_of="scan / this"):
+        base, results = compare(ours, {"other": other}, repeats)
+        return {"row": name, "ours_ms": base * 1e3, "ratio": results["other"][1], "ratio_of": ratio_of}
+
+    for share in (0.01, 0.5):
+        mask = rng.random(n) < share
+        bitmap = np.packbits(mask, bitorder="little")
+        bitmap = np.pad(bitmap, (0, -len(bitmap) % 8)).view(np.uint64)
+        for name, batch in (("batch", random), ("one query", random[:1])):
+            yield row(
+                f"filter {share:.0%}, {name}, k=10",
+                lambda batch=batch: index.search(batch, 10, n_jobs=1),
+                lambda batch=batch, bitmap=bitmap: index.search(batch, 10, filter=bitmap, n_jobs=1),
+                "filtered / unfiltered",
+            )
+    yield row(
+        "2 threads, batch, k=10",
+        lambda: index.search(random, 10, n_jobs=2),
+        lambda: index.search(random, 10, n_jobs=1),
+        "1 thread / 2 threads",
+    )
+    looked_up = HammingIndex(64)
+    looked_up.add(codes)
+    start = time.perf_counter()
+    looked_up.build_lookup()
+    build = time.perf_counter() - start
+    for i in range(20):
+        for a, b in zip(looked_up.search(queries[i], 2), index.search(queries[i], 2)):
+            assert np.array_equal(a, b)
+    turn = iter(range(10**9))
+
+    def one():
+        looked_up.search(queries[next(turn) % 300], 2, n_jobs=1)
+
+    yield row("lookup, near-duplicates, one query", one, lambda: index.search(queries[0], 2, n_jobs=1)) | {
+        "build_s": build
+    }
+    yield row(
+        "lookup, near-duplicates, batch",
+        lambda: looked_up.search(queries, 2, n_jobs=1),
+        lambda: index.search(queries, 2, n_jobs=1),
+    )
+    for name, batch in (("one query", random[:1]), ("batch", random)):
+        yield row(
+            f"lookup, random codes, {name}, k=10",
+            lambda batch=batch: index.search(batch, 10, n_jobs=1),
+            lambda batch=batch: looked_up.search(batch, 10, n_jobs=1),
+            "with lookup / scan",
+        )
+
+
+def pairs_row(n):
+    codes, _ = make(np.random.default_rng(4), n, 64, 1, "near-duplicates")
+    index = HammingIndex(64)
+    index.add(codes)
+    blocks = np.zeros(-(-n // 8) * 8, np.uint64)
+    _search.store(blocks, 0, codes)
+    start = time.perf_counter()
+    stream = _search.PairStream(blocks, n, 1, 64, 2)
+    n_pairs = 0
+    while (block := stream.read()) is not None:
+        n_pairs += len(block[0])
+    ours = time.perf_counter() - start
+    sample = codes[: min(n, 1000)]
+    scan = seconds(lambda: index.radius_search(sample, 2, n_jobs=1)) / len(sample) * n
+    return {"row": f"pairs, radius 2, {n / 1e6:g}M x 64, near-duplicates", "ours_ms": ours * 1e3, "pairs": n_pairs} | {
+        "ratio": scan / ours,
+        "ratio_of": "one radius search a code by scan (from 1,000) / this",
+    }
+
+
+def measure(args):
+    """Yield the records of one instruction set, which is the process's."""
+    import faiss
+
+    common = {
+        "isa": _search.isa(),
+        "faiss": faiss.__version__,
+        "faiss_level": os.environ.get("FAISS_SIMD_LEVEL", "default"),
+        "numpy": np.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+    }
+    scale = 0.1 if args.quick else 1
+    repeats = 3 if args.quick else 5
+
+    def wanted(name):
+        return not args.only or args.only in name
+
+    limits = {}
+    for name, n, bits, k, n_queries, kind in ROWS:
+        if wanted(name):
+            record = search_row(name, int(n * scale), bits, k, n_queries, kind, repeats, n <= 1e6 and k == 10)
+            if n_queries > 1:
+                limits[bits] = limits.get(bits) or alu_limit(bits)
+                record["of_alu_limit"] = record["codes_per_s"] / limits[bits]
+            yield common | {"n": int(n * scale)} | record
+    for bits in (64, 128, 256):
+        if wanted("radius"):
+            yield common | radius_row(int(1e7 * scale), bits, 128, repeats)
+    if wanted("own"):
+        for record in own_rows(int(1e7 * scale), repeats):
+            yield common | {"n": int(1e7 * scale)} | record
+    if wanted("pairs"):
+        yield common | pairs_row(int(1e6 * scale))
+
+
+def show(record):
+    notes = ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in record.items()
+        if key not in ("isa", "row", "ratio", "ours_ms", "numpy", "machine", "faiss_level", "faiss", "n")
+    )
+    print(
+        f"{record['isa']:7} {record['row']:42} {record['ours_ms']:10.2f} ms {record['ratio']:8.2f} x   {notes}",
+        flush=True,
+    )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="kernels.py search", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the codes, three repeats")
+    parser.add_argument("--json", metavar="FILE", help="append a JSON line for each row")
+    parser.add_argument("--isa", nargs="*", help="instruction sets to measure; by default the best")
+    parser.add_argument("--only", help="rows whose name contains this; own: those against our own scan; pairs")
+    args = parser.parse_args(argv)
+    if args.isa is not None:  # each in a process of its own: faiss and aphash choose when they are imported
+        for name in args.isa or _search.isa_names():
+            options = [*(["--quick"] if args.quick else []), *(["--json", args.json] if args.json else [])]
+            options += ["--only", args.only] if args.only else []
+            environment = {**os.environ, "APHASH_ISA": name, "FAISS_SIMD_LEVEL": FAISS_LEVEL[name]}
+            subprocess.run([sys.executable, __file__, *options], env=environment, check=True)
+        return
+    for record in measure(args):
+        show(record)
+        if args.json:
+            with open(args.json, "a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
