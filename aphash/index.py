@@ -1,5 +1,7 @@
 """HammingIndex: exact search over packed codes. Needs numpy only."""
 
+import contextlib
+import copy
 import numbers
 import threading
 
@@ -8,6 +10,7 @@ import numpy as np
 from aphash import _search
 from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._lock import ReadWriteLock
+from aphash._lookup import SHARE, Lookup
 from aphash._runtime import n_threads
 from aphash.codes import check_codes, check_n_bits, n_words
 from aphash.rescore import ProjectionRescore, VectorRescore, rerank
@@ -56,6 +59,7 @@ class HammingIndex:
         self._blocks = np.zeros(0, np.uint64)  # groups of 8 codes, word-major: see _search
         self._ids = np.zeros(0, np.int64)
         self._next_id = 0  # after the largest that ever was in the index
+        self._lookup = None
         self._ascending = True  # ids ascend with the position: they are found by bisection, else by a table
         self._start()
 
@@ -131,12 +135,14 @@ class HammingIndex:
             if not ascending:
                 id_map = self._table(self._ids)
                 id_map.reserve(all_ids, n)
+            self._unsettle(np.arange(old, n))
             # Plain stores and one call, so that a Ctrl-C comes before or after them all; all memory is there.
             self._blocks, self._ids, self._ascending, self._id_map = blocks, all_ids, ascending, id_map
             self._n, self._next_id = n, next_id
             self._changes += 1
             if id_map is not None:
                 id_map.enter(all_ids, old, n - old)
+            self._renew_lookup()
         return ids
 
     def remove(self, ids, *, missing="raise"):
@@ -176,11 +182,13 @@ class HammingIndex:
             ascending = self._ascending and not len(holes)
             blocks, all_ids = self._room(self._n)
             id_map = None if ascending else self._table(self._ids)
+            self._unsettle(holes)
             # As in add: before or after, never between.
             self._blocks, self._ids, self._ascending, self._id_map = blocks, all_ids, ascending, id_map
             self._n = n
             self._changes += 1
             _search.fill_holes(blocks, self._n_words, all_ids, id_map, removed, holes, movers)
+            self._renew_lookup()
         return len(removed)
 
     def update(self, ids, codes):
@@ -205,7 +213,46 @@ class HammingIndex:
             self._refuse_unknown(ids, positions)
             self._blocks, self._ids = self._room(self._n)
             self._changes += 1
+            self._unsettle(positions)
             self._grouped()[positions // 8, :, positions % 8] = codes
+            self._renew_lookup()
+
+    # ---- lookup ----
+
+    def build_lookup(self, *, share=SHARE):
+        """Build tables that make searches sub-linear where neighbours are near: multi-index hashing, exact.
+
+        From then on a search first tries the tables, and scans the codes for those queries that would cost too much
+        there; the results are the same. It pays for near-duplicates, small radii and single queries; for large batches
+        of queries without near neighbours the scan is as good. Changes of the index keep the tables in step; they are
+        built anew when more than a 32nd of the codes has changed.
+
+        Parameters
+        ----------
+        share : float, default=0.15
+            A query is scanned once the tables would cost more than this share of its scan (by measured costs, see
+            :mod:`aphash._lookup`). 0 always scans, infinity hardly ever.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When share is not a number >= 0, or the index holds 2^32 codes or more.
+
+        Notes
+        -----
+        Memory: about 8 bytes a code for each of the n_bits / log2(n) spans of the bits that the tables are made of.
+        """
+        if isinstance(share, bool) or not isinstance(share, numbers.Real):
+            raise TypeError(f"share must be a number, got {share!r}")
+        if not share >= 0:
+            raise ValueError(f"share must be at least 0, got {share}")
+        with self._lock.exclusive():
+            self._lookup = Lookup(self._blocks, self._n, self.n_bits, float(share))
+
+    def drop_lookup(self):
+        """Forget the tables of :meth:`build_lookup`; searches scan again."""
+        with self._lock.exclusive():
+            self._lookup = None
 
     # ---- by id ----
 
@@ -318,7 +365,7 @@ class HammingIndex:
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _search.max_threads())
         with self._lock.shared():
-            return _search.radius_search(
+            return (self._lookup or _search).radius_search(
                 self._blocks,
                 self._n,
                 rows,
@@ -331,8 +378,19 @@ class HammingIndex:
 
     # ---- inside: the lock is held ----
 
+    def _unsettle(self, positions):
+        """Tell the lookup that codes will be written there; true too early does no harm."""
+        if self._lookup is not None:
+            self._lookup.changed(positions)
+
+    def _renew_lookup(self):
+        if self._lookup is not None and self._lookup.worn(self._n):
+            with contextlib.suppress(MemoryError):  # the old tables are right, only slower
+                self._lookup = Lookup(self._blocks, self._n, self.n_bits, self._lookup.share)
+
     def _search(self, rows, k, filter, threads):
-        return _search.search(self._blocks, self._n, rows, k, self._ids, self._ascending, filter, threads)
+        engine = self._lookup or _search
+        return engine.search(self._blocks, self._n, rows, k, self._ids, self._ascending, filter, threads)
 
     def _search_and_rescore(self, rows, k, filter, threads, rescore):
         distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
@@ -429,6 +487,7 @@ class HammingIndex:
                 "_ids": self._ids[: self._n].copy(),
                 "_next_id": self._next_id,
                 "_ascending": self._ascending,
+                "_lookup": copy.copy(self._lookup),
             }
 
     def __setstate__(self, state):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aphash import _lookup, _search
+from aphash import HammingIndex, _lookup, _search
 from tests.test_search import ISAS, brute, isa, make_bitmap, make_blocks, make_codes  # noqa: F401
 
 
@@ -95,6 +95,49 @@ def test_lookup_stays_in_step(seed, steps):
             lookup.changed([at])
     check(codes, lookup, codes[:: max(1, len(codes) // 10)].copy(), 4, 2)
     check(codes, pickle.loads(pickle.dumps(lookup)), codes[-3:].copy(), 4, 2)
+
+
+@pytest.mark.parametrize("order", ["ascending", "shuffled"])
+def test_index_with_a_lookup_equals_one_without(order):
+    rng = np.random.default_rng(3)
+    codes = near_duplicates(rng, 12_000, 64)
+    ids = np.arange(12_000) if order == "ascending" else rng.permutation(12_000)
+    plain, quick = HammingIndex(64), HammingIndex(64)
+    for index in (plain, quick):
+        index.add(codes[:6_000], ids[:6_000])
+    quick.build_lookup(share=np.inf)
+    built = quick._lookup
+    queries = codes[::400]
+
+    def compare(a, b):
+        for left, right in zip(a.search(queries, 3), b.search(queries, 3)):
+            np.testing.assert_array_equal(left, right)
+        mask = ids[::2]
+        for left, right in zip(a.radius_search(queries, 2, filter=mask), b.radius_search(queries, 2, filter=mask)):
+            np.testing.assert_array_equal(left, right)
+
+    compare(plain, quick)
+    for index in (plain, quick):
+        index.remove(ids[:600:3])
+        index.update(ids[1:600:3], codes[6_000:6_200])
+        index.add(codes[6_200:6_500], ids[6_200:6_500])
+    assert quick._lookup is built  # so few changes do not build it anew
+    compare(plain, quick)
+    compare(plain, pickle.loads(pickle.dumps(quick)))
+    for index in (plain, quick):
+        index.add(codes[6_500:], ids[6_500:])
+    assert quick._lookup is not built
+    compare(plain, quick)
+    quick.drop_lookup()
+    compare(plain, quick)
+
+
+@pytest.mark.parametrize(
+    "share, error", [(-1, ValueError), (np.nan, ValueError), ("auto", TypeError), (True, TypeError)]
+)
+def test_bad_share(share, error):
+    with pytest.raises(error, match="share must"):
+        HammingIndex(64).build_lookup(share=share)
 
 
 def test_a_worn_lookup_says_so():
