@@ -1,5 +1,7 @@
 """The training kernels against naive float64 numpy: every ISA, tile edges, thread counts, dtypes and scales."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
@@ -97,7 +99,7 @@ def test_nearest_does_not_depend_on_threads_or_splits(rng):
         assert_same(once, nearest(source, 0, len(X), A, 40, n_threads))
     for cuts in ((0, 6001), (0, 1, 6001), (0, 255, 257, 2048, 4099, 6001)):
         best = None
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             best = nearest(source, start, stop, A, 40, 2, best)
         assert_same(once, best)
 

@@ -62,7 +62,8 @@ class Problem:
     def item_gradient(self, s, a, factor=1.0, penalty=0.0, block_rows=512, n_threads=1):
         out = np.full_like(self.B, np.nan)
         _learn.item_gradient(
-            self.B, self.H, self.inv_z, self.p, s, a, self.indptr, self.anchors, block_rows, factor, penalty, out, n_threads
+            self.B, self.H, self.inv_z, self.p, s, a, self.indptr, self.anchors, block_rows, factor, penalty,
+            out, n_threads,
         )  # fmt: skip
         return out
 
