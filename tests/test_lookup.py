@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aphash import HammingIndex, _lookup, _search
-from tests.test_search import ISAS, brute, isa, make_bitmap, make_blocks, make_codes  # noqa: F401
+from test_search import ISAS, brute, isa, make_bitmap, make_blocks, make_codes  # noqa: F401
 
 
 def check(codes, lookup, queries, k, radius, ids=None, mask=None, n_threads=1):
