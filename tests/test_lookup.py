@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_search import ISAS, brute, isa, make_bitmap, make_blocks, make_codes  # noqa: F401
 
 from aphash import HammingIndex, _lookup, _search
-from test_search import ISAS, brute, isa, make_bitmap, make_blocks, make_codes  # noqa: F401
 
 
 def check(codes, lookup, queries, k, radius, ids=None, mask=None, n_threads=1):
