@@ -293,6 +293,7 @@ HOSTILE = {  # name: (content, what the error says)
     "twice": (signed(header(array("[1]", "[0,1]") + "," + array("[1]", "[1,2]"), crc="a"), b"xy"), "occurs twice"),
     "metadata twice": (signed(header('"__metadata__":{}')), "occurs twice"),
     "no fields": (signed('{"__metadata__":{"format":"aphash","header_crc32":"00000000"}}'), "must hold the strings"),
+    "more fields there": (signed(header().replace('"kind"', '"x":"y","kind"')), "must hold the strings"),
     "number": (signed(header().replace('"thing"', "3")), "must hold the strings"),
     "NaN": (signed(header(params='{"a":NaN}')), "params cannot be read: NaN is not a finite"),
     "Infinity": (signed(header(params='{"a":-Infinity}')), "params cannot be read: -Infinity is not a finite"),
