@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from aphash import _search
+from aphash import _index_file, _search
 from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._lock import ReadWriteLock
 from aphash._lookup import SHARE, Lookup
@@ -375,6 +375,9 @@ class HammingIndex:
                 self._bitmap(filter),
                 threads,
             )
+
+    save = _index_file.save
+    load = classmethod(_index_file.load)
 
     # ---- inside: the lock is held ----
 

@@ -13,7 +13,7 @@ LAYERS = [
     "_version _threads",
     "_runtime codes _checks _lock",
     "_learn _search _linear _io metrics rescore",
-    "_rows _affinity _lookup",
+    "_rows _affinity _lookup _index_file",
     "_optimize",
     "_hasher index",
     "__init__ interchange",

@@ -1,0 +1,166 @@
+"""An index on disk: what comes back, from memory and from the map, and what is refused."""
+
+import os
+
+import numpy as np
+import pytest
+
+from aphash import APHash, HammingIndex, _index_file, _io, pack_codes
+
+N_BITS = [1, 7, 63, 64, 65, 127, 128, 256]
+LOADS = [{}, {"mmap": True}, {"mmap": True, "verify": True}]
+
+
+def make(n_bits, n, rng, ascending=True):
+    index = HammingIndex(n_bits)
+    codes = pack_codes(rng.random((n, n_bits)) < 0.5) if n else np.zeros((0, -(-n_bits // 64)), np.uint64)
+    index.add(codes, ids=None if ascending else 2 * (rng.permutation(3 * n)[:n] - n))
+    return index
+
+
+def assert_same(one, other, rng):
+    assert len(one) == len(other) and one.n_bits == other.n_bits
+    np.testing.assert_array_equal(one.codes, other.codes)
+    np.testing.assert_array_equal(one.ids, other.ids)
+    queries = pack_codes(rng.random((5, one.n_bits)) < 0.5)
+    for a, b in zip(one.search(queries, 7), other.search(queries, 7), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(one.radius_search(queries, one.n_bits // 3), other.radius_search(queries, one.n_bits // 3)):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("n_bits", N_BITS)
+@pytest.mark.parametrize("how", LOADS, ids=str)
+def test_what_was_saved_is_loaded(tmp_path, rng, n_bits, how):
+    for n in (0, 1, 7, 8, 9, 1000):
+        for ascending in (True, False):
+            if ascending or n:
+                index = make(n_bits, n, rng, ascending)
+                index.save(tmp_path / "index")
+                assert_same(HammingIndex.load(tmp_path / "index", **how), index, rng)
+    assert os.listdir(tmp_path) == ["index"]
+
+
+@pytest.mark.parametrize("how", LOADS, ids=str)
+def test_a_loaded_index_changes_as_the_saved_one_and_its_file_does_not(tmp_path, rng, how):
+    index = make(70, 100, rng, ascending=False)
+    index.remove(index.ids[[3, 50, 99]])  # the last group has places that hold removed codes
+    index.save(tmp_path / "index")
+    before = (tmp_path / "index").read_bytes()
+    codes = pack_codes(rng.random((40, 70)) < 0.5)
+    calls = [
+        lambda index: index.add(codes[:1]), lambda index: index.add(codes, ids=np.arange(10_000, 10_040)),
+        lambda index: index.remove(index.ids[[0, 20]]), lambda index: index.update(index.ids[:5], codes[:5]),
+    ]  # fmt: skip
+    for order in (calls, calls[::-1], *[[call] for call in calls]):
+        one, other = HammingIndex.load(tmp_path / "index"), HammingIndex.load(tmp_path / "index", **how)
+        for call in order:
+            for a, b in [(call(one), call(other))]:
+                np.testing.assert_array_equal(a, b)
+            assert_same(one, other, rng)
+    assert (tmp_path / "index").read_bytes() == before
+
+
+def test_removed_codes_are_not_in_the_file(tmp_path, rng):
+    index = make(64, 9, rng)
+    secret = index.codes[8].tobytes()
+    index.remove([8])
+    index.add(pack_codes(rng.random((1, 64)) < 0.5))
+    index.remove([3, 9])
+    index.save(tmp_path / "index")
+    assert secret not in (tmp_path / "index").read_bytes()
+
+
+def test_a_map_is_saved_over_its_own_file(tmp_path, rng):
+    index = make(64, 100, rng)
+    index.save(tmp_path / "index")
+    mapped = HammingIndex.load(tmp_path / "index", mmap=True)
+    mapped.save(tmp_path / "index")
+    assert_same(mapped, index, rng)
+    assert_same(HammingIndex.load(tmp_path / "index"), index, rng)
+
+
+def test_counted_ids_go_on_after_loading(tmp_path, rng):
+    index = make(64, 10, rng)
+    index.remove([9])
+    index.save(tmp_path / "index")
+    code = index.codes[:1]
+    assert HammingIndex.load(tmp_path / "index").add(code) == index.add(code) == [10]
+
+
+def test_damage_is_refused(tmp_path, rng):
+    path = tmp_path / "index"
+    make(70, 20, rng, ascending=False).save(path)
+    whole = path.read_bytes()
+    for bit in rng.choice(8 * len(whole), 200, replace=False):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        for how in ({}, {"mmap": True, "verify": True}):
+            with pytest.raises(ValueError, match=str(path)):
+                HammingIndex.load(path, **how)
+
+
+def test_a_damaged_map_gives_other_results_but_no_crash(tmp_path, rng):
+    path = tmp_path / "index"
+    make(70, 500, rng, ascending=False).save(path)
+    whole = path.read_bytes()
+    for _ in range(20):
+        data = bytearray(whole)
+        data[-4000:] = rng.bytes(4000)  # ids
+        data[-9000:-4000] = rng.bytes(5000)  # codes, with padding bits
+        path.write_bytes(data)
+        index = HammingIndex.load(path, mmap=True)
+        index.search(pack_codes(rng.random((3, 70)) < 0.5), 20)
+        index.radius_search(pack_codes(rng.random((3, 70)) < 0.5), 70)
+        index.contains([1, 2])
+
+
+GOOD = {"n_bits": 70, "next_id": 9, "ascending": True}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "params", "message"),
+    [
+        ({"blocks": np.zeros(16, np.int64)}, {}, "blocks must be uint64"),
+        ({"ids": np.arange(8, dtype=np.uint64)}, {}, "ids int64"),
+        ({"ids": np.zeros((8, 1), np.int64)}, {}, "ids int64 with one dimension"),
+        ({"blocks": np.zeros(8, np.uint64)}, {}, r"8 ids and blocks of shape \(8,\) for 70 bits"),
+        ({"blocks": np.zeros((8, 2), np.uint64)}, {}, "blocks of shape"),
+        ({"blocks": np.full(16, 1 << 6, np.uint64)}, {}, "padding bits"),
+        ({"ids": np.arange(8)[::-1]}, {}, "ids do not ascend"),
+        ({"ids": np.arange(8) - 1}, {}, "an id is -1"),
+        ({}, {"n_bits": 0}, "n_bits"), ({}, {"n_bits": "64"}, "n_bits"), ({}, {"n_bits": 64}, "for 64 bits"),
+        ({}, {"next_id": -1}, "next_id"), ({}, {"next_id": 1.0}, "next_id"), ({}, {"ascending": 1}, "ascending"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(tmp_path, arrays, params, message):
+    good = {"blocks": np.zeros(16, np.uint64), "ids": np.arange(8)}
+
+    def write(arrays, params, version=1, kind="HammingIndex"):
+        _io.write(tmp_path / "f", arrays, kind=kind, version=version, params=params)
+
+    write(good, GOOD)
+    assert len(HammingIndex.load(tmp_path / "f")) == 8
+    write(good | arrays, GOOD | params)
+    with pytest.raises(ValueError, match=f"{tmp_path / 'f'}: not a whole index: .*{message}"):
+        HammingIndex.load(tmp_path / "f")
+    for name in GOOD:
+        write(good, {k: v for k, v in GOOD.items() if k != name})
+        with pytest.raises(ValueError, match=f"{tmp_path / 'f'}: not a whole index: .*{name}"):
+            HammingIndex.load(tmp_path / "f")
+    write({"ids": good["ids"]}, GOOD)
+    with pytest.raises(ValueError, match=r"f: not a whole index: .*blocks"):
+        HammingIndex.load(tmp_path / "f", mmap=True)
+    write(good, GOOD, version=_index_file.VERSION + 1)
+    with pytest.raises(ValueError, match="f: version 2 "):
+        HammingIndex.load(tmp_path / "f")
+    write(good, GOOD, kind="APHash")
+    with pytest.raises(ValueError, match="f: it holds 'APHash', expected 'HammingIndex'"):
+        HammingIndex.load(tmp_path / "f")
+
+
+def test_neither_loads_the_other(tmp_path, rng):
+    make(64, 10, rng).save(tmp_path / "index")
+    with pytest.raises(ValueError, match="it holds 'HammingIndex', expected 'APHash'"):
+        APHash.load(tmp_path / "index")
