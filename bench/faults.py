@@ -55,9 +55,12 @@ def isolated(action, items):
             os.close(read)
             with open(os.devnull, "w") as null:
                 os.dup2(null.fileno(), 2)  # what an aborting library says
-            with os.fdopen(write, "w") as pipe:
-                for item in items[done:]:
-                    print(action(item), file=pipe, flush=True)
+            try:
+                with os.fdopen(write, "w") as pipe:
+                    for item in items[done:]:
+                        print(action(item), file=pipe, flush=True)
+            except BaseException:
+                os._exit(1)  # at once: the parent's temporary folder is not the child's to clean up
             os._exit(0)
         os.close(write)
         with os.fdopen(read) as pipe:
@@ -178,7 +181,8 @@ def hostile(subject, folder, options):
         if kind == 0:
             del parent[at[-1]]
         elif kind == 1 and isinstance(parent, dict):
-            parent[draw.choice(list(parent))] = parent.pop(at[-1])
+            name = draw.choice(list(parent))
+            parent[name] = parent.pop(at[-1])
         else:
             parent[at[-1]] = draw.choice(numbers if kind == 2 else others)
 
