@@ -6,8 +6,6 @@ the same functions as on one machine, and added in the same order. So codes, thr
 libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a worker is lost.
 """
 
-import copy
-
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,7 +19,10 @@ try:
 except ImportError:
     raise ImportError("aphash.dask needs dask: pip install 'aphash[dask]'") from None
 
+from aphash._dask_index import HammingIndex, known_chunks
 from aphash._dask_rows import DaskRows, check_block, compute
+
+__all__ = ["APHash", "HammingIndex"]
 
 
 class APHash(_hasher.APHash):
@@ -100,10 +101,7 @@ def _array(X):
 
 
 def _known(X):
-    X = _array(X)
-    if np.isnan(X.shape).any():
-        X = copy.copy(X)  # compute_chunk_sizes writes into its array
-        X.compute_chunk_sizes()
+    X = known_chunks(_array(X))
     if X.shape[1] == 0:
         raise ValueError("Found array with 0 feature(s) while a minimum of 1 is required by APHash")
     return X.rechunk({1: -1})

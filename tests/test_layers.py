@@ -15,8 +15,8 @@ LAYERS = [
     "_learn _search _linear _io metrics rescore",
     "_rows _affinity _lookup _index_file",
     "_optimize",
-    "_hasher index",
-    "__init__ interchange",
+    "_hasher index _dask_rows",
+    "__init__ interchange _dask_index",
     "dask __main__ _show_versions",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}

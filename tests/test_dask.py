@@ -1,0 +1,335 @@
+"""aphash.dask against one machine, bit for bit: any chunks, any scheduler, workers that die."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed", reason="dask is not installed: pip install 'aphash[dask]'")
+
+import dask
+import dask.array as da
+from distributed import Client, LocalCluster
+
+import aphash
+import aphash.dask
+from aphash.rescore import ProjectionRescore, VectorRescore
+
+FITTED = ("coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_", "objective_")
+N, D = 5000, 24
+SETTINGS = {"n_bits": 16, "n_anchors": 40, "n_rounds": 2, "max_iter": 5, "random_state": 3}
+CHUNKS = {"even": (1000,) * 5, "uneven": (1, 2500, 7, 1024, 1468), "empty": (0, 3000, 0, 2000, 0)}
+
+
+@pytest.fixture(scope="module")
+def X():
+    return np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    with dask.config.set(num_workers=2):
+        yield
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def client(request):
+    """A cluster of worker processes that serves the tests of this module."""
+    with started(request.param) as client:
+        yield client
+
+
+class started:
+    def __init__(self, n_workers):
+        self.n_workers = n_workers
+
+    def __enter__(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a port that is in use, a disk that is nearly full: not ours
+            self.cluster = LocalCluster(
+                n_workers=self.n_workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                memory_limit=0, silence_logs=60,
+            )  # fmt: skip
+        self.client = Client(self.cluster, set_as_default=False)
+        return self.client
+
+    def __exit__(self, *error):
+        self.client.close()
+        self.cluster.close()
+
+
+def chunked(X, rows):
+    return da.from_array(X, chunks=(rows, X.shape[1]))
+
+
+def assert_same(one, other):
+    for name in FITTED:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    np.testing.assert_array_equal(one.codes_, other.codes_.compute())
+
+
+@pytest.mark.parametrize("rows", CHUNKS.values(), ids=CHUNKS)
+def test_bits_do_not_depend_on_chunks(X, rows):
+    one = aphash.APHash(**SETTINGS).fit(X)
+    other = aphash.dask.APHash(**SETTINGS).fit(chunked(X, rows))
+    assert_same(one, other)
+    np.testing.assert_array_equal(one.transform(X), other.transform(da.from_array(X, chunks=(900, 10))).compute())
+    np.testing.assert_array_equal(one.decision_function(X), other.decision_function(chunked(X, rows)).compute())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"mode": "neighbors"}, {"mode": "paper"}, {"n_train": 3000}, {"updates": "alternating"}],
+    ids=str,
+)
+def test_bits_in_other_settings(X, settings):
+    settings = SETTINGS | settings
+    assert_same(
+        aphash.APHash(**settings).fit(X), aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
+    )  # fmt: skip
+
+
+def test_bits_of_sorted_rows_and_of_duplicates(X):
+    """One block holds most neighbours of an anchor: its first share does not reach the k-th."""
+    sorted_rows = X[np.argsort(X[:, 0])]
+    twice = np.repeat(X[:1250], 4, axis=0)
+    far = np.concatenate([X[:2500], X[:2500] + 50])
+    for rows in (sorted_rows, twice, far):
+        settings = SETTINGS | {"n_neighbors": 200}
+        assert_same(aphash.APHash(**settings).fit(rows), aphash.dask.APHash(**settings).fit(chunked(rows, 700)))
+
+
+def test_bits_on_worker_processes(X, client):
+    settings = SETTINGS | {"n_train": 4000}
+    with client.as_current():
+        other = aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
+        assert_same(aphash.APHash(**settings).fit(X), other)
+        assert client.who_has()  # it was the cluster that worked
+        index = aphash.dask.HammingIndex(16)
+        index.add(other.codes_)
+        single = aphash.HammingIndex(16)
+        single.add(other.codes_.compute())
+        for got, expected in zip(index.search(single.codes[:20], 30), single.search(single.codes[:20], 30)):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_unknown_chunk_sizes(X):
+    unknown = chunked(X, 1300)
+    unknown = unknown[(unknown[:, 0] > -np.inf)]
+    assert np.isnan(unknown.shape[0])
+    other = aphash.dask.APHash(**SETTINGS).fit(unknown)
+    assert np.isnan(unknown.shape[0])
+    assert_same(aphash.APHash(**SETTINGS).fit(X), other)
+
+
+def test_integers_and_float64(X):
+    for typed in ((X * 20).astype(np.int16), X.astype(np.float64)):
+        assert_same(aphash.APHash(**SETTINGS).fit(typed), aphash.dask.APHash(**SETTINGS).fit(chunked(typed, 2000)))
+
+
+@pytest.mark.parametrize("n_train", [3000, "auto"])
+def test_nan_names_the_chunk(X, n_train):
+    bad = X.copy()
+    bad[3333, 5] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity.*chunk that begins at row (3000|3072)"):
+        aphash.dask.APHash(**SETTINGS | {"n_train": n_train}).fit(chunked(bad, 1000))
+    fitted = aphash.dask.APHash(**SETTINGS).fit(chunked(X, 1000))
+    with pytest.raises(ValueError, match="chunk that begins at row 3000"):
+        fitted.transform(chunked(bad, 1000)).compute()
+
+
+def test_bad_input_says_what_was_expected(X):
+    hasher = aphash.dask.APHash(**SETTINGS)
+    with pytest.raises(TypeError, match="X must be a dask array, got ndarray"):
+        hasher.fit(X)
+    with pytest.raises(TypeError, match="real numbers, got dtype complex"):
+        hasher.fit(chunked(X.astype(complex), 1000))
+    with pytest.raises(ValueError, match=r"shape \(n, d\), got 1"):
+        hasher.fit(da.from_array(X[:, 0]))
+    with pytest.raises(ValueError, match="a minimum of 2"):
+        hasher.fit(chunked(X[:1], 1))
+    with pytest.raises(ValueError, match="0 feature"):
+        hasher.fit(chunked(X[:, :0], 1000))
+    hasher.fit(chunked(X, 1000))
+    with pytest.raises(ValueError, match="X has 3 features"):
+        hasher.transform(chunked(X[:, :3], 1000))
+
+
+# -- the index --------------------------------------------------------------------------------------------------------
+
+N_BITS = 70
+
+
+@pytest.fixture(scope="module")
+def codes():
+    rng = np.random.default_rng(1)
+    few = rng.integers(0, 2, (40, N_BITS)).astype(bool)  # many ties
+    return aphash.pack_codes(few[rng.integers(0, 40, 3000)] ^ (rng.random((3000, N_BITS)) < 0.03))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return np.random.default_rng(2).permutation(10_000)[:3000] * 7 - 5000
+
+
+def both(codes, ids=None, rows=211):
+    one, other = aphash.HammingIndex(N_BITS), aphash.dask.HammingIndex(N_BITS)
+    one.add(codes, ids)
+    other.add(chunked(codes, rows), ids)
+    return one, other
+
+
+def assert_answers(one, other, queries, **arguments):
+    for k in (1, 10, 3100):
+        for got, expected in zip(other.search(queries, k, **arguments), one.search(queries, k, **arguments)):
+            np.testing.assert_array_equal(got, expected)
+            assert got.dtype == expected.dtype
+    if "rescore" not in arguments:
+        for radius in (0, 9, N_BITS):
+            got = other.radius_search(queries, radius, **arguments)
+            for left, right in zip(got, one.radius_search(queries, radius, **arguments)):
+                np.testing.assert_array_equal(left, right)
+                assert left.dtype == right.dtype
+
+
+@pytest.mark.parametrize("rows", [211, 3000, (0, 1, 2990, 0, 9)], ids=str)
+def test_index_answers_as_one_machine(codes, ids, rows):
+    for given in (None, ids):
+        one, other = both(codes, given, rows)
+        assert len(other) == 3000 and other.n_bits == N_BITS
+        assert_answers(one, other, codes[:5])
+        assert_answers(one, other, codes[7])
+        np.testing.assert_array_equal(other.ids.compute(), one.ids)
+        np.testing.assert_array_equal(other.codes.compute(), one.codes)
+        wanted = one.ids[[5, 2999, 0, 5]]
+        np.testing.assert_array_equal(other.get(wanted), one.get(wanted))
+        np.testing.assert_array_equal(other.get(int(wanted[1])), one.get(int(wanted[1])))
+        with pytest.raises(KeyError, match="not in the index: 123456"):
+            other.get([wanted[0], 123456])
+
+
+def test_index_filters(codes, ids):
+    one, other = both(codes, ids)
+    mask = np.random.default_rng(3).random(3000) < 0.1
+    bitmap = np.zeros(47 * 8, np.uint8)
+    bitmap[:375] = np.packbits(mask, bitorder="little")
+    for filter in (ids[mask], mask, bitmap.view(np.uint64), np.zeros(0, np.int64), [ids[3], ids[3], 99_999]):
+        assert_answers(one, other, codes[:3], filter=filter)
+    with pytest.raises(ValueError, match=r"filter of booleans must have shape \(3000,\)"):
+        other.search(codes[:1], 1, filter=mask[:-1])
+    with pytest.raises(ValueError, match=r"packed bitmap must have shape \(47,\)"):
+        other.search(codes[:1], 1, filter=np.zeros(46, np.uint64))
+
+
+def test_index_rescores(codes, ids):
+    one, other = both(codes, ids)
+    rng = np.random.default_rng(4)
+    vectors, queries = rng.standard_normal((3000, 8)), rng.standard_normal((5, 8))
+    projections = rng.standard_normal((5, N_BITS))
+    for rescore in (VectorRescore(vectors, queries, ids=ids, factor=3), ProjectionRescore(projections, factor=4)):
+        assert_answers(one, other, codes[:5], rescore=rescore)
+    with pytest.raises(TypeError, match="rescore must be"):
+        other.search(codes[:1], 1, rescore=3)
+
+
+def test_index_many_batches(codes, monkeypatch):
+    monkeypatch.setattr("aphash._dask_index._BATCH", 25)
+    monkeypatch.setattr("aphash._dask_index._RADIUS_QUERIES", 2)
+    one, other = both(codes, rows=500)
+    assert_answers(one, other, codes[:7])
+    assert_answers(one, other, codes[:7], rescore=ProjectionRescore(np.ones((7, N_BITS))))
+
+
+def test_an_empty_index(codes):
+    assert_answers(aphash.HammingIndex(N_BITS), aphash.dask.HammingIndex(N_BITS), codes[:2])
+
+
+def test_ids_are_counted_on_and_never_twice(codes, ids, monkeypatch):
+    monkeypatch.setattr("aphash._dask_index._BUCKET_IDS", 1000)
+    one, other = both(codes[:1000], ids[:1000])
+    one.add(codes[1000:2000])
+    other.add(chunked(codes[1000:2000], 300))
+    more = ids[2000:]
+    one.add(codes[2000:], more)
+    other.add(chunked(codes[2000:], 300), da.from_array(more, chunks=170))
+    assert_answers(one, other, codes[:3])
+    for again in (np.r_[10**6 : 10**6 + 999, ids[3]], np.r_[10**6 : 10**6 + 999, 10**6]):
+        with pytest.raises(ValueError, match="got twice"):
+            other.add(chunked(codes[:1000], 300), da.from_array(again, chunks=100))
+    assert len(other) == 3000
+    assert_answers(one, other, codes[:3])
+
+
+def test_bad_codes_leave_the_index_as_it_was(codes):
+    _, other = both(codes)
+    bad = codes.copy()
+    bad[450, 1] |= np.uint64(1) << np.uint64(63)
+    with pytest.raises(ValueError, match="chunk that begins at row 422"):
+        other.add(chunked(bad, 211))
+    with pytest.raises(TypeError, match="codes must be a dask array, got ndarray"):
+        other.add(codes)
+    with pytest.raises(TypeError, match="uint64, got float64"):
+        other.add(chunked(codes.astype(float), 211))
+    with pytest.raises(ValueError, match=r"shape \(n, 2\)"):
+        other.add(chunked(codes[:, :1], 211))
+    with pytest.raises(ValueError, match=r"ids must have shape \(3000,\)"):
+        other.add(chunked(codes, 211), np.arange(3))
+    with pytest.raises(ValueError, match="-1"):
+        other.add(chunked(codes, 211), da.arange(-1, 2999, chunks=500))
+    assert len(other) == 3000
+
+
+def test_saved_and_mapped(codes, ids, tmp_path):
+    one, other = both(codes, ids)
+    other.save(tmp_path / "index")
+    loaded = aphash.dask.HammingIndex.load(tmp_path / "index")
+    assert_answers(one, loaded, codes[:3])
+    one.add(codes[:9])
+    loaded.add(chunked(codes[:9], 4))
+    assert_answers(one, loaded, codes[:3])
+    with pytest.raises(FileExistsError, match="holds an index already"):
+        loaded.save(tmp_path / "index")
+    (shard := tmp_path / "index" / "shard-000003.aphash").write_bytes(
+        (tmp_path / "index" / "shard-000004.aphash").read_bytes()
+    )
+    with pytest.raises(ValueError, match=r"shard-000003\.aphash: not the shard"):
+        aphash.dask.HammingIndex.load(tmp_path / "index")
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=r"shard-000003\.aphash"):
+        aphash.dask.HammingIndex.load(tmp_path / "index")
+    with pytest.raises(FileNotFoundError, match="manifest"):
+        aphash.dask.HammingIndex.load(tmp_path)
+
+
+# -- workers that die -------------------------------------------------------------------------------------------------
+
+
+def kill_a_worker(client):
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+
+def test_a_worker_killed_in_fit_and_in_search(X, codes):
+    one = aphash.APHash(**SETTINGS | {"max_iter": 10}).fit(X)
+    single = aphash.HammingIndex(N_BITS)
+    single.add(codes)
+    with started(2) as client, client.as_current():
+        client.wait_for_workers(2)
+        killer = threading.Thread(target=lambda: (time.sleep(0.7), kill_a_worker(client)))
+        killer.start()
+        other = aphash.dask.APHash(**SETTINGS | {"max_iter": 10}).fit(chunked(X, 700))
+        assert not killer.is_alive()  # it came before the end
+        assert_same(one, other)
+        index = aphash.dask.HammingIndex(N_BITS)
+        index.add(chunked(codes, 100))
+        killer = threading.Thread(target=kill_a_worker, args=(client,))
+        killer.start()
+        answers = [index.search(codes[:50], 20) for _ in range(3)]
+        killer.join()
+        answers.append(index.search(codes[:50], 20))
+        for answer in answers:
+            for got, expected in zip(answer, single.search(codes[:50], 20)):
+                np.testing.assert_array_equal(got, expected)
