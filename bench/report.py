@@ -407,13 +407,14 @@ def section(table, dataset, options):
             f"Split \"{one['protocol']}\": {datasets.PROTOCOLS[one['protocol']]}.")  # fmt: skip
     lengths = table.lengths(dataset)
     plots = [plane(table, dataset, bits) for bits in lengths if bits in (32, 64, 128)]
-    plots += [curves(table, dataset, bits) for bits in lengths if bits == (64 if 64 in lengths else lengths[-1])]
+    main = 64 if 64 in lengths else lengths[-1]
+    plots.append(curves(table, dataset, main))
     shown = []
     if options.work:
         try:
             data = datasets.load(dataset, options.data_dir, options.cache or Path(options.work) / "features")
             if data.images is not None and data.y is not None:
-                shown = pictures(data, options.work, 64)
+                shown = pictures(data, options.work, main)
         except datasets.MissingData as error:
             print(f"no pictures of {dataset}: {error}")
     return {"id": dataset, "title": TITLES.get(dataset, dataset), "text": text, "plots": plots,
