@@ -116,11 +116,17 @@ class Control(Linear):
 
     Start from ITQ; each round centres B, turns it towards signs (30 iterations, at most 20,000 rows; from the identity
     or from a random rotation), and fits B again by ridge from X. What APHash adds is its distance to these.
+
+    ``whitening`` w divides the starting directions by their standard deviation to the power w, ``last_ridge`` is the
+    ridge of the last round: whatever setting of ours could help without the descent, the controls are given too.
     """
 
-    def __init__(self, n_bits, random_state=0, n_rounds=8, rotation="random", ridge=1e-2):
+    def __init__(
+        self, n_bits, random_state=0, n_rounds=8, rotation="random", ridge=1e-2, whitening=0.0, last_ridge=None
+    ):
         super().__init__(n_bits, random_state)
         self.n_rounds, self.rotation, self.ridge = n_rounds, rotation, ridge
+        self.whitening, self.last_ridge = whitening, ridge if last_ridge is None else last_ridge
 
     def fit(self, X):
         rng = np.random.default_rng(self.random_state)
@@ -130,17 +136,21 @@ class Control(Linear):
         Xc *= np.float32(scale)
         D = principal_directions(Xc, r)
         B = Xc @ D
+        B *= (B.std(axis=0) / B[:, 0].std()) ** -self.whitening
         B = B @ towards_signs(B, random_frame(D.shape[1], r, rng), 50)
         sample = rng.permutation(len(X))[:20_000]
         X1 = np.hstack([Xc, np.ones((len(Xc), 1), np.float32)])
         G = (X1.T @ X1).astype(np.float64)
-        factor = linalg.cho_factor(G + self.ridge * np.trace(G) / len(G) * np.eye(len(G)))
-        for _ in range(self.n_rounds):
+        unit = np.trace(G) / len(G) * np.eye(len(G))
+        factor, last = (linalg.cho_factor(G + share * unit) for share in (self.ridge, self.last_ridge))
+        for number in range(1, self.n_rounds + 1):
             B /= np.abs(B).mean()
             B -= B.mean(axis=0)
             start = random_frame(r, r, rng) if self.rotation == "random" else np.eye(r, dtype=np.float32)
             B = B @ towards_signs(B[sample], start, 30)
-            W = linalg.cho_solve(factor, (X1.T @ signs(B)).astype(np.float64)).astype(np.float32)
+            W = linalg.cho_solve(
+                last if number == self.n_rounds else factor, (X1.T @ signs(B)).astype(np.float64)
+            ).astype(np.float32)
             B = X1 @ W
         self.W_, self.bias_ = W[:-1] * np.float32(scale), W[-1]
         return self
