@@ -46,6 +46,8 @@ def label(spec):
         return OURS[spec][0]
     if match := re.fullmatch(r"control:n_rounds=(\d+),rotation=(\w+)", spec):
         return f"control, {match[1]} rounds, {match[2]}"
+    if match := re.fullmatch(r"control:n_rounds=(\d+),rotation=random,whitening=([\d.]+),last_ridge=[\d.]+", spec):
+        return f"control, {match[1]} rounds, whitened {match[2]}"
     if match := re.fullmatch(r"itq:n_components=(\d+)", spec):
         return f"PCA-{match[1]} + frame"
     name, _, params = spec.partition(":")
@@ -119,9 +121,12 @@ def front(points):
 
 
 def at_recall(points, recall):
-    """(mAP, P@100) of a front at a recall, between its points; None above its largest recall."""
+    """(mAP, P@100) of a front at a recall, between its points; beyond its ends, those of the end. None without points.
+
+    Above its largest recall that favours the front, which falls there.
+    """
     line = front(points)
-    if not len(line) or recall > line[-1, 0]:
+    if not len(line):
         return None
     return tuple(float(np.interp(recall, line[:, 0], line[:, i])) for i in (1, 2))
 

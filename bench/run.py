@@ -50,6 +50,7 @@ BASELINES = {
     "floats": baselines.Floats,
 }
 CONTROLS = [f"control:n_rounds={n},rotation={start}" for start in ("identity", "random") for n in (4, 8, 16)]
+CONTROLS += [f"control:n_rounds={n},rotation=random,whitening=0.25,last_ridge=0.1" for n in (4, 6, 8, 10)]
 OURS = ["aphash-semantic", "aphash-strong", "aphash-neighbors", "aphash-paper"]
 DIAL = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.005, 0.02, 0.04)]
 ALL_DATASETS = {"digits": (16, 32, 64), "cnn": (16, 32, 64, 128, 256), "fashion": (16, 32, 64, 128),
@@ -326,6 +327,19 @@ def run(plan, options, results):
     return done, failed
 
 
+GROWTH = (1000, 2000, 4000, 8000, 16_000)  # the full affinity ends here: at 32,000 its matrices need 20 GB and more
+
+
+def grow(options, results):
+    """Fits of CNN features at growing n, one seed: seconds and memory beside the full n x n affinity's."""
+    failed = []
+    for options.rows in GROWTH:
+        specs = ["full", "itq", "control:n_rounds=8,rotation=random", "aphash-semantic"]
+        failed += run([("cnn", [64], [0], specs)], options, results)[1]
+    options.rows = None
+    return failed
+
+
 def means(records, measure_name):
     """Mean over seeds, by (dataset, n, method, n_bits)."""
     groups = {}
@@ -424,6 +438,8 @@ def main(argv=None):
             if options.all:
                 plan = [(name, bits, options.seeds, options.method) for name, bits in ALL_DATASETS.items()]
             failed = run(plan, options, results)[1]
+            if options.all:
+                failed += grow(options, results)
     print(f"{time.perf_counter() - begun:.0f} s" + (f"; not done or not held: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

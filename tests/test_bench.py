@@ -17,6 +17,7 @@ import baselines  # noqa: E402
 import datasets  # noqa: E402
 import features  # noqa: E402
 import measure  # noqa: E402
+import report  # noqa: E402
 import run as runner  # noqa: E402
 
 from aphash import metrics, unpack_codes  # noqa: E402
@@ -358,3 +359,37 @@ def test_missing_data_fails_the_run(tmp_path, capsys):
     arguments = ["--dataset", "cnn", "--data-dir", str(tmp_path), "--work", str(tmp_path), "--results", str(tmp_path)]
     assert runner.main(arguments) == 1
     assert "cifar10_cnn512.npz is missing" in capsys.readouterr().err
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_front_and_what_it_reaches_at_a_recall():
+    points = [(0.3, 0.5, 0.7), (0.6, 0.4, 0.8), (0.5, 0.35, 0.9), (0.2, 0.45, 0.6)]  # the last two are beaten
+    assert report.front(points).tolist() == [[0.3, 0.5, 0.7], [0.6, 0.4, 0.8]]
+    assert report.at_recall(points, 0.45) == pytest.approx((0.45, 0.75))
+    assert report.at_recall(points, 0.9) == pytest.approx((0.4, 0.8))
+    assert report.at_recall([], 0.5) is None
+
+
+def test_labels():
+    assert report.label("control:n_rounds=4,rotation=random") == "control, 4 rounds, random"
+    assert report.label("control:n_rounds=4,rotation=random,whitening=0.25,last_ridge=0.1").endswith("whitened 0.25")
+    assert report.label("itq:n_components=32") == "PCA-32 + frame"
+    assert report.label("aphash-semantic:q_power=2") == "APHash semantic, q_power=2"
+
+
+def test_the_page_is_self_contained(tmp_path):
+    methods = ["itq", "control:n_rounds=2,rotation=random", "floats", "aphash-semantic", "aphash-neighbors"]
+    folders = ["--work", str(tmp_path / "w"), "--results", str(tmp_path / "r")]
+    arguments = ["--dataset", "digits", "--method", *methods, "--bits", "16", "--seeds", "0", "1", *folders]
+    assert runner.main(arguments) == 0
+    report.main([*folders, "--out", str(tmp_path / "report.html")])
+    text = (tmp_path / "report.html").read_text()
+    for words in ("APHash semantic", "control, 2 rounds, random", "n = 1,497", "±", "<svg", "data:image/png;base64"):
+        assert words in text, words
+    assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl", "").replace(
+        "http://creative", ""
+    )
+    with pytest.raises(SystemExit, match="no runs"):
+        report.main(["--results", str(tmp_path / "nothing")])
