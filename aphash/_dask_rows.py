@@ -54,7 +54,7 @@ class DaskRows:
     def _change(self, function, *args, of=None):
         """Replace each block's codes by ``function(what the block has in `of`, *args)``."""
         shared = _shared(*args)
-        changed = [dask.delayed(_one_thread)(function, *each, shared) for each in zip(*of, strict=True)]
+        changed = [dask.delayed(_make)(function, *each, shared) for each in zip(*of, strict=True)]
         self.codes_of_blocks = list(dask.persist(*changed))
 
     _sum, _statistics, gram_times, cross, gram = Rows._sum, Rows._statistics, Rows.gram_times, Rows.cross, Rows.gram
@@ -169,7 +169,7 @@ class DaskRows:
             out[...] = 0
         shared = _shared(H, q_scale, q_power, block_rows(self.n))
         pairs = zip(self.codes_of_blocks, self.parts, strict=True)
-        tasks = [dask.delayed(_one_thread)(_sums, codes, part, shared) for codes, part in pairs]
+        tasks = [dask.delayed(_make)(_sums, codes, part, shared) for codes, part in pairs]
         for parts in compute(tasks, 4 * vectors.size + 8 * sums.size):
             for out, part in zip((sums, vectors, penalty), parts, strict=True):
                 out += part[0]
@@ -223,10 +223,10 @@ def _call(block, codes, method, shared, *own):
         return method(block, 0, block.n, *shared, *own)
 
 
-def _one_thread(function, *args):
-    *args, shared = args
-    with _runtime.one_blas_thread:
-        return function(*args, *shared)
+def _make(function, *args):
+    """Call function with its own and the shared arguments. No BLAS limit: it takes as long as a small block's step."""
+    *own, shared = args
+    return function(*own, *shared)
 
 
 # What makes a block's codes; nothing that came before is changed.
@@ -256,7 +256,8 @@ def _multiplied(codes, factor):
 
 
 def _rotated(codes, mean, rotation):
-    return rotation(codes[0] - mean), None, None
+    with _runtime.one_blas_thread:
+        return rotation(codes[0] - mean), None, None
 
 
 def _sums(codes, part, H, q_scale, q_power, rows_of_block):
