@@ -133,13 +133,11 @@ def killing(client, times, within):
     rng, done, killed = np.random.default_rng(), threading.Event(), []
 
     def kill():
-        for _ in range(times):
-            if done.wait(rng.uniform(0.2, within)):
-                return
-            pids = list(client.run(os.getpid, on_error="ignore").values())
-            pid = int(rng.choice([each for each in pids if isinstance(each, int)]))
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+        while len(killed) < times and not done.wait(rng.uniform(0.2, within)):
+            pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if isinstance(pid, int)]
+            if pids:  # else the last one's successor has not come yet
+                killed.append(int(rng.choice(pids)))
+                os.kill(killed[-1], signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
