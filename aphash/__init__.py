@@ -29,7 +29,9 @@ _HOME = {  # public name -> module that defines it
     "HammingIndex": "aphash.index",
     "ProjectionRescore": "aphash.rescore",
     "VectorRescore": "aphash.rescore",
+    "load": "aphash._bundle",
     "pack_codes": "aphash.codes",
+    "save": "aphash._bundle",
     "unpack_codes": "aphash.codes",
     "show_versions": "aphash._show_versions",
 }
@@ -42,8 +44,10 @@ __all__ = [
     "VectorRescore",
     "__version__",
     "interchange",
+    "load",
     "metrics",
     "pack_codes",
+    "save",
     "show_versions",
     "unpack_codes",
 ]

@@ -21,8 +21,10 @@ __all__ = [
     "VectorRescore",
     "__version__",
     "interchange",
+    "load",
     "metrics",
     "pack_codes",
+    "save",
     "show_versions",
     "unpack_codes",
 ]
@@ -139,3 +141,5 @@ class ProjectionRescore:
     ) -> NDArray[np.float32]: ...
 
 def show_versions() -> None: ...
+def save(path: _Path, hasher: APHash, index: HammingIndex) -> None: ...
+def load(path: _Path, *, mmap: bool = False, verify: bool | None = None) -> tuple[APHash, HammingIndex]: ...

@@ -1,4 +1,7 @@
-"""The demo, ``python -m aphash``: learns codes of real images, searches them, prints a table, writes a picture."""
+"""The demo, ``python -m aphash``: learns codes of real images, searches them, prints a table, writes a picture.
+
+``python -m aphash info FILE`` says what a file of aphash holds, and whether it is whole.
+"""
 
 import argparse
 import sys
@@ -6,13 +9,16 @@ import time
 
 import numpy as np
 
-from aphash import APHash, HammingIndex, _linear, metrics, pack_codes
+from aphash import APHash, HammingIndex, _io, _linear, metrics, pack_codes
 
 QUERIES = 300
 NEIGHBORS = 10  # how many true nearest neighbours count, where there are no labels
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["info"]:
+        return info(argv[1:])
     options = parse(argv)
     try:
         X, labels, shape = load(options)
@@ -26,7 +32,8 @@ def parse(argv):
     parser = argparse.ArgumentParser(
         prog="python -m aphash",
         description="Learn binary codes of images (or of your own vectors), search held-out queries, compare.",
-        epilog="Without --data: the 1,797 scans of handwritten digits that scikit-learn ships.",
+        epilog="Without --data: the 1,797 scans of handwritten digits that scikit-learn ships. "
+        "'%(prog)s info FILE' says what a file of aphash holds, and whether it is whole.",
     )
     parser.add_argument("--bits", type=int, default=32, metavar="N", help="length of the codes (default 32)")
     parser.add_argument("--data", metavar="FILE.npy", help="vectors of your own, one a row")
@@ -37,6 +44,26 @@ def parse(argv):
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
+
+
+def info(argv):
+    """Print what a file holds; exit with 1 when it is not whole."""
+    parser = argparse.ArgumentParser(prog="python -m aphash info", description="What a file of aphash holds.")
+    parser.add_argument("file", metavar="FILE")
+    options = parser.parse_args(argv)
+    try:
+        found = _io.describe(options.file)
+    except (OSError, ValueError) as error:
+        sys.exit(f"aphash: {error}")
+    print(f"{options.file}: {found['kind']}, version {found['version']}, {found['nbytes']:,} bytes")
+    for name, (dtype, shape) in found["arrays"].items():
+        print(f"  {name:24} {dtype:8} {' x '.join(map(str, shape))}")
+    for name, value in found["params"].items():
+        print(f"  {name:24} {value}")
+    if found["damage"]:
+        sys.exit("\n".join(["aphash: not whole:", *found["damage"]]))
+    print("whole: all checksums are right")
+    return None
 
 
 def load(options):

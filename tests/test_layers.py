@@ -16,7 +16,7 @@ LAYERS = [
     "_rows _affinity _lookup _index_file",
     "_optimize",
     "_hasher index _dask_rows",
-    "__init__ interchange _dask_index",
+    "__init__ interchange _dask_index _bundle",
     "dask __main__ _show_versions",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}

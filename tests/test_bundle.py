@@ -1,0 +1,97 @@
+"""A model with its index in one file, files of earlier versions, and the command that describes files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import aphash
+from aphash import APHash, HammingIndex, _io
+
+DATA = Path(__file__).parent / "data"
+# What tests/data holds, written by version 0.1.0: a model of 24 bits fitted to QUERIES, an index of its codes under the
+# ids 10, 11, ..., and both in one file. They must open for ever; never write them again.
+QUERIES = (np.add.outer(7 * np.arange(40), np.arange(5) ** 2) % 11 * np.array([1.0, 2, 3, 5, 8])).astype(np.float32)
+
+
+def product():
+    hasher = APHash(24, n_anchors=10, n_neighbors=5, n_rounds=2, random_state=0)
+    with pytest.warns(UserWarning, match="independent directions"):
+        hasher.fit(QUERIES)
+    index = HammingIndex(24)
+    index.add(hasher.transform(QUERIES), np.arange(10, 50))
+    return hasher, index
+
+
+def test_saved_and_loaded_together(tmp_path):
+    hasher, index = product()
+    aphash.save(tmp_path / "product", hasher, index)
+    assert [each.name for each in tmp_path.iterdir()] == ["product"]
+    for mmap in (False, True):
+        again, found = aphash.load(tmp_path / "product", mmap=mmap)
+        codes = again.transform(QUERIES)
+        np.testing.assert_array_equal(codes, hasher.transform(QUERIES))
+        np.testing.assert_array_equal(again.codes_, hasher.codes_)
+        for one, other in zip(found.search(codes, 3), index.search(codes, 3), strict=True):
+            np.testing.assert_array_equal(one, other)
+        found.add(codes[:1])
+        assert len(found) == 41
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path):
+    hasher, index = product()
+    with pytest.raises(TypeError, match="HammingIndex, got APHash and str"):
+        aphash.save(tmp_path / "x", hasher, "index")
+    with pytest.raises(ValueError, match="n_bits=25, hasher 24"):
+        aphash.save(tmp_path / "x", hasher, HammingIndex(25))
+    assert not list(tmp_path.iterdir())
+    index.save(tmp_path / "index")
+    with pytest.raises(ValueError, match=r"index.*APHash"):
+        aphash.load(tmp_path / "index")
+    _io.write(tmp_path / "x", {}, kind="APHash+HammingIndex", version=1, params={})
+    with pytest.raises(ValueError, match=r"x.*parameters"):
+        aphash.load(tmp_path / "x")
+    _io.write(tmp_path / "x", {}, kind="APHash+HammingIndex", version=2, params={})
+    with pytest.raises(ValueError, match=r"x.*version 2"):
+        aphash.load(tmp_path / "x")
+
+
+def test_files_of_version_1_open_for_ever():
+    hasher, index = APHash.load(DATA / "model-1.aphash"), HammingIndex.load(DATA / "index-1.aphash")
+    codes = hasher.transform(QUERIES)
+    np.testing.assert_array_equal(index.ids, np.arange(10, 50))
+    np.testing.assert_array_equal(index.codes, codes)
+    assert hasher.n_bits == 24 and hasher.codes_.shape == (40, 1) and hasher.anchors_.shape == (10, 5)
+    assert index.add(codes[:1]) == [50]
+    for mmap in (False, True):
+        again, found = aphash.load(DATA / "product-1.aphash", mmap=mmap, verify=True)
+        np.testing.assert_array_equal(again.transform(QUERIES), codes)
+        np.testing.assert_array_equal(found.codes, codes)
+
+
+def info(*arguments):
+    return subprocess.run([sys.executable, "-m", "aphash", "info", *arguments], capture_output=True, text=True)
+
+
+def test_info_describes_a_file_and_finds_damage(tmp_path):
+    found = info(str(DATA / "product-1.aphash"))
+    assert found.returncode == 0, found.stderr
+    assert "APHash+HammingIndex, version 1" in found.stdout and "whole" in found.stdout
+    assert "hasher.coef_" in found.stdout and "24 x 5" in found.stdout
+    damaged = bytearray((DATA / "product-1.aphash").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "bad").write_bytes(damaged)
+    found = info(str(tmp_path / "bad"))
+    assert found.returncode == 1 and "not whole" in found.stderr
+    for path, message in [(tmp_path / "none", "No such file"), (tmp_path, "directory")]:
+        found = info(str(path))
+        assert found.returncode == 1 and message in found.stderr and "Traceback" not in found.stderr
+
+
+if __name__ == "__main__":  # how tests/data was made, once, by version 0.1.0
+    model, codes = product()
+    model.save(DATA / "model-1.aphash")
+    codes.save(DATA / "index-1.aphash")
+    aphash.save(DATA / "product-1.aphash", model, codes)
