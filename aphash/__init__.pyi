@@ -1,11 +1,12 @@
 # Types of the public names, which __init__.py loads lazily and type checkers therefore cannot find there.
 # tests/test_import.py compares every signature with the implementation's; what things mean stands in the docstrings.
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from aphash import codes as codes
 from aphash import index as index
@@ -117,6 +118,11 @@ class HammingIndex:
     def radius_search(
         self, codes: NDArray[np.uint64], radius: int, *, filter: ArrayLike | None = None, n_jobs: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]: ...
+    def pairs(
+        self, radius: int, *, filter: ArrayLike | None = None, n_jobs: int | None = None, verbose: int = 0
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]]: ...
+    def groups(self, radius: int, *, n_jobs: int | None = None, verbose: int = 0) -> NDArray[np.int64]: ...
+    def knn_graph(self, k: int, *, n_jobs: int | None = None) -> csr_array: ...
 
 class VectorRescore:
     def __init__(

@@ -11,6 +11,7 @@ from aphash import _index_file, _search
 from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._lock import ReadWriteLock
 from aphash._lookup import SHARE, Lookup
+from aphash._pairs import Pairs
 from aphash._runtime import n_threads
 from aphash.codes import check_codes, check_n_bits, n_words
 from aphash.rescore import ProjectionRescore, VectorRescore, rerank
@@ -21,7 +22,7 @@ PAD_DISTANCE = _search.PAD_DISTANCE
 _MOST_CANDIDATES = 1 << 20  # that are held at a time while they are ranked anew
 
 
-class HammingIndex:
+class HammingIndex(Pairs):
     """Exact search of binary codes by Hamming distance: the k nearest, or all within a radius.
 
     Parameters

@@ -14,9 +14,9 @@ LAYERS = [
     "_runtime codes _checks _lock",
     "_learn _search _linear _io metrics rescore",
     "_rows _affinity _lookup _index_file",
-    "_optimize",
+    "_optimize _pairs",
     "_hasher index _dask_rows",
-    "__init__ interchange _dask_index _bundle",
+    "__init__ interchange neighbors _dask_index _bundle",
     "dask __main__ _show_versions",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}

@@ -1,0 +1,222 @@
+"""All near pairs of an index: streamed, as groups, and the graph of nearest neighbours."""
+
+import numpy as np
+
+from aphash import _search
+from aphash._checks import check_count
+from aphash._lookup import SCAN_COST
+from aphash._runtime import n_threads
+
+COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places; measured as in _lookup
+
+_TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64
+_BLOCK = 1 << 16  # pairs that are handed out at a time, at least, until the last
+
+
+class Pairs:
+    """The part of HammingIndex that compares its codes with each other."""
+
+    def pairs(self, radius, *, filter=None, n_jobs=None, verbose=0):
+        """Find all pairs of codes within a radius, each once.
+
+        Parameters
+        ----------
+        radius : int
+            At least 0; pairs at this distance are found.
+        filter
+            As for :meth:`search`: both codes of a pair take part.
+        n_jobs : int, optional
+            Threads, where pairs are found by scans; the tables of small radii use one.
+        verbose : int, default=0
+            1 shows a progress bar.
+
+        Yields
+        ------
+        ids_i, ids_j : ndarray of int64, shape (m,)
+            ``ids_i < ids_j``.
+        distances : ndarray of int32, shape (m,)
+            Blocks of some 65,536 pairs, up to four million where pairs are dense. The order of pairs and blocks is not
+            stated.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is not as said: at the call, not at the first block.
+        RuntimeError
+            When the index is changed before the last block was taken.
+
+        Notes
+        -----
+        Codes within a small radius agree in one of ``radius + 1`` spans of their bits, so only such are compared; where
+        the spans are too short for that, all are, by scans. Memory: 8 bytes a code, and 200 MiB at most for the blocks.
+        """
+        radius = min(check_count(radius, "radius", 0), self.n_bits)
+        threads = n_threads(n_jobs, _search.max_threads())
+        with self._lock.shared():
+            stream = self._stream(radius, self._bitmap(filter), threads, verbose, self._as_ids)
+        return _in_blocks(stream, _BLOCK)
+
+    def groups(self, radius, *, n_jobs=None, verbose=0):
+        """Group the codes so that any two within a radius are in the same group: the connected components.
+
+        Parameters
+        ----------
+        radius : int
+        n_jobs, verbose
+            As for :meth:`pairs`.
+
+        Returns
+        -------
+        labels : ndarray of int64, shape (n,)
+            The group of each code, in the order of ``ids``; groups are numbered from 0 as they first appear there.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As :meth:`pairs`.
+
+        Notes
+        -----
+        Memory: some 60 bytes a code beyond that of :meth:`pairs`, however many pairs there are.
+        """
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        radius = min(check_count(radius, "radius", 0), self.n_bits)
+        threads = n_threads(n_jobs, _search.max_threads())
+        with self._lock.shared():
+            n = self._n
+            stream = self._stream(radius, None, threads, verbose, lambda *pairs: pairs)
+        labels = np.arange(n)  # the group of each code so far: a number below n
+        for i, j, _ in _in_blocks(stream, max(n, _BLOCK)):  # as many pairs as codes, for each merge costs O(n)
+            edges = coo_array((np.ones(len(i), bool), (labels[i], labels[j])), shape=(n, n))
+            labels = connected_components(edges, directed=False)[1][labels]
+        _, first, labels = np.unique(labels, return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[labels]
+
+    def knn_graph(self, k, *, n_jobs=None):
+        """Return the graph of each code's k nearest other codes.
+
+        Parameters
+        ----------
+        k : int
+            At least 1. Codes have fewer neighbours where the index does not hold k others.
+        n_jobs : int, optional
+
+        Returns
+        -------
+        scipy.sparse.csr_array of int32, shape (n, n)
+            Rows and columns in the order of ``ids``; the values are distances, and distances of 0 stand there as
+            explicit zeros. Each row is in order of (distance, id), as :meth:`search` finds them, not of columns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is not as said.
+        """
+        from scipy.sparse import csr_array
+
+        k = check_count(k, "k", 1)
+        threads = n_threads(n_jobs, _search.max_threads())
+        with self._lock.shared():
+            n = self._n
+            k = max(0, min(k, n - 1))
+            distances, columns = np.empty((n, k), np.int32), np.empty((n, k), np.int64)
+            step = max(1, (1 << 20) // (k + 1))
+            for start in range(0, n if k else 0, step):
+                rows = slice(start, min(n, start + step))
+                codes = _search.load(self._blocks, self._n_words, rows.start, rows.stop - rows.start)
+                d, ids = self._search(codes, k + 1, None, threads)
+                other = ids != self._ids[rows, np.newaxis]
+                other[other.all(axis=1), -1] = False  # itself is not among so many equal ones: the last is too much
+                distances[rows] = d[other].reshape(-1, k)
+                columns[rows] = self._positions(ids[other]).reshape(-1, k)
+        return csr_array((distances.ravel(), columns.ravel(), np.arange(n + 1, dtype=np.int64) * k), shape=(n, n))
+
+    # ---- inside ----
+
+    def _stream(self, radius, filter, threads, verbose, name):
+        """Return a generator of ``name(i, j)``, distances and progress, i < j positions; the lock is held only now."""
+        reader = None
+        if radius < self.n_bits and self._n < 1 << 32:
+            reader = _search.PairStream(self._blocks, self._n, self._n_words, self.n_bits, radius, filter)
+            scan = self._n / 2 * self._n * self._n_words * SCAN_COST[_search.isa()][1] / threads
+            if reader.comparisons() * COMPARE_COST > scan:
+                reader = None
+        blocks = self._tiles(radius, filter, threads) if reader is None else _read(reader)
+        return _with_progress(self._while_unchanged(blocks, name, self._changes), self._n, verbose)
+
+    def _while_unchanged(self, blocks, name, changes):
+        """Take each block under the lock, which is not held while the caller works on it."""
+        while True:
+            with self._lock.shared():
+                if self._changes != changes:
+                    raise RuntimeError("the index was changed while its pairs were being read")
+                block = next(blocks, None)
+                if block is None:
+                    return
+                i, j, *rest = block
+                block = (*name(i, j), *rest)
+            yield block
+
+    def _as_ids(self, i, j):
+        i, j = self._ids[i], self._ids[j]
+        return np.minimum(i, j), np.maximum(i, j)
+
+    def _tiles(self, radius, filter, threads):
+        """Compare all codes, in tiles above the diagonal: (i, j, distances, progress)."""
+        n, size = self._n, 8 * self._n_words
+        for top in range(0, n, _TILE_QUERIES):
+            rows = np.arange(top, min(n, top + _TILE_QUERIES))
+            if filter is not None:
+                rows = rows[(filter[top // 64] >> (rows % 64).astype(np.uint64)) & np.uint64(1) == 1]
+            queries = _search.load(self._blocks, self._n_words, top, min(_TILE_QUERIES, n - top))[rows - top]
+            for left in range(top, n if len(rows) else 0, _TILE_CODES):
+                width = min(_TILE_CODES, n - left)
+                offsets, distances, columns = _search.radius_search(
+                    self._blocks[left // 8 * size : -(-(left + width) // 8) * size],
+                    width,
+                    queries,
+                    radius,
+                    None,
+                    True,
+                    None if filter is None else filter[left // 64 : -(-(left + width) // 64)],
+                    threads,
+                )
+                i, j = np.repeat(rows, np.diff(offsets)), left + columns
+                once = i < j
+                yield i[once], j[once], distances[once], 1 - ((n - top) / n) ** 2
+
+
+def _read(reader):
+    while (found := reader.read()) is not None:
+        yield *found, reader.progress
+
+
+def _in_blocks(stream, size):
+    """Put small blocks together, to `size` pairs at least, until the last."""
+    waiting, n = [], 0
+    for i, j, distances, _ in stream:
+        if len(i):
+            waiting.append((i, j, distances))
+            n += len(i)
+        if n >= size:
+            yield tuple(map(np.concatenate, zip(*waiting)))
+            waiting, n = [], 0
+    if waiting:
+        yield tuple(map(np.concatenate, zip(*waiting)))
+
+
+def _with_progress(blocks, n, verbose):
+    if not verbose:
+        yield from blocks
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=n, unit="code", unit_scale=True, desc="pairs") as bar:
+        for block in blocks:
+            bar.update(int(block[-1] * n) - bar.n)
+            yield block
+        bar.update(n - bar.n)
