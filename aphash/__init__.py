@@ -5,6 +5,7 @@ The map of the house (a lower layer never imports a higher one):
 ==================  ====================================================================================
 ``APHash``          the estimator: validates, calls the method's steps, keeps the results (``_hasher``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``)
+                    ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
 ``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)
 ``interchange``     codes from and to faiss, usearch, pgvector, Hugging Face
@@ -27,6 +28,7 @@ from aphash._version import __version__
 _HOME = {  # public name -> module that defines it
     "APHash": "aphash._hasher",
     "HammingIndex": "aphash.index",
+    "HammingNeighbors": "aphash.neighbors",
     "ProjectionRescore": "aphash.rescore",
     "VectorRescore": "aphash.rescore",
     "load": "aphash._bundle",
@@ -40,6 +42,7 @@ _MODULES = ("codes", "index", "interchange", "metrics")
 __all__ = [
     "APHash",
     "HammingIndex",
+    "HammingNeighbors",
     "ProjectionRescore",
     "VectorRescore",
     "__version__",

@@ -18,6 +18,7 @@ from aphash.codes import unpack_codes as unpack_codes
 __all__ = [
     "APHash",
     "HammingIndex",
+    "HammingNeighbors",
     "ProjectionRescore",
     "VectorRescore",
     "__version__",
@@ -123,6 +124,24 @@ class HammingIndex:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]]: ...
     def groups(self, radius: int, *, n_jobs: int | None = None, verbose: int = 0) -> NDArray[np.int64]: ...
     def knn_graph(self, k: int, *, n_jobs: int | None = None) -> csr_array: ...
+
+class HammingNeighbors:
+    index_: HammingIndex
+    n_samples_fit_: int
+    def __init__(self, n_neighbors: int = 5, *, n_jobs: int | None = None) -> None: ...
+    def fit(self, X: NDArray[np.uint64], y: object = None) -> Self: ...
+    def kneighbors(
+        self, X: NDArray[np.uint64] | None = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | NDArray[np.int64]: ...
+    def kneighbors_graph(
+        self,
+        X: NDArray[np.uint64] | None = None,
+        n_neighbors: int | None = None,
+        mode: Literal["connectivity", "distance"] = "connectivity",
+    ) -> csr_array: ...
+    # of scikit-learn's base class
+    def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+    def set_params(self, **params: Any) -> Self: ...
 
 class VectorRescore:
     def __init__(
