@@ -276,8 +276,8 @@ def test_controls_are_the_rounds_without_descent(vectors):
         B = B - B.mean(axis=0)
         B = B @ baselines.towards_signs(B, np.eye(r), 30)
         B = X1 @ np.linalg.inv(G + 1e-2 * np.trace(G) / len(G) * np.eye(len(G))) @ X1.T @ np.where(B >= 0, 1.0, -1.0)
-    agree = (unpack_codes(got.transform(X.astype(np.float32)), r) == (B >= 0)).mean()
-    assert agree > 0.995
+    difference = np.abs(got.project(X.astype(np.float32)) - B).mean()
+    assert difference < 2e-3  # a sign near zero may fall otherwise in float32
 
 
 def test_raw_signs_and_its_width(vectors):
