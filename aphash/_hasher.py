@@ -18,17 +18,20 @@ from aphash.codes import check_n_bits, n_words, pack_codes
 MODES = {  # the presets of docs/DESIGN.md: each a set of defaults, with n_neighbors as (at least, share of the rows)
     "semantic": {
         "n_anchors": 300, "n_neighbors": (100, 0.01), "q_scale": 1 / 8, "q_power": 4.0, "quantization": 0.3,
-        "ridge": 1e-2, "n_rounds": 6, "max_iter": 10, "learning_rate": 0.05, "init": "itq", "rotation": "random",
+        "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
+        "whitening": 0.25, "rotation": "random",
         "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
     },
     "neighbors": {
         "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": 1 / 8, "q_power": 4.0, "quantization": 0.3,
-        "ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq", "rotation": "identity",
+        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
+        "whitening": 0.0, "rotation": "identity",
         "hash_target": "real", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
     },
     "paper": {
         "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": None, "q_power": 1.0, "quantization": 0.3,
-        "ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random", "rotation": "none",
+        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random",
+        "whitening": 0.0, "rotation": "none",
         "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
     },
 }  # fmt: skip
@@ -77,14 +80,20 @@ class APHash(TransformerMixin, BaseEstimator):
     ridge : float, "gcv" or "auto"
         alpha of the hash function, as a share of the mean eigenvalue of [X, 1]^T [X, 1]; "gcv": by generalised
         cross-validation (up to 4,096 features). auto: 0.01.
+    last_ridge : float, "gcv" or "auto"
+        The same for the last round, whose hash function new vectors meet. auto: 0.1, neighbors and paper: 0.01; where
+        ridge is given, as ridge.
     n_rounds : int or "auto"
-        auto: 6, neighbors: 8, paper: 1.
+        auto: 8, paper: 1.
     max_iter : int or "auto"
         Iterations of a round, at most. auto: 10, paper: 500.
     learning_rate : float or "auto"
         Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.05.
     init : {"itq", "random", "auto"}
         Codes to begin with. auto: itq, paper: random.
+    whitening : float or "auto"
+        With ``init="itq"``: the principal directions are divided by their deviations to this power, from 0 (as they
+        are) to 1 (all alike). auto: 0.25, neighbors and paper: 0.
     rotation : {"random", "identity", "none", "auto"}
         What the rotation towards signs after each round starts from. auto: random, neighbors: identity, paper: none.
     hash_target : {"sign", "real", "auto"}
@@ -160,10 +169,12 @@ class APHash(TransformerMixin, BaseEstimator):
         q_power="auto",
         quantization="auto",
         ridge="auto",
+        last_ridge="auto",
         n_rounds="auto",
         max_iter="auto",
         learning_rate="auto",
         init="auto",
+        whitening="auto",
         rotation="auto",
         hash_target="auto",
         fit_hash="auto",
@@ -183,10 +194,12 @@ class APHash(TransformerMixin, BaseEstimator):
         self.q_power = q_power
         self.quantization = quantization
         self.ridge = ridge
+        self.last_ridge = last_ridge
         self.n_rounds = n_rounds
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.init = init
+        self.whitening = whitening
         self.rotation = rotation
         self.hash_target = hash_target
         self.fit_hash = fit_hash
@@ -214,9 +227,11 @@ class APHash(TransformerMixin, BaseEstimator):
             ("quantization", 0, False),
             ("learning_rate", 0, True),
             ("tol", 0, False),
+            ("whitening", 0, False),
         ):
             _check_real(name, getattr(self, name), low, strict, ("auto",))
-        _check_real("ridge", self.ridge, 0, False, ("auto", "gcv"))
+        for name in ("ridge", "last_ridge"):
+            _check_real(name, getattr(self, name), 0, False, ("auto", "gcv"))
         for name in ("n_anchors", "n_rounds", "max_iter"):
             _check_integer(name, getattr(self, name), 1)
         _check_integer("n_train", self.n_train, 2)
@@ -239,6 +254,8 @@ class APHash(TransformerMixin, BaseEstimator):
         preset = MODES[self.mode]
         given = {name: getattr(self, name) for name in preset}
         values = {name: preset[name] if _is_auto(value) else value for name, value in given.items()}
+        if _is_auto(self.last_ridge) and not _is_auto(self.ridge):
+            values["last_ridge"] = self.ridge
         if _is_auto(self.n_anchors):
             values["n_anchors"] = min(preset["n_anchors"], n)
         if values["n_anchors"] > n:

@@ -45,10 +45,12 @@ class Settings:
     q_power: float
     quantization: float
     ridge: float | str
+    last_ridge: float | str
     n_rounds: int
     max_iter: int
     learning_rate: float
     init: str
+    whitening: float
     rotation: str
     hash_target: str
     fit_hash: str
@@ -191,8 +193,7 @@ def learn(rows, settings, rng, progress):
     if rows.n > _ROTATION_ROWS:
         sample = np.sort(rng.choice(rows.n, _ROTATION_ROWS, replace=False))
     n_directions = _initial_codes(rows, gram, sample, s, rng)
-    if s.fit_hash == "all":
-        ridge = _ridge_of_rows(rows, gram, s.ridge)
+    ridges = {}  # by share; each is one factorisation, for all rounds that use it
 
     history, n_iter, items = [], 0, None
     for number in range(1, s.n_rounds + 1):
@@ -214,10 +215,13 @@ def learn(rows, settings, rng, progress):
             mean, rotation = rows.rotate_towards_signs(sample, s.rotation, _ROUND_ITERATIONS, rng)
             H = rotation(H - mean)
         target = _sign if s.hash_target == "sign" or last else _itself
-        if s.fit_hash == "all":
-            W, bias = ridge.solve(*rows.cross(target))
+        share = s.last_ridge if last else s.ridge
+        if s.fit_hash == "anchors":
+            W, bias = _ridge_of_anchors(A, target(H), share)
         else:
-            W, bias = _ridge_of_anchors(A, target(H), s.ridge)
+            if share not in ridges:
+                ridges[share] = _ridge_of_rows(rows, gram, share)
+            W, bias = ridges[share].solve(*rows.cross(target))
         if not last:
             rows.project(W, bias)
     return Result(items, theta, H, W, bias, np.array(history, HISTORY), n_iter, n_directions)
@@ -234,7 +238,8 @@ def _itself(codes):
 def _initial_codes(rows, gram, sample, settings, rng):
     """Set B, and return how many independent directions of X it has.
 
-    "itq": projections on the leading principal directions, turned towards signs. Where X has fewer directions than
+    "itq": projections on the leading principal directions, divided by their deviations to the power ``whitening``, and
+    turned towards signs. Where X has fewer directions than
     n_bits, the p directions are mapped to n_bits by a frame with orthonormal rows, so that every bit is informative.
     "random": standard normal, as nothing is known.
     """
@@ -245,6 +250,9 @@ def _initial_codes(rows, gram, sample, settings, rng):
     directions = principal_directions(rows, gram, r, rng)
     p = directions.shape[1]
     projected = rows.working(sample) @ directions.astype(np.float32)
+    deviations = projected.std(axis=0, dtype=np.float64)
+    weights = (deviations / deviations[0]) ** -settings.whitening
+    directions, projected = directions * weights, projected * weights.astype(np.float32)
     frame = frame_towards_signs(projected, random_frame(p, r, rng), _INIT_ITERATIONS)
     rows.project(directions @ frame, np.zeros(r))
     return p

@@ -13,7 +13,8 @@ POWERS = [(1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5)]
 def settings(**given):
     values = {
         "n_bits": 6, "n_anchors": 12, "n_neighbors": 5, "q_scale": 1.0, "q_power": 1.0, "quantization": 0.3,
-        "ridge": 1e-2, "n_rounds": 1, "max_iter": 10, "learning_rate": 0.05, "init": "itq", "rotation": "none",
+        "ridge": 1e-2, "last_ridge": 1e-2, "whitening": 0.0,
+        "n_rounds": 1, "max_iter": 10, "learning_rate": 0.05, "init": "itq", "rotation": "none",
         "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
     }  # fmt: skip
     return Settings(**{**values, **given})
