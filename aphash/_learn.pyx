@@ -35,6 +35,7 @@ cdef extern from "learn.h" nogil:
         APH_DEPTH
         APH_TILE
         APH_GROUP
+        APH_SCAN
 
     struct aph_source:
         const void *x
@@ -284,12 +285,12 @@ def nearest(X, rows, int64_t start, int64_t stop, mean, double scale, const floa
     if m == 0 or start == stop:
         return
     distances = Distances(X, rows, mean, scale, A, stop - start, n_threads)
-    n_spare_max = least(most(k, 1024), k + 1024)
+    n_spare_max = most(k, 1024)
     n_best = np.zeros(m, np.int64)
     n_spare = np.zeros(m, np.int64)
     limit = np.empty(m, np.uint64)
-    spare = np.empty((m, n_spare_max), np.uint64)
-    scratch = Scratch(8 * (k + n_spare_max), n_threads)
+    spare = np.empty((m, n_spare_max + APH_SCAN), np.uint64)
+    scratch = Scratch(16 * (k + n_spare_max + APH_SCAN), n_threads)
     for i in prange(m, num_threads=n_threads, nogil=True):
         n_best[i] = to_keys(&best_d2[i, 0], &best_id[i, 0], k, &limit[i])
 

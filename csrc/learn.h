@@ -18,6 +18,7 @@ enum aph_dtype { APH_FLOAT16 = 0, APH_FLOAT32 = 1, APH_FLOAT64 = 2 };
 enum {
     APH_DEPTH = 256,  /* k dimension of one multiplication: a panel of columns stays in the L1 cache */
     APH_TILE = 256,   /* most columns of a tile; a multiple of every ISA's panel width */
+    APH_SCAN = 16,    /* distances looked at together */
     APH_GROUP = 48,   /* rows that meet a tile together; a multiple of every ISA's row block */
 };
 

@@ -11,7 +11,7 @@
 #define WIDTH (NV * VL)
 #define UNROLL _Pragma("GCC unroll 16")
 
-_Static_assert(APH_TILE % WIDTH == 0 && APH_GROUP % MR == 0, "tiles are whole register blocks");
+_Static_assert(APH_TILE % WIDTH == 0 && APH_GROUP % MR == 0 && APH_SCAN % VL == 0, "tiles are whole register blocks");
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
@@ -26,6 +26,16 @@ INLINE vf V_MAX(vf a, vf b)
 {
     vi greater = a > b;
     return (vf)((greater & (vi)a) | (~greater & (vi)b));
+}
+#endif
+
+#ifndef V_ANY
+INLINE int V_ANY(vi mask)
+{
+    int32_t any = 0;
+    for (int l = 0; l < VL; l++)
+        any |= mask[l];
+    return any != 0;
 }
 #endif
 
@@ -56,6 +66,7 @@ INLINE void multiply(vf acc[MR][NV], const float *const p[MR], const float *pane
         UNROLL
         for (int v = 0; v < NV; v++)
             acc[i][v] = (vf){0};
+#pragma GCC unroll 2
     for (int64_t k = 0; k < depth; k++) {
         vf column[NV];
         UNROLL

@@ -85,14 +85,12 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
     }
 }
 
-enum { SCAN = 32 }; /* distances looked at together */
-
 INLINE int any_within(const float *d2, float bound)
 {
-    int any = 0;
-    for (int t = 0; t < SCAN; t++)
-        any |= d2[t] <= bound;
-    return any;
+    vi any = load(d2) <= splat(bound);
+    for (int t = VL; t < APH_SCAN; t += VL)
+        any |= load(d2 + t) <= splat(bound);
+    return V_ANY(any);
 }
 
 static int64_t count_within(const float *d2, int64_t count, float bound)
@@ -105,53 +103,17 @@ static int64_t count_within(const float *d2, int64_t count, float bound)
 
 static void list_within(const float *d2, int64_t count, float bound, int64_t first, int32_t *ids)
 {
-    for (int64_t j = 0; j < count; j += SCAN) {
-        if (j + SCAN <= count && !any_within(d2 + j, bound))
+    for (int64_t j = 0; j < count; j += APH_SCAN) {
+        if (j + APH_SCAN <= count && !any_within(d2 + j, bound))
             continue;
-        for (int64_t t = j; t < least(count, j + SCAN); t++)
+        for (int64_t t = j; t < least(count, j + APH_SCAN); t++)
             if (d2[t] <= bound)
                 *ids++ = (int32_t)(first + t);
     }
 }
 
-/* Moves the k smallest of n > k distinct keys to the front, the k-th of them to place k - 1. The pivots' places come from
- * a fixed sequence of pseudo-random numbers, which no order of the data can defeat in practice. */
-static void select_keys(uint64_t *keys, int64_t n, int64_t k)
+INLINE void insertion_sort(uint64_t *keys, int64_t n)
 {
-    int64_t low = 0, high = n - 1, target = k - 1;
-    uint64_t random = 0x9e3779b97f4a7c15u;
-    while (low < high) {
-        random = random * 6364136223846793005u + 1442695040888963407u;
-        int64_t place = low + (int64_t)((random >> 33) % (uint64_t)(high - low + 1));
-        uint64_t pivot = keys[place];
-        keys[place] = keys[high];
-        int64_t edge = low;
-        for (int64_t t = low; t < high; t++) { /* no branch on the data */
-            uint64_t key = keys[t];
-            keys[t] = keys[edge];
-            keys[edge] = key;
-            edge += key < pivot;
-        }
-        keys[high] = keys[edge];
-        keys[edge] = pivot;
-        if (edge == target)
-            return;
-        if (edge < target)
-            low = edge + 1;
-        else
-            high = edge - 1;
-    }
-}
-
-static void sort_keys(uint64_t *keys, int64_t n)
-{
-    while (n > 24) { /* the smaller part by recursion, the larger one here: the depth is at most log2 n */
-        int64_t middle = n / 2;
-        select_keys(keys, n, middle + 1);
-        sort_keys(keys, middle);
-        keys += middle + 1;
-        n -= middle + 1;
-    }
     for (int64_t t = 1; t < n; t++) {
         uint64_t key = keys[t];
         int64_t to = t;
@@ -161,16 +123,77 @@ static void sort_keys(uint64_t *keys, int64_t n)
     }
 }
 
-/* Merges the spare keys into best, which keeps the k smallest. */
-static void merge_spare(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare, uint64_t *scratch)
+enum { SAMPLE = 32 };
+
+/* Moves the k smallest of n >= k distinct keys to the front, the k-th of them to place k - 1; spare: n keys. After Floyd and
+ * Rivest (1975): the pivot is the key of a sorted sample that is expected just beyond the k-th. The sample's places come
+ * from a fixed sequence of pseudo-random numbers, which no order of the data can defeat in practice. */
+static void select_keys(uint64_t *keys, int64_t n, int64_t k, uint64_t *spare)
 {
-    int64_t n = *n_best + *n_spare;
+    uint64_t random = 0x9e3779b97f4a7c15u;
+    while (n > SAMPLE) { /* the k-th of all is the k-th of these n */
+        uint64_t sample[SAMPLE];
+        for (int t = 0; t < SAMPLE; t++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            sample[t] = keys[(random >> 32) * (uint64_t)n >> 32];
+        }
+        insertion_sort(sample, SAMPLE);
+        int64_t rank = SAMPLE * k / n; /* two beyond it, or before it where most keys stay */
+        rank += 2 * k > n ? -2 : 2;
+        const uint64_t pivot = sample[rank < 0 ? 0 : least(rank, SAMPLE - 1)];
+        int64_t below = 0, above = 0;
+        for (int64_t t = 0; t < n; t++) { /* no branch on the data */
+            const uint64_t key = keys[t];
+            const int is_above = key > pivot;
+            keys[below] = key;
+            spare[above] = key;
+            below += !is_above;
+            above += is_above;
+        }
+        memcpy(keys + below, spare, 8 * above);
+        if (k <= below) {
+            if (above == 0) { /* the pivot was the largest: set it apart, so that n falls */
+                int64_t place = 0;
+                while (keys[place] != pivot)
+                    place++;
+                keys[place] = keys[n - 1];
+                keys[n - 1] = pivot;
+                below--;
+                if (k > below)
+                    return;
+            }
+            n = below;
+        } else {
+            keys += below;
+            n = above;
+            k -= below;
+        }
+    }
+    insertion_sort(keys, n);
+}
+
+static void sort_keys(uint64_t *keys, int64_t n, uint64_t *spare)
+{
+    while (n > SAMPLE) { /* one half by recursion, the other one here */
+        const int64_t half = n / 2;
+        select_keys(keys, n, half, spare);
+        sort_keys(keys, half, spare);
+        keys += half;
+        n -= half;
+    }
+    insertion_sort(keys, n);
+}
+
+/* Merges the spare keys into best, which keeps the k smallest, the largest of them last. */
+static void merge_spare(int64_t k, uint64_t *best, int64_t *n_best, const uint64_t *spare, int64_t *n_spare,
+                        uint64_t *scratch)
+{
+    const int64_t n = *n_best + *n_spare;
     memcpy(scratch, best, 8 * *n_best);
     memcpy(scratch + *n_best, spare, 8 * *n_spare);
-    if (n > k)
-        select_keys(scratch, n, k);
     *n_best = least(n, k);
     *n_spare = 0;
+    select_keys(scratch, n, *n_best, scratch + n);
     memcpy(best, scratch, 8 * *n_best);
 }
 
@@ -181,33 +204,30 @@ static void keep_nearest(const float *d2, int64_t count, int64_t first, int64_t 
         uint32_t bits;
         float value;
     } bound = {(uint32_t)(*limit >> 32)}, at;
-    for (int64_t j = 0; j < count; j += SCAN) {
-        if (j + SCAN <= count && !any_within(d2 + j, bound.value))
+    int64_t n = *n_spare;
+    for (int64_t j = 0; j < count; j += APH_SCAN) {
+        if (j + APH_SCAN <= count && !any_within(d2 + j, bound.value))
             continue;
-        for (int64_t t = j; t < least(count, j + SCAN); t++) {
+        const int64_t end = least(count, j + APH_SCAN);
+        for (int64_t t = j; t < end; t++) { /* no branch on the data */
             at.value = d2[t];
-            uint64_t key = (uint64_t)at.bits << 32 | (uint64_t)(first + t);
-            if (key >= *limit)
-                continue;
-            if (*n_best < k) {
-                best[(*n_best)++] = key;
-                if (*n_best < k)
-                    continue;
-                select_keys(best, k, k);
-            } else {
-                spare[(*n_spare)++] = key;
-                if (*n_spare < n_spare_max)
-                    continue;
-                merge_spare(k, best, n_best, spare, n_spare, scratch);
-            }
+            const uint64_t key = (uint64_t)at.bits << 32 | (uint64_t)(first + t);
+            spare[n] = key;
+            n += key < *limit;
+        }
+        if (n < n_spare_max)
+            continue;
+        merge_spare(k, best, n_best, spare, &n, scratch);
+        if (*n_best == k) {
             *limit = best[k - 1];
             bound.bits = (uint32_t)(*limit >> 32);
         }
     }
+    *n_spare = n;
 }
 
 static void end_nearest(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare, uint64_t *scratch)
 {
     merge_spare(k, best, n_best, spare, n_spare, scratch);
-    sort_keys(best, *n_best);
+    sort_keys(best, *n_best, scratch);
 }

@@ -1,0 +1,283 @@
+"""The training kernels against numpy, scikit-learn, faiss and torch: interleaved runs, medians of ratios.
+
+Every peer's result is checked against ours before anything is timed. One thread on both sides, and CPU time, which a
+busy machine disturbs less; rows of 2 threads measure elapsed time and need two idle cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before any OpenMP runtime starts: idle threads must not spin
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from aphash import _learn
+
+TILE = 4096  # items of a tile of the numpy peers: their temporaries stay in the L3 cache
+
+
+def timed(call, clock):
+    begin = clock()
+    call()
+    return clock() - begin
+
+
+def compare(ours, peer, rounds, clock=time.process_time):
+    """Return (median seconds of ours, median of the peer's, median ratio peer / ours) of interleaved runs."""
+    ours(), peer()
+    pairs = [(timed(ours, clock), timed(peer, clock)) for _ in range(rounds)]
+    a, b = np.array(pairs).T
+    return float(np.median(a)), float(np.median(b)), float(np.median(b / a))
+
+
+class Report:
+    def __init__(self):
+        self.rows = []
+        self.peak = None
+
+    def measure_peak(self):
+        self.peak = _learn.fma_peak(0.3)
+
+    def add(self, case, peer, ours, theirs, ratio, multiply_adds=None):
+        share = multiply_adds / ours / self.peak if multiply_adds else None
+        self.rows.append(dict(case=case, peer=peer, seconds=ours, peer_seconds=theirs, ratio=ratio, peak_share=share))
+        text = f"{case:42s} {peer:24s} {ours * 1e3:9.1f} ms {theirs * 1e3:9.1f} ms {ratio:6.2f} x"
+        print(text + (f"   {share:4.0%} of peak" if share else ""), flush=True)
+
+
+# -- (B) the passes over all pairs -------------------------------------------------------------------------------------
+
+
+def pairs_of(rng, n, m, share=0.01):
+    """P, item-major: every item has about share * m anchors."""
+    counts = rng.binomial(m, share, n)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    anchors = np.concatenate([rng.choice(m, c, replace=False) for c in counts]).astype(np.int32)
+    return indptr, anchors
+
+
+def tiled_numpy_gradients(H, B, p, indptr, anchors):
+    """J's sums and both gradients for s = a = 1 in float32, m x n never held: what a careful user of numpy writes."""
+    h2, b2 = (H * H).sum(axis=1), (B * B).sum(axis=1)
+    m = len(H)
+    z, s, near_p = np.zeros((3, m))
+    first, second = np.zeros((2, *H.shape))
+
+    def tile(at):
+        part = B[at : at + TILE]
+        x = H @ part.T
+        x *= -0.5
+        x += (1 + h2 / 4)[:, None]
+        x += b2[at : at + TILE] / 4
+        np.divide(1, x, out=x)
+        low, high = indptr[at], indptr[at + len(part)]
+        column = np.repeat(np.arange(len(part)), np.diff(indptr[at : at + len(part) + 1]))
+        return part, x, anchors[low:high], column
+
+    logs = np.zeros(m)
+    for at in range(0, len(B), TILE):
+        part, near, row, column = tile(at)
+        z += near.sum(axis=1)
+        of_p = near[row, column]
+        near_p += np.bincount(row, of_p, m)
+        logs -= np.bincount(row, np.log(of_p), m)
+        P = np.zeros_like(near)
+        P[row, column] = of_p
+        near *= near
+        s += near.sum(axis=1)
+        first += near @ part
+        second += P @ part
+    gradient = np.empty_like(B)
+    inv_z = (1 / z).astype(np.float32)
+    for at in range(0, len(B), TILE):
+        part, near, row, column = tile(at)
+        of_p = near[row, column] * p[row]
+        near *= near
+        near *= -inv_z[:, None]
+        near[row, column] += of_p
+        gradient[at : at + len(part)] = 0.5 * (near.sum(axis=0)[:, None] * part - near.T @ H)
+    return np.array([z, s, near_p, logs]), np.array([first, second]), gradient
+
+
+def our_gradients(H, B, p, indptr, anchors, n_threads=1):
+    m, r = H.shape
+    sums, vectors, penalty, gradient = np.empty((4, m)), np.empty((2, m, r)), np.empty(1), np.empty_like(B)
+    _learn.anchor_pass(B, H, 1, 1, indptr, anchors, 8192, sums, vectors, penalty, n_threads)
+    inv_z = (1 / sums[0]).astype(np.float32)
+    _learn.item_gradient(B, H, inv_z, p, 1, 1, indptr, anchors, 8192, 1.0, 0.0, gradient, n_threads)
+    return sums, vectors, gradient
+
+
+def torch_gradients(torch, H, B, P, autograd):
+    """KL(P | Q) and both gradients by torch, tiled; P (m, n) dense, which is the simplest to write."""
+    H, B = torch.from_numpy(H), torch.from_numpy(B)
+    tiles = range(0, len(B), TILE)
+    if autograd:
+        H.requires_grad_(), B.requires_grad_()
+        z = torch.zeros(len(H))
+        logs = 0.0
+        for at in tiles:
+            near = 1 / (1 + torch.cdist(H, B[at : at + TILE]) ** 2 / 4)
+            z = z + near.sum(dim=1)
+            logs = logs + (P[:, at : at + TILE] * near.log()).sum(dim=1)
+        ((P.sum(dim=1) * z.log()) - logs).sum().backward()
+        return H.grad.numpy(), B.grad.numpy()
+    h2, b2 = (H * H).sum(dim=1), (B * B).sum(dim=1)
+
+    def near_of(at):
+        return torch.addmm(
+            (1 + h2 / 4)[:, None] + b2[at : at + TILE] / 4, H, B[at : at + TILE].T, alpha=-0.5
+        ).reciprocal_()
+
+    z = torch.zeros(len(H))
+    for at in tiles:
+        z += near_of(at).sum(dim=1)
+    dH, dB = torch.zeros_like(H), torch.empty_like(B)
+    for at in tiles:
+        near = near_of(at)
+        part = B[at : at + TILE]
+        A = (P[:, at : at + TILE] - near / z[:, None]) * near
+        dH += 0.5 * (A.sum(dim=1)[:, None] * H - A @ part)
+        dB[at : at + TILE] = 0.5 * (A.sum(dim=0)[:, None] * part - A.T @ H)
+    return dH.numpy(), dB.numpy()
+
+
+def bench_gradients(report, n, m, r, rounds):
+    rng = np.random.default_rng(0)
+    H, B = (rng.standard_normal((size, r)).astype(np.float32) for size in (m, n))
+    indptr, anchors = pairs_of(rng, n, m)
+    p = (1 / np.maximum(1, np.bincount(anchors, minlength=m))).astype(np.float32)
+    case = f"(B) gradients n={n} m={m} r={r}"
+    arguments = H, B, p, indptr, anchors
+    for got, want in zip(our_gradients(*arguments), tiled_numpy_gradients(*arguments), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+    work = 4.0 * n * m * r
+    report.measure_peak()
+    result = compare(lambda: our_gradients(*arguments), lambda: tiled_numpy_gradients(*arguments), rounds)
+    report.add(case, "tiled numpy", *result, work)
+    two = compare(lambda: our_gradients(*arguments, 2), lambda: our_gradients(*arguments), rounds, time.perf_counter)
+    report.add(case + ", 2 threads", "1 thread", *two)
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+    P = torch.zeros(m, n)
+    P[torch.from_numpy(anchors).long(), torch.from_numpy(np.repeat(np.arange(n), np.diff(indptr)))] = 1
+    P *= torch.from_numpy(p)[:, None]
+    for name, autograd in (("torch, by hand", False), ("torch autograd", True)):
+        result = compare(
+            lambda: our_gradients(*arguments), lambda a=autograd: torch_gradients(torch, H, B, P, a), rounds
+        )
+        report.add(case, name, *result, work)
+
+
+# -- (A) thresholds and neighbours --------------------------------------------------------------------------------------
+
+
+def tiled_numpy_nearest(X, A, k):
+    """The k nearest rows of X to each row of A: sgemm tiles, argpartition of each tile and what was best before."""
+    a2 = (A * A).sum(axis=1)[:, None]
+    d2, ids = np.full((len(A), k), np.inf, np.float32), np.full((len(A), k), -1)
+    for at in range(0, len(X), TILE):
+        part = X[at : at + TILE]
+        tile = A @ part.T
+        tile *= -2
+        tile += a2
+        tile += (part * part).sum(axis=1)
+        both = np.concatenate([d2, tile], axis=1)
+        both_ids = np.concatenate([ids, np.broadcast_to(np.arange(at, at + len(part)), tile.shape)], axis=1)
+        best = np.argpartition(both, k - 1, axis=1)[:, :k]
+        d2, ids = np.take_along_axis(both, best, axis=1), np.take_along_axis(both_ids, best, axis=1)
+    order = np.argsort(d2, axis=1)
+    return np.take_along_axis(d2, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def our_nearest(X, A, k, n_threads=1):
+    d2, ids = np.full((len(A), k), np.inf, np.float32), np.full((len(A), k), -1)
+    _learn.nearest(X, None, 0, len(X), np.zeros(X.shape[1]), 1.0, A, d2, ids, n_threads)
+    return d2, ids
+
+
+def bench_nearest(report, n, m, d, k, rounds):
+    import faiss
+    from sklearn.metrics._pairwise_distances_reduction import ArgKmin
+
+    faiss.omp_set_num_threads(1)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d)).astype(np.float32) / np.float32(np.sqrt(d))
+    A = X[rng.permutation(n)[:m]].copy()
+    case = f"(A) nearest n={n} m={m} d={d} k={k}"
+    peers = {
+        "tiled numpy": lambda: tiled_numpy_nearest(X, A, k),
+        "scikit-learn ArgKmin": lambda: ArgKmin.compute(A, X, k, metric="sqeuclidean", return_distance=True),
+        "faiss.knn": lambda: faiss.knn(A, X, k),
+    }
+    d2, ids = our_nearest(X, A, k)
+    report.measure_peak()
+    for name, peer in peers.items():
+        peer_d2, peer_ids = peer()
+        np.testing.assert_allclose(d2, peer_d2, atol=1e-4)
+        same = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(ids, peer_ids, strict=True)])
+        assert same > 0.999, same  # rounding may swap the last ones
+        report.add(case, name, *compare(lambda: our_nearest(X, A, k), peer, rounds), float(n) * m * d)
+    two = compare(lambda: our_nearest(X, A, k, 2), lambda: our_nearest(X, A, k), rounds, time.perf_counter)
+    report.add(case + ", 2 threads", "1 thread", *two)
+
+
+# -- (C) encoding -------------------------------------------------------------------------------------------------------
+
+
+def bench_encode(report, n, d, r, rounds):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d)).astype(np.float32)
+    W = rng.standard_normal((d, r)).astype(np.float32)
+    mean, bias, codes = np.zeros(d), np.zeros(r, np.float32), np.empty((n, -(-r // 64)), np.uint64)
+
+    def ours(n_threads=1):
+        _learn.encode(X, None, 0, n, mean, 1.0, W, bias, codes, n_threads)
+
+    def peer():
+        return np.packbits(X @ W > 0, axis=1, bitorder="little")
+
+    ours()
+    bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little", count=r)
+    assert (bits == np.unpackbits(peer(), axis=1, bitorder="little", count=r)).mean() > 0.99999
+    case = f"(C) encode n={n} d={d} r={r}"
+    report.measure_peak()
+    report.add(case, "X @ W > 0, packbits", *compare(ours, peer, rounds), float(n) * d * r)
+    report.add(case + ", 2 threads", "1 thread", *compare(lambda: ours(2), ours, rounds, time.perf_counter))
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(prog="kernels.py train", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: does it run?")
+    parser.add_argument("--json", metavar="FILE", help="append the rows as JSON lines")
+    parser.add_argument("--only", choices="ABC", help="one kernel")
+    options = parser.parse_args(argv)
+    n, rounds = (6000, 3) if options.quick else (59000, 7)
+    report = Report()
+    report.measure_peak()
+    print(f"isa {_learn.isa()}, numpy {np.__version__}, FMA peak of a thread {report.peak / 1e9:.1f} G/s")
+    with threadpool_limits(1):
+        if options.only in (None, "B"):
+            bench_gradients(report, n, 500, 64, rounds)
+            bench_gradients(report, n, 500, 16, rounds)
+        if options.only in (None, "A"):
+            bench_nearest(report, n, 500, 512, 500, rounds)
+        if options.only in (None, "C"):
+            bench_encode(report, n, 512, 64, rounds)
+    if options.json:
+        machine = dict(machine=platform.machine(), isa=_learn.isa(), numpy=np.__version__, peak=report.peak, n=n)
+        with open(options.json, "a") as file:
+            file.writelines(json.dumps({**machine, **row, "time": time.time()}) + "\n" for row in report.rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
