@@ -123,7 +123,7 @@ INLINE void insertion_sort(uint64_t *keys, int64_t n)
     }
 }
 
-enum { SAMPLE = 32 };
+enum { SAMPLE = 16 };
 
 /* Moves the k smallest of n >= k distinct keys to the front, the k-th of them to place k - 1; spare: n keys. After Floyd and
  * Rivest (1975): the pivot is the key of a sorted sample that is expected just beyond the k-th. The sample's places come
