@@ -5,6 +5,7 @@ busy machine disturbs less; rows of 2 threads measure elapsed time and need two 
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -45,7 +46,8 @@ class Report:
 
     def add(self, case, peer, ours, theirs, ratio, multiply_adds=None):
         share = multiply_adds / ours / self.peak if multiply_adds else None
-        self.rows.append(dict(case=case, peer=peer, seconds=ours, peer_seconds=theirs, ratio=ratio, peak_share=share))
+        row = {"case": case, "peer": peer, "seconds": ours, "peer_seconds": theirs, "ratio": ratio, "peak_share": share}
+        self.rows.append(row)
         text = f"{case:42s} {peer:24s} {ours * 1e3:9.1f} ms {theirs * 1e3:9.1f} ms {ratio:6.2f} x"
         print(text + (f"   {share:4.0%} of peak" if share else ""), flush=True)
 
@@ -177,7 +179,7 @@ def bench_gradients(report, n, m, r, rounds):
         report.add(case, name, *result, work)
 
 
-# -- (A) thresholds and neighbours --------------------------------------------------------------------------------------
+# -- (A) thresholds and neighbours -------------------------------------------------------------------------------------
 
 
 def tiled_numpy_nearest(X, A, k):
@@ -230,7 +232,7 @@ def bench_nearest(report, n, m, d, k, rounds):
     report.add(case + ", 2 threads", "1 thread", *two)
 
 
-# -- (C) encoding -------------------------------------------------------------------------------------------------------
+# -- (C) encoding ------------------------------------------------------------------------------------------------------
 
 
 def bench_encode(report, n, d, r, rounds):
@@ -273,7 +275,7 @@ def main(argv):
         if options.only in (None, "C"):
             bench_encode(report, n, 512, 64, rounds)
     if options.json:
-        machine = dict(machine=platform.machine(), isa=_learn.isa(), numpy=np.__version__, peak=report.peak, n=n)
+        machine = {"machine": platform.machine(), "isa": _learn.isa(), "numpy": np.__version__, "fma_peak": report.peak}
         with open(options.json, "a") as file:
             file.writelines(json.dumps({**machine, **row, "time": time.time()}) + "\n" for row in report.rows)
     return 0
