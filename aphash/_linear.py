@@ -6,7 +6,7 @@ import numpy as np
 from scipy import linalg
 
 _GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
-_ROTATED_BITS = 512  # rotations are block-diagonal with blocks of at most so many bits: an SVD costs their cube
+_DENSE_BITS, _GROUP_BITS = 1024, 64  # longer codes rotate in groups: an SVD costs the cube of its bits
 _RANK_TOLERANCE = 1e-6  # share of the largest eigenvalue, about what float32 vectors resolve
 
 
@@ -136,7 +136,7 @@ def principal_directions(rows, gram, n_components, rng):
 
 
 def _groups(r):
-    count = -(-r // _ROTATED_BITS)
+    count = 1 if r <= _DENSE_BITS else -(-r // _GROUP_BITS)
     edges = [r * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
@@ -163,7 +163,7 @@ def frame_towards_signs(sample, frame, n_iter):
 
 
 class Rotation:
-    """A rotation of r bits, found on a sample of codes: dense up to 512 bits, else block-diagonal in groups of those.
+    """A rotation of r bits, found on a sample of codes: dense up to 1,024 bits, else block-diagonal in groups of 64.
 
     J0 is invariant to rotations of H and B together, J1 is not: so rotating towards signs is free.
 

@@ -5,7 +5,6 @@ busy machine disturbs less; rows of 2 threads measure elapsed time and need two 
 """
 
 import argparse
-import functools
 import json
 import os
 import platform
