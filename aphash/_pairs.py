@@ -7,7 +7,7 @@ from aphash._checks import check_count
 from aphash._lookup import SCAN_COST
 from aphash._runtime import n_threads
 
-COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places; measured as in _lookup
+COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
 
 _TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64
 _BLOCK = 1 << 16  # pairs that are handed out at a time, at least, until the last
