@@ -78,8 +78,55 @@ struct group {
     float *z, *s; /* [APH_GROUP][VL]: lanes of the row sums of w (only where weight is NULL) and of T */
 };
 
-INLINE void first_product(const struct group *g, enum affinity_power which, float power, int weighted)
+/* x of a register block: acc, the last part of its sum over k, added to what came before. */
+INLINE vf x_of(const struct group *g, vf acc, int64_t i, int64_t j, int64_t from)
 {
+    if (from)
+        return load(g->t + i * APH_TILE + j) + acc;
+    return splat(g->row_bias[i]) + load(g->columns->bias + j) + acc;
+}
+
+INLINE void keep_sums(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int64_t from)
+{
+    UNROLL
+    for (int row = 0; row < MR; row++)
+        for (int c = 0; c < NV && row < g->n_rows - i; c++)
+            store(g->t + (i + row) * APH_TILE + j + c * VL, x_of(g, acc[row][c], i + row, j + c * VL, from));
+}
+
+/* From sums to V, w and T = w V (times weight) of the first n_rows rows of a register block. */
+INLINE void weigh(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int n_rows, int64_t from,
+                  enum affinity_power which, float power, int weighted)
+{
+    const vf one = splat(1.0f);
+    UNROLL
+    for (int row = 0; row < MR; row++) {
+        if (row >= n_rows)
+            break;
+        vf z = load(g->z + (i + row) * VL), s = load(g->s + (i + row) * VL);
+        UNROLL
+        for (int c = 0; c < NV; c++) {
+            const int64_t at = (i + row) * APH_TILE + j + c * VL;
+            vf near = one / V_MAX(x_of(g, acc[row][c], i + row, j + c * VL, from), one);
+            vf w = raise(near, which, power);
+            vf t = w * near;
+            if (weighted)
+                t *= load(g->weight + j + c * VL);
+            else
+                z += w;
+            s += t;
+            store(g->v + at, near);
+            store(g->t + at, t);
+        }
+        if (!weighted)
+            store(g->z + (i + row) * VL, z);
+        store(g->s + (i + row) * VL, s);
+    }
+}
+
+INLINE void first_product(const struct group *given, enum affinity_power which, float power, int weighted)
+{
+    const struct group copy = *given, *const g = &copy; /* stays in registers: no store can change it */
     memset(g->z, 0, 4 * APH_GROUP * VL);
     memset(g->s, 0, 4 * APH_GROUP * VL);
     for (int64_t from = 0; from < g->r; from += APH_DEPTH) {
@@ -91,36 +138,12 @@ INLINE void first_product(const struct group *g, enum affinity_power which, floa
                 vf acc[MR][NV];
                 row_pointers(p, g->rows + i * g->r + from, g->r, g->n_rows - i);
                 multiply(acc, p, g->columns->panels + j * g->r + from * WIDTH, depth);
-                UNROLL
-                for (int row = 0; row < MR; row++) {
-                    if (row >= g->n_rows - i)
-                        break;
-                    float *t = g->t + (i + row) * APH_TILE + j, *v = g->v + (i + row) * APH_TILE + j;
-                    vf z = (vf){0}, s = (vf){0};
-                    UNROLL
-                    for (int c = 0; c < NV; c++) {
-                        vf x = from ? load(t + c * VL) : splat(g->row_bias[i + row]) + load(g->columns->bias + j + c * VL);
-                        x += acc[row][c];
-                        if (last) {
-                            vf one = splat(1.0f);
-                            vf near = one / V_MAX(x, one);
-                            vf w = raise(near, which, power);
-                            store(v + c * VL, near);
-                            x = w * near;
-                            if (weighted)
-                                x *= load(g->weight + j + c * VL);
-                            else
-                                z += w;
-                            s += x;
-                        }
-                        store(t + c * VL, x);
-                    }
-                    if (last) {
-                        if (!weighted)
-                            store(g->z + (i + row) * VL, load(g->z + (i + row) * VL) + z);
-                        store(g->s + (i + row) * VL, load(g->s + (i + row) * VL) + s);
-                    }
-                }
+                if (!last)
+                    keep_sums(g, acc, i, j, from);
+                else if (g->n_rows - i >= MR)
+                    weigh(g, acc, i, j, MR, from, which, power, weighted);
+                else
+                    weigh(g, acc, i, j, (int)(g->n_rows - i), from, which, power, weighted);
             }
     }
 }

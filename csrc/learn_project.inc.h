@@ -1,14 +1,18 @@
 /* (C) Projections of items, as numbers and as packed signs. Part of learn.inc.h. */
 
+/* Features of a row converted at a time: long runs, which the memory prefetcher follows. The odd line keeps a register
+ * block's rows out of one another's cache sets. */
+enum { RUN = 4 * APH_DEPTH, RUN_LD = RUN + 16 };
+
 struct project_scratch {
-    float *rows; /* [APH_GROUP][APH_DEPTH] */
+    float *rows; /* [APH_GROUP][RUN_LD] */
     float *sums; /* [APH_GROUP][ld] */
 };
 
 INLINE struct project_scratch carve_project(char **at, int64_t r)
 {
     struct project_scratch s;
-    s.rows = carve(at, 4 * APH_GROUP * APH_DEPTH);
+    s.rows = carve(at, 4 * APH_GROUP * RUN_LD);
     s.sums = carve(at, 4 * APH_GROUP * panels_of(r) * WIDTH);
     return s;
 }
@@ -55,13 +59,15 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
         const int64_t n_rows = least(APH_GROUP, count - j);
         for (int64_t from = 0; from < d; from += APH_DEPTH) {
             const int64_t depth = least(APH_DEPTH, d - from);
-            for (int64_t i = 0; i < n_rows; i++)
-                working_vector(items, start + j + i, from, depth, s.rows + i * APH_DEPTH);
+            const float *rows = s.rows + from % RUN;
+            if (from % RUN == 0)
+                for (int64_t i = 0; i < n_rows; i++)
+                    working_vector(items, start + j + i, from, least(RUN, d - from), s.rows + i * RUN_LD);
             for (int64_t c = 0; c < ld; c += WIDTH)
                 for (int64_t i = 0; i < n_rows; i += MR) {
                     const float *p[MR];
                     vf acc[MR][NV];
-                    row_pointers(p, s.rows + i * APH_DEPTH, APH_DEPTH, n_rows - i);
+                    row_pointers(p, rows + i * RUN_LD, RUN_LD, n_rows - i);
                     multiply(acc, p, panels + c * d + from * WIDTH, depth);
                     UNROLL
                     for (int row = 0; row < MR; row++)
