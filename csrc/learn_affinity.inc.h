@@ -16,7 +16,40 @@ INLINE enum affinity_power power_of(double power)
     return power == 1 ? POWER_1 : power == 2 ? POWER_2 : power == 4 ? POWER_4 : power == 8 ? POWER_8 : POWER_ANY;
 }
 
-INLINE vf raise(vf v, enum affinity_power which, float power)
+INLINE vf polynomial(vf x, const float *c, int n)
+{
+    vf sum = splat(c[0]);
+    UNROLL
+    for (int i = 1; i < n; i++)
+        sum = sum * x + c[i];
+    return sum;
+}
+
+/* x^-a for x >= 1 as exp(-a log x); log and exp after Cephes (Moshier), about 1e-7 (1 + a log x) relative error.
+ * Below e^-87 it is 0, and so it is for x = +inf, the padding. */
+INLINE vf negative_power(vf x, float a)
+{
+    static const float log_c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    static const float exp_c[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                  4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    const float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    /* x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)) */
+    vi e = ((vi)x - 0x3f3504f3) >> 23;
+    vf f = (vf)((vi)x - (e << 23)) - 1.0f, f2 = f * f, n = __builtin_convertvector(e, vf);
+    vf log = f + (polynomial(f, log_c, 9) * f * f2 + n * ln2_low - 0.5f * f2) + n * ln2_high;
+    vf y = -a * log;
+    vi zero = (y < splat(-87.0f)) | (x == splat(INFINITY));
+    y = V_MAX(y, splat(-87.0f));
+    vi whole = __builtin_convertvector(y * 1.44269504f - 0.5f, vi); /* towards zero: the nearest, for y <= 0 */
+    n = __builtin_convertvector(whole, vf);
+    y = (y - n * ln2_high) - n * ln2_low;
+    vf exp = (polynomial(y, exp_c, 6) * (y * y) + y) + 1.0f;
+    return (vf)(((vi)exp + (whole << 23)) & ~zero);
+}
+
+/* w = V^a, with V = 1 / x. */
+INLINE vf raise(vf v, vf x, enum affinity_power which, float a)
 {
     switch (which) {
     case POWER_1:
@@ -31,9 +64,7 @@ INLINE vf raise(vf v, enum affinity_power which, float power)
         v *= v;
         return v * v;
     default:
-        for (int l = 0; l < VL; l++)
-            v[l] = powf(v[l], power);
-        return v;
+        return negative_power(x, a);
     }
 }
 
@@ -107,8 +138,9 @@ INLINE void weigh(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, i
         UNROLL
         for (int c = 0; c < NV; c++) {
             const int64_t at = (i + row) * APH_TILE + j + c * VL;
-            vf near = one / V_MAX(x_of(g, acc[row][c], i + row, j + c * VL, from), one);
-            vf w = raise(near, which, power);
+            vf x = V_MAX(x_of(g, acc[row][c], i + row, j + c * VL, from), one);
+            vf near = one / x;
+            vf w = raise(near, x, which, power);
             vf t = w * near;
             if (weighted)
                 t *= load(g->weight + j + c * VL);

@@ -221,6 +221,21 @@ def test_long_codes(rng):
         assert_close(vectors, want_vectors, 2e-4)
 
 
+@pytest.mark.parametrize("a", [0.01, 0.5, 1.0001, 3, 40])
+@pytest.mark.parametrize("size", [1e-3, 1, 30, 1e4, 1e15])
+def test_any_power(rng, a, size):
+    """Items 1 .. 5 alone, at distances of many magnitudes, so that no large weight hides a wrong small one."""
+    H, B = np.zeros((1, 3), np.float32), (rng.standard_normal((5, 3)) * size).astype(np.float32)
+    for j in range(5):
+        sums, vectors, penalty = np.empty((4, 1)), np.empty((2, 1, 3)), np.empty(1)
+        indptr, anchors = np.zeros(2, np.int64), np.zeros(0, np.int32)
+        _learn.anchor_pass(B[j : j + 1], H, 2.0, a, indptr, anchors, 1, sums, vectors, penalty, 1)
+        near = reference.V(H.astype(np.float64), B[j : j + 1].astype(np.float64), 2.0)[0, 0]
+        np.testing.assert_allclose(
+            sums[:2, 0], [near**a, near ** (a + 1)], rtol=1e-6 * (1 + a - a * np.log(near)), atol=2e-38
+        )
+
+
 def test_far_codes_underflow_to_no_weight(rng):
     problem = Problem(rng, 30, 9, 4)
     problem.B[5] *= 1e18
