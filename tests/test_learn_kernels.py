@@ -117,6 +117,17 @@ def test_nearest_of_sorted_and_equal_items(rng, order):
     assert_same(nearest(source, 0, n, A, k), in_order(every_distance(source, n, A), k))
 
 
+def test_ties_go_to_the_smaller_id_in_whatever_order_they_are_met(rng):
+    n, k = 12000, 100  # waves are visited scattered: the smallest ids of the ties are not met first
+    X = np.ones((n, 4))
+    X[:2048] = 3.0
+    A = np.zeros((3, 4), np.float32)
+    for n_threads in (1, 2):
+        d2, ids = nearest((X, None, np.zeros(4), 1.0), 0, n, A, k, n_threads)
+        np.testing.assert_array_equal(ids, np.tile(np.arange(2048, 2048 + k), (3, 1)))
+        assert (d2 == 4.0).all()
+
+
 @pytest.mark.parametrize("n", [1, 31, 33, 256, 5000])
 def test_within_is_every_item_up_to_the_bound(rng, n):
     X, mean, scale = source_of(rng, n, 5, np.float64)

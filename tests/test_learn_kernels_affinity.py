@@ -236,6 +236,14 @@ def test_any_power(rng, a, size):
         )
 
 
+def test_logs_of_many_far_pairs_do_not_underflow(rng):
+    H, B = np.zeros((1, 2), np.float32), np.full((300, 2), 1e17, np.float32)
+    sums, vectors, penalty = np.empty((4, 1)), np.empty((2, 1, 2)), np.empty(1)
+    indptr, anchors = np.arange(301), np.zeros(300, np.int32)
+    _learn.anchor_pass(B, H, 1.0, 1.0, indptr, anchors, 300, sums, vectors, penalty, 1)
+    assert sums[3, 0] == pytest.approx(300 * np.log(5e33), rel=1e-6)
+
+
 def test_far_codes_underflow_to_no_weight(rng):
     problem = Problem(rng, 30, 9, 4)
     problem.B[5] *= 1e18
