@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from scipy import linalg
 
-_GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
+GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
 _DENSE_BITS, _GROUP_BITS = 1024, 64  # longer codes rotate in groups: an SVD costs the cube of its bits
 _RANK_TOLERANCE = 1e-6  # share of the largest eigenvalue, about what float32 vectors resolve
 

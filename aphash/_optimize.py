@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aphash._affinity import affinity
-from aphash._linear import _GRAM_FEATURES as GRAM_FEATURES
 from aphash._linear import (
+    GRAM_FEATURES,
     IterativeRidge,
     Ridge,
     frame_towards_signs,
