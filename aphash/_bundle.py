@@ -17,7 +17,7 @@ def save(path, hasher, index):
     hasher : APHash
         Fitted.
     index : HammingIndex
-        Of codes of the same length. A lookup is not saved.
+        Of codes of the same length; its lookup is saved, too.
 
     Raises
     ------

@@ -1,12 +1,16 @@
 """HammingIndex's save and load: its arrays in a file as they are in memory, so that a map of the file can be searched.
 
 ``blocks`` (uint64, groups of 8 codes as ``_search`` lays them out, the last group padded with zeros) and ``ids``
-(int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. A lookup is not kept: it is built from the codes.
+(int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where the index has a lookup, its arrays follow, named
+``lookup.*``, with its ``share`` (null: infinity) as the parameter ``lookup``.
 """
+
+import math
 
 import numpy as np
 
 from aphash import _io
+from aphash._lookup import Lookup
 from aphash.codes import check_n_bits, n_words
 
 KIND, VERSION = "HammingIndex", 1
@@ -29,7 +33,7 @@ def save(self, path):
 
     Notes
     -----
-    Needs a few megabytes. Searches go on meanwhile, changes wait. A lookup is not saved.
+    Needs a few megabytes. Searches go on meanwhile, changes wait. A lookup is saved, too.
     """
     with self._lock.shared():
         arrays, params = to_file(self)
@@ -68,7 +72,12 @@ def to_file(index):
     blocks, rest = index._blocks[: -(-n // 8) * width], n % 8
     last = blocks[whole:].reshape(-1, 8) * (np.arange(8) < rest).astype(np.uint64)  # spare places hold what was removed
     arrays = {"blocks": _io.Chunks(blocks.dtype, blocks.shape, (blocks[:whole], last.ravel())), "ids": index._ids[:n]}
-    return arrays, {"n_bits": index.n_bits, "next_id": int(index._next_id), "ascending": bool(index._ascending)}
+    params = {"n_bits": index.n_bits, "next_id": int(index._next_id), "ascending": bool(index._ascending)}
+    lookup = index._lookup
+    if lookup is not None:
+        arrays |= {f"lookup.{name}": array for name, array in lookup.arrays().items()}
+        params["lookup"] = {"share": lookup.share if math.isfinite(lookup.share) else None}
+    return arrays, params
 
 
 def from_file(index, path, arrays, params, version, check):
@@ -88,13 +97,25 @@ def from_file(index, path, arrays, params, version, check):
             raise ValueError(f"{len(ids)} ids and blocks of shape {blocks.shape} for {n_bits} bits")
         if type(next_id) is not int or not 0 <= next_id <= 1 << 63 or type(ascending) is not bool:
             raise ValueError("next_id must be an integer of at most 2^63, ascending true or false")
+        lookup = _lookup_from_file(arrays, params, n_bits, check)
         if check:
             _check_contents(blocks.reshape(-1, words, 8), ids, n_bits, ascending)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a whole index: {error}") from None
     index.__init__(n_bits)
     index._blocks, index._ids, index._n = blocks, ids, len(ids)
-    index._next_id, index._ascending = next_id, ascending
+    index._next_id, index._ascending, index._lookup = next_id, ascending, lookup
+
+
+def _lookup_from_file(arrays, params, n_bits, check):
+    parts = {name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")}
+    about = params.get("lookup")
+    if about is None and not parts:
+        return None
+    if not isinstance(about, dict) or set(about) != {"share"}:
+        raise ValueError("lookup must have its share")
+    share = math.inf if about["share"] is None else about["share"]
+    return Lookup.from_arrays(n_bits, share, **parts, check=check)
 
 
 def _check_contents(groups, ids, n_bits, ascending):

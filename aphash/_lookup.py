@@ -1,8 +1,11 @@
 """Lookup: multi-index hashing beside an index's scan, exact, with a cost model that chooses between them."""
 
+import numbers
+
 import numpy as np
 
 from aphash import _search
+from aphash.codes import check_n_bits
 
 # Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search). A scan's are for each word of
 # a code: of a query alone, and of one in a batch, where the bit planes are shared.
@@ -10,6 +13,7 @@ SCAN_COST = {"base": (2.2, 0.20), "avx2": (0.40, 0.09), "avx512": (0.35, 0.05)}
 PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
+MAX_SPAN_BITS = 28  # as in csrc/lookup.h
 SHARE = 0.15  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
 PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
 MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
@@ -46,7 +50,7 @@ class Lookup:
         if n >= 1 << 32:
             raise ValueError(f"a lookup holds fewer than 2^32 codes, got {n}")
         self.n_bits = n_bits
-        self.share = share
+        self.share = _check_share(share)
         self.starts = span_starts(n_bits, n)
         self._set(*_search.build_tables(blocks, n, -(-n_bits // 64), self.starts), {})
 
@@ -74,15 +78,19 @@ class Lookup:
         }
 
     @classmethod
-    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, stale):
-        """Make a lookup of saved arrays, possibly read-only maps. The caller vouches for what they hold."""
+    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, stale, check=False):
+        """Make a lookup of saved arrays, possibly read-only maps; ValueError where they do not fit each other.
+
+        ``check``: whether all of the tables is looked at, too. Without it wrong tables give wrong results, but nothing
+        outside the arrays is read.
+        """
         self = cls.__new__(cls)
-        self.n_bits = n_bits
-        self.share = share
+        self.n_bits = check_n_bits(n_bits)
+        self.share = _check_share(share)
         self.starts = starts
+        _check_tables(self.n_bits, starts, tables, offsets, positions, stale, check)
         self._set(tables, offsets, positions, {})
-        if len(stale):
-            self.changed(stale)
+        self.changed(stale)
         return self
 
     def __getstate__(self):
@@ -189,10 +197,40 @@ class Lookup:
         )
 
 
+def _check_share(share):
+    if isinstance(share, bool) or not isinstance(share, numbers.Real):
+        raise TypeError(f"share must be a number, got {share!r}")
+    if not share >= 0:
+        raise ValueError(f"share must be at least 0, got {share}")
+    return float(share)
+
+
+def _check_tables(n_bits, starts, tables, offsets, positions, stale, contents):
+    kinds = {"starts": np.int32, "tables": np.int64, "offsets": np.uint32, "positions": np.uint32, "stale": np.int64}
+    for (name, dtype), array in zip(kinds.items(), (starts, tables, offsets, positions, stale), strict=True):
+        if array.dtype != dtype or array.ndim != (2 if name == "positions" else 1):
+            raise ValueError(f"lookup: {name} must be {np.dtype(dtype)}, got {array.dtype} of shape {array.shape}")
+    widths = np.diff(starts)
+    if len(widths) < 1 or starts[0] != 0 or starts[-1] != n_bits or widths.min() < 1 or widths.max() > MAX_SPAN_BITS:
+        raise ValueError(f"lookup: starts must cut {n_bits} bits into spans of 1 to {MAX_SPAN_BITS}")
+    ends = np.cumsum((1 << widths.astype(np.int64)) + 2)
+    if not np.array_equal(tables, np.concatenate([[0], ends[:-1]])) or offsets.shape != (ends[-1],):
+        raise ValueError("lookup: tables and offsets do not fit the spans")
+    n = positions.shape[1]
+    if positions.shape[0] != len(widths) or n >= 1 << 32:
+        raise ValueError(f"lookup: positions of shape {positions.shape} for {len(widths)} spans")
+    if stale.size and not 0 <= stale.min() <= stale.max() < n:
+        raise ValueError(f"lookup: stale must hold positions below {n}")
+    for span in range(len(widths) if contents else 0):
+        table = offsets[tables[span] : ends[span] - 1]
+        if table[0] != 0 or table[-1] != n or (table[1:] < table[:-1]).any() or (positions[span] >= n).any():
+            raise ValueError(f"lookup: the table of span {span} is not one of {n} positions")
+
+
 def span_starts(n_bits, n):
-    """Cut n_bits into spans of about log2(n) bits, at most 28: int32 bit numbers, one more than spans."""
-    wanted = min(28, max(4, int(max(2, n)).bit_length() - 1))
+    """Cut n_bits into spans of about log2(n) bits: int32 bit numbers, one more than spans."""
+    wanted = min(MAX_SPAN_BITS, max(4, int(max(2, n)).bit_length() - 1))
     n_spans = max(1, round(n_bits / wanted))
-    while -(-n_bits // n_spans) > 28:
+    while -(-n_bits // n_spans) > MAX_SPAN_BITS:
         n_spans += 1
     return np.asarray([n_bits * j // n_spans for j in range(n_spans + 1)], np.int32)

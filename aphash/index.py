@@ -242,13 +242,10 @@ class HammingIndex(Pairs):
         Notes
         -----
         Memory: about 8 bytes a code for each of the n_bits / log2(n) spans of the bits that the tables are made of.
+        They are saved and pickled with the index.
         """
-        if isinstance(share, bool) or not isinstance(share, numbers.Real):
-            raise TypeError(f"share must be a number, got {share!r}")
-        if not share >= 0:
-            raise ValueError(f"share must be at least 0, got {share}")
         with self._lock.exclusive():
-            self._lookup = Lookup(self._blocks, self._n, self.n_bits, float(share))
+            self._lookup = Lookup(self._blocks, self._n, self.n_bits, share)
 
     def drop_lookup(self):
         """Forget the tables of :meth:`build_lookup`; searches scan again."""

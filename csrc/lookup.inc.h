@@ -75,6 +75,8 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uin
     double spent = (double)(db->n - lookup->n_indexed + lookup->n_extra) * code_cost * 0.2; /* in order: cheaper */
     if (spent > budget) return APH_LOOKUP_DEAR;
     const int64_t loose = db->n > lookup->n_indexed ? db->n - lookup->n_indexed : 0;
+    /* Tables may be a map of a damaged file: whatever they say, nothing outside the arrays is read. */
+    const uint32_t n_listed = (uint32_t)lookup->n_indexed, limit = (uint32_t)(loose ? lookup->n_indexed : db->n);
     for (int64_t i = 0; i < loose + lookup->n_extra; i++) {
         const int64_t position = i < loose ? lookup->n_indexed + i : lookup->extra[i - loose];
         const int32_t distance = distance_to(db, position, query);
@@ -113,20 +115,22 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uin
                 }
                 uint64_t in_batch = 0;
                 for (int i = 0; i < n; i++) {
-                    in_batch += offsets[values[i] + 1] - offsets[values[i]];
+                    in_batch += (uint32_t)(offsets[values[i] + 1] - offsets[values[i]]);
                     __builtin_prefetch(positions + offsets[values[i]]);
                 }
                 spent += n * probe_cost + (double)in_batch * code_cost;
                 if (spent > budget) return APH_LOOKUP_DEAR;
-                for (int i = 0; i < n; i++)
-                    for (uint32_t at = offsets[values[i]]; at < offsets[values[i] + 1]; at++) {
+                for (int i = 0; i < n; i++) {
+                    const uint32_t last = offsets[values[i] + 1] < n_listed ? offsets[values[i] + 1] : n_listed;
+                    for (uint32_t at = offsets[values[i]]; at < last; at++) {
                         const uint32_t position = positions[at];
-                        if ((int64_t)position >= db->n) continue;
+                        if (position >= limit) continue; /* removed since */
                         __builtin_prefetch(db->groups + position / APH_GROUP * APH_GROUP * db->n_words);
                         waiting.positions[waiting.n++] = position;
                         if (waiting.n == WAITING && !look(&waiting, lookup, db, query, r, j, found, histogram))
                             return APH_LOOKUP_FULL;
                     }
+                }
             }
             if (!look(&waiting, lookup, db, query, r, j, found, histogram)) return APH_LOOKUP_FULL;
             const int64_t certain = lookup->n_spans * r + j; /* all codes this near have been found */

@@ -12,7 +12,7 @@ from aphash import APHash, HammingIndex, _io
 
 DATA = Path(__file__).parent / "data"
 # What tests/data holds, written by version 0.1.0: a model of 24 bits fitted to QUERIES, an index of its codes under the
-# ids 10, 11, ..., and both in one file. They must open for ever; never write them again.
+# ids 10, 11, ..., both in one file, and the index with a lookup and without the id 20. They must open for ever; never write them again.
 QUERIES = (np.add.outer(7 * np.arange(40), np.arange(5) ** 2) % 11 * np.array([1.0, 2, 3, 5, 8])).astype(np.float32)
 
 
@@ -66,6 +66,11 @@ def test_files_of_version_1_open_for_ever():
     assert hasher.n_bits == 24 and hasher.codes_.shape == (40, 1) and hasher.anchors_.shape == (10, 5)
     assert index.add(codes[:1]) == [50]
     for mmap in (False, True):
+        tabled = HammingIndex.load(DATA / "index-lookup-1.aphash", mmap=mmap, verify=True)
+        assert tabled._lookup.share == 0.25 and tabled._lookup.n_indexed == 40 and len(tabled._lookup.stale) == 1
+        np.testing.assert_array_equal(tabled.get(tabled.ids), index.get(tabled.ids))
+        for one, other in zip(tabled.search(codes, 3), index.search(codes, 3, filter=tabled.ids), strict=True):
+            np.testing.assert_array_equal(one, other)
         again, found = aphash.load(DATA / "product-1.aphash", mmap=mmap, verify=True)
         np.testing.assert_array_equal(again.transform(QUERIES), codes)
         np.testing.assert_array_equal(found.codes, codes)
@@ -95,3 +100,6 @@ if __name__ == "__main__":  # how tests/data was made, once, by version 0.1.0
     model.save(DATA / "model-1.aphash")
     codes.save(DATA / "index-1.aphash")
     aphash.save(DATA / "product-1.aphash", model, codes)
+    codes.build_lookup(share=0.25)
+    codes.remove([20])
+    codes.save(DATA / "index-lookup-1.aphash")

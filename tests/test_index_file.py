@@ -164,3 +164,91 @@ def test_neither_loads_the_other(tmp_path, rng):
     make(64, 10, rng).save(tmp_path / "index")
     with pytest.raises(ValueError, match="it holds 'HammingIndex', expected 'APHash'"):
         APHash.load(tmp_path / "index")
+
+
+# -- a lookup in the file
+
+
+def with_lookup(rng, n=600, share=np.inf):
+    """An index of 70 bits whose lookup has codes that came, went and changed since."""
+    index = make(70, n, rng, ascending=False)
+    index.build_lookup(share=share)
+    index.remove(index.ids[[5, 100, n - 1]])
+    index.add(pack_codes(rng.random((20, 70)) < 0.5))
+    index.update(index.ids[:7], index.codes[7:14])
+    return index
+
+
+@pytest.mark.parametrize("how", LOADS, ids=str)
+@pytest.mark.parametrize("share", [np.inf, 0.15, 0])
+def test_a_lookup_is_saved_with_its_index(tmp_path, rng, how, share):
+    index = with_lookup(rng, share=share)
+    index.save(tmp_path / "index")
+    loaded = HammingIndex.load(tmp_path / "index", **how)
+    assert loaded._lookup.share == share
+    for name, array in index._lookup.arrays().items():
+        np.testing.assert_array_equal(loaded._lookup.arrays()[name], array)
+    assert_same(loaded, index, rng)
+    for each in (loaded, index):
+        each.add(index.codes[:30])
+        each.remove(each.ids[[0, 50]])
+    assert_same(loaded, index, rng)
+    loaded.drop_lookup()
+    assert_same(loaded, index, rng)
+    loaded.save(tmp_path / "index")
+    assert HammingIndex.load(tmp_path / "index")._lookup is None
+
+
+def test_a_lookup_that_does_not_fit_is_refused(tmp_path, rng):
+    index = with_lookup(rng)
+    arrays, params = _index_file.to_file(index)
+    arrays = {
+        name: each if isinstance(each, np.ndarray) else np.concatenate(each.pieces) for name, each in arrays.items()
+    }
+
+    def load(changed, params=params):
+        _io.write(tmp_path / "f", changed, kind="HammingIndex", version=1, params=params)
+        return HammingIndex.load(tmp_path / "f")
+
+    assert_same(load(arrays), index, rng)
+    wrong = {
+        "starts": [arrays["lookup.starts"] + 1, arrays["lookup.starts"][:1], np.array([0, 70], np.int32)],
+        "tables": [arrays["lookup.tables"] + 1, arrays["lookup.tables"].astype(np.uint64)],
+        "offsets": [arrays["lookup.offsets"][:-1], arrays["lookup.offsets"][::-1].copy()],
+        "positions": [arrays["lookup.positions"][1:], arrays["lookup.positions"] + np.uint32(1)],
+        "stale": [np.array([-1]), np.array([600]), np.zeros((1, 1), np.int64)],
+    }
+    for name, cases in wrong.items():
+        for each in cases:
+            with pytest.raises(ValueError, match=r"f: not a whole index: lookup"):
+                load(arrays | {f"lookup.{name}": each})
+        with pytest.raises(ValueError, match=f"f: not a whole index: .*{name}"):
+            load({key: value for key, value in arrays.items() if key != f"lookup.{name}"})
+    with pytest.raises(ValueError, match=r"f: not a whole index: .*more"):
+        load(arrays | {"lookup.more": np.zeros(1)})
+    for share in ("1", -1, True):
+        with pytest.raises(ValueError, match=r"f: not a whole index: share must be"):
+            load(arrays, params | {"lookup": {"share": share}})
+    for about in ({}, 3, {"share": 1, "more": 2}):
+        with pytest.raises(ValueError, match=r"f: not a whole index: lookup must have its share"):
+            load(arrays, params | {"lookup": about})
+
+
+def test_a_damaged_map_of_a_lookup_gives_other_results_but_no_crash(tmp_path, rng):
+    path = tmp_path / "index"
+    index = with_lookup(rng, n=3000)
+    index.save(path)
+    whole = path.read_bytes()
+    queries = pack_codes(rng.random((3, 70)) < 0.5)
+    arrays = index._lookup.arrays()
+    for name in ("offsets", "positions"):
+        start, length = whole.index(arrays[name].tobytes()), arrays[name].nbytes
+        for noise in (rng.bytes(length), bytes(length), b"\xff" * length):
+            path.write_bytes(whole[:start] + noise + whole[start + length :])
+            mapped = HammingIndex.load(path, mmap=True)
+            mapped.search(queries, 20)
+            mapped.radius_search(queries, 3)
+            mapped.add(queries)
+            mapped.search(queries, 20)
+            with pytest.raises(ValueError, match="is damaged"):
+                HammingIndex.load(path)
