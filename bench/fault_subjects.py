@@ -67,6 +67,30 @@ class Index:
         index.search(index.codes[:3], 5, n_jobs=1)
 
 
+class Tabled(Index):
+    """A HammingIndex with a lookup that every search tries."""
+
+    name = "HammingIndex with lookup"
+
+    @staticmethod
+    def make(seed, n=300):
+        index = Index.make(seed, n)
+        index.build_lookup(share=np.inf)
+        index.remove(index.ids[:3])  # some of the tables are stale
+        return index
+
+    @staticmethod
+    def content(index):
+        lookup = index._lookup
+        arrays = {} if lookup is None else lookup.arrays()
+        return Index.content(index) | arrays | {"share": None if lookup is None else lookup.share}
+
+    @staticmethod
+    def use(index):
+        Index.use(index)
+        index.radius_search(index.codes[:3], 2, n_jobs=1)
+
+
 class Faiss:
     """faiss.IndexBinaryFlat."""
 
@@ -138,7 +162,7 @@ class Usearch:
         graph.search(np.zeros((3, 8), np.uint8), 5)
 
 
-OURS, PEERS = [Model, Index], [Faiss, Usearch]
+OURS, PEERS = [Model, Index, Tabled], [Faiss, Usearch]
 
 
 def same(one, other):

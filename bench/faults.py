@@ -32,12 +32,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from fault_subjects import OURS, PEERS, Index, same
+from fault_subjects import OURS, PEERS, Index, Tabled, same
 
 import aphash
 from aphash import HammingIndex
 
 RIGHT = {"refused", "same", "accepted", "old file whole", "old or new, whole", "unchanged"}
+MAPPED = (Index, Tabled)
 SPARE = 64 << 20  # what a hostile file may need
 
 
@@ -131,7 +132,7 @@ def truncations(subject, folder, options):
         return outcome(subject, load, path, wanted, use=True)
 
     loads = subject.loads()
-    if subject is Index:
+    if subject in MAPPED:
         loads["mapped, not verified"] = functools.partial(HammingIndex.load, mmap=True)
     for name, load in loads.items():
         yield name, collections.Counter(isolated(functools.partial(damaged, load), sorted(lengths)))
@@ -139,7 +140,7 @@ def truncations(subject, folder, options):
 
 def mapped_garbage(subject, folder, options):
     """Flipped bits in a mapped file that nobody verified, then a search: other results, but never a crash."""
-    if subject is not Index:
+    if subject not in MAPPED:
         return
     whole, _ = saved(subject, folder)
     path = Path(folder) / "damaged"

@@ -12,7 +12,8 @@ from aphash import APHash, HammingIndex, _io
 
 DATA = Path(__file__).parent / "data"
 # What tests/data holds, written by version 0.1.0: a model of 24 bits fitted to QUERIES, an index of its codes under the
-# ids 10, 11, ..., both in one file, and the index with a lookup and without the id 20. They must open for ever; never write them again.
+# ids 10, 11, ..., both in one file, and the index with a lookup and without the id 20. They must open for ever; never
+# write them again.
 QUERIES = (np.add.outer(7 * np.arange(40), np.arange(5) ** 2) % 11 * np.array([1.0, 2, 3, 5, 8])).astype(np.float32)
 
 

@@ -1,15 +1,24 @@
 """HammingIndex under change: any sequence of add, remove and update, against a dict; failures leave it as it was."""
 
+import pickle
 import resource
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from aphash import HammingIndex, pack_codes
 
@@ -18,7 +27,9 @@ IDS = st.lists(ID, max_size=30, unique=True)
 
 
 class AgainstADict(RuleBasedStateMachine):
-    """The dict maps each id to its code as a Python integer."""
+    """The dict maps each id to its code as a tuple of words."""
+
+    steps = 0
 
     @initialize(n_bits=st.sampled_from([7, 64, 130]), seed=st.integers(0, 99))
     def start(self, n_bits, seed):
@@ -107,6 +118,23 @@ class AgainstADict(RuleBasedStateMachine):
         inside = order[distance[order] <= 2]
         assert found.tolist() == ids[inside].tolist() and distances.tolist() == distance[inside].tolist()
 
+    @rule(share=st.sampled_from([0.15, np.inf, None]))
+    def look_up(self, share):
+        if share is None:
+            self.index.drop_lookup()
+        else:
+            self.index.build_lookup(share=share)
+
+    @rule(how=st.sampled_from(["load", "map", "pickle"]))
+    def come_back(self, how):
+        """As after a restart; what follows changes an index that came from a file."""
+        if how == "pickle":
+            self.index = pickle.loads(pickle.dumps(self.index))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self.index.save(f"{folder}/index")
+            self.index = HammingIndex.load(f"{folder}/index", mmap=how == "map")
+
     @invariant()
     def same_content(self):
         if not hasattr(self, "index"):
@@ -115,6 +143,7 @@ class AgainstADict(RuleBasedStateMachine):
         ids = self.index.ids
         assert dict(zip(ids.tolist(), map(tuple, self.index.codes.tolist()))) == self.dict
         assert len(np.unique(ids)) == len(ids)
+        type(self).steps += 1
 
 
 AgainstADict.TestCase.settings = settings(
@@ -232,3 +261,10 @@ def test_out_of_memory_leaves_the_index_as_it_was():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3
+
+
+if __name__ == "__main__":  # the long run: python tests/test_index_changes.py EXAMPLES STEPS
+    examples, steps = map(int, sys.argv[1:])
+    long = settings(AgainstADict.TestCase.settings, max_examples=examples, stateful_step_count=steps)
+    run_state_machine_as_test(AgainstADict, settings=long)
+    print(f"{AgainstADict.steps} steps")
