@@ -2,8 +2,8 @@
 
     python bench/example.py --data-dir DATA [--work WORK]
 
-The images are CIFAR-10's 60,000 and, of 40,000 of them, a copy that is brighter or darker by up to a tenth and was stored
-again as JPEG (quality 75 to 95). So it is known which images are near-duplicates. Their features are GIST-512
+The images are CIFAR-10's 60,000 and, of 40,000 of them, a copy that is brighter or darker by up to a tenth and was
+stored again as JPEG (quality 75 to 95). So it is known which images are near-duplicates. Their features are GIST-512
 (bench/features.py), extracted once into WORK.
 """
 
@@ -80,9 +80,8 @@ def main():
     for i, j, _ in index.pairs(options.radius):
         n_pairs += len(i)
         n_found += int(np.count_nonzero((original[i] == original[j]) & (j >= n_images)))
-    clock(
-        f"pairs within {options.radius} bits: {n_pairs}, among them {n_found} of the {N_COPIES} copies with their originals"
-    )
+    words = f"pairs within {options.radius} bits: {n_pairs}"
+    clock(f"{words}, among them {n_found} of the {N_COPIES} copies with their originals")
     groups = index.groups(options.radius)
     sizes = np.bincount(groups)
     clock(f"groups: {len(sizes)}, the largest of {sizes.max()}, {np.count_nonzero(sizes > 1)} of more than one")

@@ -2,10 +2,10 @@
 
     python bench/rescoring.py --data-dir DATA [--dataset cnn --bits 64 --seeds 0 1 2] [--plot docs/rescoring.svg]
 
-A search for k results takes ``factor * k`` candidates by Hamming distance and ranks them by ``VectorRescore`` (the float
-vectors) or ``ProjectionRescore`` (the query's projections against the candidates' bits). Printed, as JSON lines with
---json, and plotted: recall10@10 (the true 10 nearest by Euclidean distance, k = 10) and P@100 (same label, k = 100), means
-over queries and seeds; factor 0 is the search without rescoring, its ties by id.
+A search for k results takes ``factor * k`` candidates by Hamming distance and ranks them by ``VectorRescore`` (the
+float vectors) or ``ProjectionRescore`` (the query's projections against the candidates' bits). Printed, as JSON lines
+with --json, and plotted: recall10@10 (the true 10 nearest by Euclidean distance, k = 10) and P@100 (same label,
+k = 100), means over queries and seeds; factor 0 is the search without rescoring, its ties by id.
 """
 
 import argparse
