@@ -1,8 +1,8 @@
 """HammingIndex's save and load: its arrays in a file as they are in memory, so that a map of the file can be searched.
 
 ``blocks`` (uint64, groups of 8 codes as ``_search`` lays them out, the last group padded with zeros) and ``ids``
-(int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where the index has a lookup, its arrays follow as
-``lookup.*``, with its ``share`` (null: infinity) as the parameter ``lookup``.
+(int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where the index has a lookup, its arrays follow
+as ``lookup.*``, with its ``share`` (null: infinity) as the parameter ``lookup``.
 """
 
 import math

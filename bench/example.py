@@ -97,10 +97,10 @@ def main():
     queries = X[-N_QUERIES:]  # copies; who is the original?
     codes = hasher.transform(queries)
     clock(f"encode {N_QUERIES} queries")
-    distances, ids = index.search(codes, 10, filter=np.arange(n_images))  # among the originals only
+    ids = index.search(codes, 10, filter=np.arange(n_images))[1]  # among the originals only
     first = np.mean(ids[:, 0] == original[-N_QUERIES:])
     clock(f"search among the originals: the nearest code is the right one for {first:.1%}")
-    distances, ids = index.search(codes, 10, filter=np.arange(n_images), rescore=VectorRescore(X, queries))
+    ids = index.search(codes, 10, filter=np.arange(n_images), rescore=VectorRescore(X, queries))[1]
     first = np.mean(ids[:, 0] == original[-N_QUERIES:])
     clock(f"the same, 100 candidates ranked by their vectors: {first:.1%}")
     exact = nearest(np.asarray(X[:n_images]), np.asarray(queries))

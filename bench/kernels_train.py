@@ -14,11 +14,12 @@ import time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before any OpenMP runtime starts: idle threads must not spin
 
 import numpy as np
+import numpy_fit
 from threadpoolctl import threadpool_limits
 
-from aphash import _learn
+from aphash import APHash, _learn
 
-TILE = 4096  # items of a tile of the numpy peers: their temporaries stay in the L3 cache
+TILE = numpy_fit.TILE
 
 
 def timed(call, clock):
@@ -181,24 +182,6 @@ def bench_gradients(report, n, m, r, rounds):
 # -- (A) thresholds and neighbours -------------------------------------------------------------------------------------
 
 
-def tiled_numpy_nearest(X, A, k):
-    """The k nearest rows of X to each row of A: sgemm tiles, argpartition of each tile and what was best before."""
-    a2 = (A * A).sum(axis=1)[:, None]
-    d2, ids = np.full((len(A), k), np.inf, np.float32), np.full((len(A), k), -1)
-    for at in range(0, len(X), TILE):
-        part = X[at : at + TILE]
-        tile = A @ part.T
-        tile *= -2
-        tile += a2
-        tile += (part * part).sum(axis=1)
-        both = np.concatenate([d2, tile], axis=1)
-        both_ids = np.concatenate([ids, np.broadcast_to(np.arange(at, at + len(part)), tile.shape)], axis=1)
-        best = np.argpartition(both, k - 1, axis=1)[:, :k]
-        d2, ids = np.take_along_axis(both, best, axis=1), np.take_along_axis(both_ids, best, axis=1)
-    order = np.argsort(d2, axis=1)
-    return np.take_along_axis(d2, order, axis=1), np.take_along_axis(ids, order, axis=1)
-
-
 def our_nearest(X, A, k, n_threads=1):
     d2, ids = np.full((len(A), k), np.inf, np.float32), np.full((len(A), k), -1)
     _learn.nearest(X, None, 0, len(X), np.zeros(X.shape[1]), 1.0, A, d2, ids, n_threads)
@@ -215,7 +198,7 @@ def bench_nearest(report, n, m, d, k, rounds):
     A = X[rng.permutation(n)[:m]].copy()
     case = f"(A) nearest n={n} m={m} d={d} k={k}"
     peers = {
-        "tiled numpy": lambda: tiled_numpy_nearest(X, A, k),
+        "tiled numpy": lambda: numpy_fit.nearest(X, A, k),
         "scikit-learn ArgKmin": lambda: ArgKmin.compute(A, X, k, metric="sqeuclidean", return_distance=True),
         "faiss.knn": lambda: faiss.knn(A, X, k),
     }
@@ -255,11 +238,44 @@ def bench_encode(report, n, d, r, rounds):
     report.add(case + ", 2 threads", "1 thread", *compare(lambda: ours(2), ours, rounds, time.perf_counter))
 
 
+# -- the whole fit -----------------------------------------------------------------------------------------------------
+
+
+def features_of(n, d):
+    """Clusters of different sizes on a slowly decaying spectrum."""
+    rng = np.random.default_rng(0)
+    spectrum = (1 / np.sqrt(1 + np.arange(d) / 8)).astype(np.float32)
+    chosen = (200 * rng.random(n) ** 2).astype(int)
+    return (
+        rng.standard_normal((200, d), np.float32)[chosen] + 1.5 * rng.standard_normal((n, d), np.float32)
+    ) * spectrum
+
+
+def bench_fit(report, n, d, m, r, rounds):
+    X = features_of(n, d)
+
+    def ours(n_jobs=1):
+        return APHash(r, n_anchors=m, n_rounds=2, random_state=0, n_jobs=n_jobs).fit(X)
+
+    def peer():
+        return numpy_fit.fit(X, ours_settings, np.random.RandomState(0))
+
+    hasher = APHash(r, n_anchors=m, n_rounds=2, random_state=0)
+    ours_settings = hasher._settings(n)
+    hasher = ours()
+    J0 = peer()[-1]
+    np.testing.assert_allclose(hasher.objective_["J0"][:10], J0[:10], rtol=1e-4)  # then rounding moves rotations
+    np.testing.assert_allclose(hasher.objective_["J0"], J0, rtol=1e-2)
+    case = f"fit n={n} d={d} m={m} r={r}, 2 rounds of 10"
+    report.add(case, "tiled numpy", *compare(ours, peer, rounds))
+    report.add(case + ", 2 threads", "1 thread", *compare(lambda: ours(2), ours, rounds, time.perf_counter))
+
+
 def main(argv):
     parser = argparse.ArgumentParser(prog="kernels.py train", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: does it run?")
     parser.add_argument("--json", metavar="FILE", help="append the rows as JSON lines")
-    parser.add_argument("--only", choices="ABC", help="one kernel")
+    parser.add_argument("--only", choices="ABCF", help="one kernel; F: the whole fit")
     options = parser.parse_args(argv)
     n, rounds = (6000, 3) if options.quick else (59000, 7)
     report = Report()
@@ -273,6 +289,8 @@ def main(argv):
             bench_nearest(report, n, 500, 512, 500, rounds)
         if options.only in (None, "C"):
             bench_encode(report, n, 512, 64, rounds)
+        if options.only in (None, "F"):
+            bench_fit(report, max(n, 21_000), 512, 500, 64, 3 if options.quick else 5)
     if options.json:
         machine = {"machine": platform.machine(), "isa": _learn.isa(), "numpy": np.__version__, "fma_peak": report.peak}
         with open(options.json, "a") as file:
