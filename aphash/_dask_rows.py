@@ -24,6 +24,8 @@ _BATCH_BYTES = 1 << 26  # of results that come to the client at a time
 class DaskRows:
     """What :class:`aphash._rows.Rows` is to ``learn``, with each block on some worker."""
 
+    n_threads = 1  # of what is not a task
+
     def __init__(self, X):
         self.n, self.d = X.shape
         edges = blocks(self.n)

@@ -1,12 +1,15 @@
 """The linear parts: principal directions, rotations towards signs, and the ridge hash function."""
 
+import contextlib
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import linalg
 
 GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
 _DENSE_BITS, _GROUP_BITS = 1024, 64  # longer codes rotate in groups: an SVD costs the cube of its bits
+_PIECE_BYTES = 1 << 18  # of the sample that a rotation looks at together: the L2 cache holds it and its product
 _RANK_TOLERANCE = 1e-6  # share of the largest eigenvalue, about what float32 vectors resolve
 
 
@@ -148,17 +151,28 @@ def random_frame(p, r, rng):
     return q if p >= r else q.T
 
 
-def frame_towards_signs(sample, frame, n_iter):
+def frame_towards_signs(sample, frame, n_iter, n_threads=1):
     """Turn a frame R (p, r) so that the sample V (s, p) times R comes near to its own signs: ITQ (Gong et al. 2013).
 
     Alternates T = sign(V R) and R = argmax tr(R^T V^T T), which is U Z^T for the singular vectors of V^T T = U S Z^T;
     with p < r the rows of R stay orthonormal, with p = r it is a rotation.
+
+    V^T T is the sum over pieces of the sample that stay in the cache, added in their order whatever the threads.
     """
     frame = np.asarray(frame, np.float32)
-    for _ in range(n_iter):
-        signs = np.where(sample @ frame >= 0, np.float32(1), np.float32(-1))
-        U, _, Zt = linalg.svd(sample.T @ signs, full_matrices=False, check_finite=False)
-        frame = U @ Zt
+    step = max(64, _PIECE_BYTES // (4 * max(frame.shape)))
+    pieces = [sample[start : start + step] for start in range(0, len(sample), step)]
+
+    def correlation(piece):
+        signs = piece @ frame
+        np.copysign(np.float32(1), signs, out=signs)  # a product that is 0 is +0: its sum starts from +0
+        return piece.T @ signs
+
+    with ThreadPoolExecutor(n_threads) if n_threads > 1 else contextlib.nullcontext() as pool:
+        for _ in range(n_iter):
+            total = sum((map if pool is None else pool.map)(correlation, pieces))
+            U, _, Zt = linalg.svd(total, full_matrices=False, check_finite=False)
+            frame = U @ Zt
     return frame
 
 
@@ -174,14 +188,15 @@ class Rotation:
     start : {"random", "identity"}
     n_iter : int
     rng : RandomState
+    n_threads : int
     """
 
-    def __init__(self, sample, start, n_iter, rng):
+    def __init__(self, sample, start, n_iter, rng, n_threads=1):
         self.parts = []
         for bits in _groups(sample.shape[1]):
             r = bits.stop - bits.start
             frame = random_frame(r, r, rng) if start == "random" else np.eye(r)
-            frame = frame_towards_signs(np.ascontiguousarray(sample[:, bits]), frame, n_iter)
+            frame = frame_towards_signs(np.ascontiguousarray(sample[:, bits]), frame, n_iter, n_threads)
             self.parts.append((bits, np.ascontiguousarray(frame, np.float32)))
 
     def __call__(self, codes):

@@ -253,7 +253,7 @@ def _initial_codes(rows, gram, sample, settings, rng):
     deviations = projected.std(axis=0, dtype=np.float64)
     weights = (deviations / deviations[0]) ** -settings.whitening
     directions, projected = directions * weights, projected * weights.astype(np.float32)
-    frame = frame_towards_signs(projected, random_frame(p, r, rng), _INIT_ITERATIONS)
+    frame = frame_towards_signs(projected, random_frame(p, r, rng), _INIT_ITERATIONS, rows.n_threads)
     rows.project(directions @ frame, np.zeros(r))
     return p
 

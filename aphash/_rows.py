@@ -291,7 +291,7 @@ class Rows:
     def rotate_towards_signs(self, sample, start, n_iter, rng):
         """Replace B by (B - its mean) R, with R found on the items of the sample; return that mean and R."""
         mean = (self._sum(Rows._total_block)[0] / self.n).astype(np.float32)
-        rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng)
+        rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng, self.n_threads)
         self._each(Rows._rotate_block, mean, rotation)
         return mean, rotation
 
