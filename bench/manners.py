@@ -4,7 +4,8 @@
 
 Each call is made over and over; at a random moment of it SIGINT arrives, and the seconds until KeyboardInterrupt is
 caught are taken. Afterwards what was there must be as before: the earlier fit, or the answers of a search. Then a
-parent works with all its threads and forks: each child fits or searches, too, and must answer as the parent did.
+parent works with all its threads and forks: each child fits or searches, too, and must answer as the parent did. And a
+NaN far inside a large X must be found, and named, before anything is learned.
 """
 
 import argparse
@@ -75,6 +76,21 @@ def row(name, call, whole, times, span, rng):
     return {"row": f"Ctrl-C: {name}", "times": times, "median_s": float(np.median(seconds)), "max_s": max(seconds)}
 
 
+def nan_row(folder, n=1_000_000, d=128, at=700_000):
+    """How soon a NaN far inside is found, before anything is learned."""
+    path = fits.generate(os.path.join(folder, "nan.npy"), n, d)
+    np.load(path, mmap_mode="r+")[at, d // 2] = np.nan
+    begun = time.perf_counter()
+    try:
+        APHash(random_state=0).fit(np.load(path, mmap_mode="r"))
+    except ValueError as error:
+        if f"row {at}" not in str(error):
+            sys.exit(f"the message does not name the row: {error}")
+    else:
+        sys.exit("a NaN was learned from")
+    return {"row": f"NaN in row {at:,} of {n:,} x {d}", "times": 1, "seconds": time.perf_counter() - begun}
+
+
 def forks(name, work, times):
     """Fork after the parent has worked; count the children that answer as it did."""
     expected, good = work(), 0
@@ -111,6 +127,8 @@ def measure(options, folder):
         name = f"{call}, {n / 1e6:g}M x {n_bits}"
         if options.only in name:
             yield row(name, *searching(n, n_bits, n_queries, call), options.times, span, rng)
+    if options.only in "NaN":
+        yield nan_row(folder)
     if options.only in "fork":
         X = np.random.default_rng(0).standard_normal((3000, 40)).astype(np.float32)
         hasher = APHash(32, random_state=0, n_rounds=2)
