@@ -1,10 +1,12 @@
-"""The rows that learn, spread over dask workers block by block: what aphash._rows.Rows is to ``learn``.
+"""The rows that learn, spread over dask workers in parts: what aphash._rows.Rows is to ``learn``.
 
-A block's X, its relaxed codes with Adam's moments, and its part of P are results of three pure tasks. Those that change
-are made anew from the ones before; a projection starts from X again, so a lost worker's blocks are made again from the
+A part is a run of 1, 2, 4, .. blocks: few parts, as each task costs dask some milliseconds, and each sum bytes. A
+part's X, its relaxed codes with Adam's moments, and its share of P are results of three pure tasks. Those that change
+are made anew from the ones before; a projection starts from X again, so what a lost worker held is made again from the
 round's start, and what led there before is forgotten.
 """
 
+import contextlib
 import copy
 import itertools
 
@@ -15,95 +17,133 @@ from dask.sizeof import sizeof
 
 from aphash import _learn, _runtime
 from aphash._linear import Rotation
-from aphash._rows import Rows, block_rows, blocks, check_finite, chunk_rows
+from aphash._rows import BlockSums, Rows, block_rows, blocks, check_finite, chunk_rows
 from aphash.codes import n_words
 
 _BATCH_BYTES = 1 << 26  # of results that come to the client at a time
+_PART_BYTES = 1 << 25  # of a part, unless it is one block
+_PARTS_A_THREAD = 8  # at least, where there are so many blocks: they end at about the same time
 
 
-class DaskRows:
-    """What :class:`aphash._rows.Rows` is to ``learn``, with each block on some worker."""
+class DaskRows(BlockSums):
+    """What :class:`aphash._rows.Rows` is to ``learn``, with each part on some worker. Its codes have r bits."""
 
     n_threads = 1  # of what is not a task
 
-    def __init__(self, X):
+    def __init__(self, X, r):
         self.n, self.d = X.shape
-        edges = blocks(self.n)
-        self.edges = np.array([start for start, _ in edges] + [self.n])
-        X = X.rechunk((tuple(stop - start for start, stop in edges), (self.d,)))
+        self.r = r
+        starts = [start for start, _ in blocks(self.n)][:: self._blocks_of_a_part()]
+        self.edges = np.array([*starts, self.n])
+        X = X.rechunk((tuple(np.diff(self.edges).tolist()), (self.d,)))
         chunk = chunk_rows(self.n, self.d)
-        raw = X.to_delayed().ravel()
-        made = [dask.delayed(_Block)(each, start, chunk) for each, (start, _) in zip(raw, edges, strict=True)]
-        self.blocks = list(dask.persist(*made))
-        self.codes_of_blocks = [None] * len(self.blocks)
+        self._settle()
+        self.parts = self._persist(_Part, zip(X.to_delayed().ravel(), starts), chunk, block_rows(self.n))
+        self.codes_of_parts = [None] * len(self.parts)
         self.mean, self.scale = self._statistics()
-        centre = _shared(self.mean, self.scale)
-        self.blocks = list(dask.persist(*[dask.delayed(_centred)(block, centre) for block in self.blocks]))
-        self.P = self.r = None
+        self.parts = self._persist(_centred, zip(self.parts), self.mean, self.scale)
+        self.P = self.H = None
 
-    def _map(self, method, *args, per_block=None, nbytes=0):
-        """Yield ``method(block, 0, rows of the block, *args)`` of each block, in their order."""
-        shared = _shared(*args)
-        own = per_block or [()] * len(self.blocks)
-        tasks = [dask.delayed(_call)(*self._of(b, method), method, shared, *mine) for b, mine in enumerate(own)]
-        return compute(tasks, nbytes)
+    def _blocks_of_a_part(self):
+        """Return a power of two: the sum of a part is a node of the tree that ``_learn.anchor_pass`` adds."""
+        n_blocks, n_threads = len(blocks(self.n)), sum(_workers().values())
+        nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
+        size = 1
+        while n_blocks >= 2 * size * _PARTS_A_THREAD * n_threads and 2 * size * nbytes <= _PART_BYTES:
+            size *= 2
+        return size
+
+    def _settle(self):
+        """Give each part a home, a worker that is there now: neighbours together, as many as it has threads."""
+        workers = [address for address, n_threads in _workers().items() for _ in range(n_threads)]
+        n_parts = len(self.edges) - 1
+        self.homes = [workers[part * len(workers) // n_parts] for part in range(n_parts)]
+
+    def _persist(self, function, of, *args):
+        """Return, of each part, ``function(*of the part, *args)``, which stays where it is made: at home, mostly.
+
+        Without the hint dask moves codes, megabytes, for milliseconds: H is everywhere soon, so that any worker would
+        do. A home that is gone, or overloaded, is passed over.
+        """
+        shared, tasks = _shared(*args), []
+        for home, own in zip(self.homes, of, strict=True):
+            with at_home(home):
+                tasks.append(dask.delayed(_make)(function, shared, *own))
+        return list(dask.persist(*tasks))
+
+    def _tasks(self, method, shared, per_part):
+        """Return a task for each part: ``method(part, 0, its rows, *shared, *own)``."""
+        for b, own in enumerate(per_part):
+            with at_home(self.homes[b]):
+                yield dask.delayed(_call)(*self._of(b, method), method, shared, *own)
+
+    def _map_parts(self, method, *args, per_part=None):
+        """Yield ``method(part, 0, its rows, *args)`` of each part, in their order."""
+        return compute(list(self._tasks(method, _shared(*args), per_part or [()] * len(self.parts))))
+
+    def _map(self, method, *args):
+        """Yield ``method(part, start, stop, *args)`` for each block, in their order."""
+        edges = blocks(self.n)
+        n_blocks, shared, tasks = -(-len(edges) // len(self.parts)), _shared(*args), []
+        nbytes = 8 * self.d * max(self.d, self.r)  # of a sum, the largest
+        step = max(1, min(len(edges), _BATCH_BYTES // nbytes // 8))
+        for b, first in enumerate(self.edges[:-1]):
+            own = [(start - first, stop - first) for start, stop in edges if first <= start < self.edges[b + 1]]
+            for at in range(0, len(own), step):
+                with at_home(self.homes[b]):
+                    tasks.append(dask.delayed(_call_blocks)(*self._of(b, method), method, shared, own[at : at + step]))
+        return itertools.chain.from_iterable(compute(tasks, nbytes * min(step, n_blocks)))
 
     def _of(self, b, method):
-        """What a method needs of block b: its X, its codes."""
-        block = None if method in _OF_CODES else self.blocks[b]
-        return block, self.codes_of_blocks[b] if method in _USE_CODES else None
-
-    def _change(self, function, *args, of=None):
-        """Replace each block's codes by ``function(what the block has in `of`, *args)``."""
-        shared = _shared(*args)
-        changed = [dask.delayed(_make)(function, *each, shared) for each in zip(*of, strict=True)]
-        self.codes_of_blocks = list(dask.persist(*changed))
-
-    _sum, _statistics, gram_times, cross, gram = Rows._sum, Rows._statistics, Rows.gram_times, Rows.cross, Rows.gram
+        """What a method needs of part b: its X, its codes."""
+        part = None if method in _OF_CODES else self.parts[b]
+        return part, self.codes_of_parts[b] if method in _USE_CODES else None
 
     def _check_finite(self):
-        for _ in self._map(_Block.check):
+        for _ in self._map_parts(_Part.check):
             pass
 
     def _any_differs(self):
         first = self.take(np.array([0]))
-        return any(self._map(_Block.differs, first))
+        return any(self._map_parts(_Part.differs, first))
 
     # -- reading
 
     def _pick(self, method, items):
-        """Return what the method gives for ascending items, of the blocks that hold them."""
+        """Return what the method gives for ascending items, of the parts that hold them."""
         cuts = np.searchsorted(items, self.edges)
         tasks = [
-            dask.delayed(_call)(*self._of(block, method), method, (), items[a:b] - self.edges[block])
-            for block, (a, b) in enumerate(itertools.pairwise(cuts))
+            dask.delayed(_call)(*self._of(part, method), method, (), items[a:b] - self.edges[part])
+            for part, (a, b) in enumerate(itertools.pairwise(cuts))
             if b > a
         ]
         return np.concatenate(list(compute(tasks)))
 
     def take(self, items):
-        return self._pick(_Block.take_items, np.asarray(items))
+        return self._pick(_Part.take_items, np.asarray(items))
 
     def working(self, items):
-        return self._pick(_Block.working_items, np.asarray(items))
+        return self._pick(_Part.working_items, np.asarray(items))
 
     def take_codes(self, items):
-        return self._pick(_Block.code_items, np.asarray(items))
+        return self._pick(_Part.code_items, np.asarray(items))
 
     # -- neighbours of the anchors
 
     def nearest(self, A, k):
-        """As Rows.nearest. Each block gives its share of k and a bit more; where that did not reach the k-th, all."""
+        """As Rows.nearest. Each part gives its share of k and a bit more; where that did not reach the k-th, all."""
         m, sizes = len(A), np.diff(self.edges)
         wanted = np.minimum(sizes, np.ceil(1.3 * k * sizes / self.n).astype(int) + 16)
         if wanted.sum() < k:
             wanted = sizes
         own = [(int(each),) for each in wanted]
-        lists = list(self._map(_Block.nearest_items, A, per_block=own))
+        lists = list(self._map_parts(_Part.nearest_items, A, per_part=own))
         d2 = np.concatenate([part[0] for part in lists], axis=1)
         bound = np.partition(d2, k - 1, axis=1)[:, k - 1]  # k items are at most so far: the k-th is not farther
-        missing = [np.where((part[0][:, -1] <= bound) & (len_ < size), bound, np.float32(-1))
-                   for part, len_, size in zip(lists, wanted, sizes, strict=True)]  # fmt: skip
+        missing = [
+            np.where((far[:, -1] <= bound) & (count < size), bound, np.float32(-1))
+            for (far, _), count, size in zip(lists, wanted, sizes, strict=True)
+        ]
         out_d2, out_items = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
         more = self._complete(A, missing)
         for i in range(m):
@@ -115,76 +155,77 @@ class DaskRows:
         return out_d2, out_items
 
     def _complete(self, A, missing):
-        """All items within the bounds, of the blocks that have some: {block: (list of d2, list of items)}."""
+        """All items within the bounds, of the parts that have some: {part: (list of d2, list of items)}."""
         some = [b for b, bound in enumerate(missing) if (bound >= 0).any()]
         shared = _shared(A)
-        tasks = [dask.delayed(_call)(self.blocks[b], None, _Block.listed_within, shared, missing[b]) for b in some]
+        tasks = [dask.delayed(_call)(self.parts[b], None, _Part.listed_within, shared, missing[b]) for b in some]
         return dict(zip(some, compute(tasks), strict=True))
 
     def within(self, A, bound):
-        parts = list(self._map(_Block.within_items, A, bound))
+        parts = list(self._map_parts(_Part.within_items, A, bound))
         lists = [np.concatenate([ids[p[i] : p[i + 1]] for p, ids in parts]) for i in range(len(A))]
         return np.concatenate([[0], np.cumsum([len(each) for each in lists])]), np.concatenate(lists)
 
     def distances(self, anchors, indptr, items):
-        block = np.searchsorted(self.edges, items, side="right") - 1
+        part = np.searchsorted(self.edges, items, side="right") - 1
         anchor = np.repeat(np.arange(len(anchors)), np.diff(indptr))
         out, where, own = np.empty(len(items)), [], []
-        for b in range(len(self.blocks)):
-            mine = np.flatnonzero(block == b)  # still by anchor
+        for b in range(len(self.parts)):
+            mine = np.flatnonzero(part == b)  # still by anchor
             counts = np.bincount(anchor[mine], minlength=len(anchors))
             where.append(mine)
             own.append((np.concatenate([[0], np.cumsum(counts)]), items[mine] - self.edges[b]))
-        for mine, found in zip(where, self._map(_Block.pair_distances, anchors, per_block=own), strict=True):
+        for mine, found in zip(where, self._map_parts(_Part.pair_distances, anchors, per_part=own), strict=True):
             out[mine] = found
         return out
 
-    # -- the relaxed codes: of each block (B, Adam's mean, Adam's square), the last two None before the first step
+    # -- the relaxed codes: of each part (B, Adam's mean, Adam's square), the last two None before the first step
 
     def project(self, W, bias):
+        self._settle()  # codes begin anew, so that this is when parts can move
         W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
-        self.r = W.shape[1]
-        self._change(_projected, W, bias, of=[self.blocks])
+        self._change(_projected, W, bias, of=[self.parts])
         factor = np.float32(self.n * self.r / self._sum(Rows._size_block)[0][0])
-        self._change(_multiplied, factor, of=[self.codes_of_blocks])
+        self._change(_multiplied, factor, of=[self.codes_of_parts])
 
     def random_codes(self, r, seed):
-        self.r = r
-        self._change(_random, r, seed, of=[self.blocks])
+        self._change(_random, r, seed, of=[self.parts])
+
+    def _change(self, function, *args, of):
+        """Replace each part's codes by ``function(what the part has in `of`, *args)``."""
+        self.codes_of_parts = self._persist(function, zip(*of, strict=True), *args)
 
     def zero_moments(self, r):
         """Nothing is made: the first step of a descent makes them."""
 
-    def _send(self, P):
-        """Give each block its part of P, once a round."""
+    def _send(self, H, P):
+        """Give each part its share of P, once a round, and return (H, ..) once for both passes of an iteration."""
         if P is not self.P:
             edges = itertools.pairwise(self.edges)
-            parts = [
-                dask.delayed((P.indptr[a : b + 1] - P.indptr[a], P.anchors[P.indptr[a] : P.indptr[b]]), traverse=False)
-                for a, b in edges
-            ]
-            self.parts, self.P = list(dask.persist(*parts)), P
+            shares = [(P.indptr[a : b + 1] - P.indptr[a], P.anchors[P.indptr[a] : P.indptr[b]]) for a, b in edges]
+            self.shares, self.P = self._persist(_itself, [(_shared(*each),) for each in shares]), P
+        if H is not self.H:
+            self.H, self.shared_H = H, dask.persist(_shared(H))[0]
+        return self.shared_H
 
     def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
-        self._send(P)
-        for out in (sums, vectors, penalty):
-            out[...] = 0
-        shared = _shared(H, q_scale, q_power, block_rows(self.n))
-        pairs = zip(self.codes_of_blocks, self.parts, strict=True)
-        tasks = [dask.delayed(_make)(_sums, codes, part, shared) for codes, part in pairs]
-        for parts in compute(tasks, 4 * vectors.size + 8 * sums.size):
-            for out, part in zip((sums, vectors, penalty), parts, strict=True):
-                out += part[0]
+        shared, how = self._send(H, P), _shared(q_scale, q_power, block_rows(self.n))
+        tasks = []
+        for home, codes, share in zip(self.homes, self.codes_of_parts, self.shares, strict=True):
+            with at_home(home):
+                tasks.append(dask.delayed(_sums)(codes, share, shared, how))
+        parts = _tree_sum(compute(tasks, 4 * vectors.size + 8 * sums.size))
+        for out, total in zip((sums, vectors, penalty), parts, strict=True):
+            out[...] = total
 
     def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
-        self._send(P)
-        of = [self.codes_of_blocks, self.parts]
-        self._change(_stepped, H, inv_z, p, q_scale, q_power, block_rows(self.n), step, of=of)
+        of = [self.codes_of_parts, self.shares, [self._send(H, P)] * len(self.parts)]
+        self._change(_stepped, inv_z, p, q_scale, q_power, block_rows(self.n), step, of=of)
 
     def rotate_towards_signs(self, sample, start, n_iter, rng):
         mean = (self._sum(Rows._total_block)[0] / self.n).astype(np.float32)
         rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng)
-        self._change(_rotated, mean, rotation, of=[self.codes_of_blocks])
+        self._change(_rotated, mean, rotation, of=[self.codes_of_parts])
         return mean, rotation
 
     def codes(self):
@@ -192,7 +233,7 @@ class DaskRows:
         width = n_words(self.r)
         parts = [
             da.from_delayed(dask.delayed(_call)(None, codes, Rows._codes_block, ()), (int(size), width), np.uint64)
-            for codes, size in zip(self.codes_of_blocks, np.diff(self.edges), strict=True)
+            for codes, size in zip(self.codes_of_parts, np.diff(self.edges), strict=True)
         ]
         return da.concatenate(parts)
 
@@ -204,11 +245,41 @@ def compute(tasks, nbytes=0):
         yield from dask.compute(*tasks[start : start + batch])
 
 
-def check_block(block, first_row):
+def check_chunk(chunk, first_row, number=None):
+    """Raise ValueError, naming the chunk, when it holds NaN or infinity; by its number, if its first row is NaN."""
     try:
-        check_finite(block)
+        check_finite(chunk)
     except ValueError as error:
-        raise ValueError(f"{error} of the chunk that begins at row {first_row}") from None
+        which = f"chunk {number}" if np.isnan(first_row) else f"the chunk that begins at row {first_row}"
+        raise ValueError(f"{error} of {which}") from None
+
+
+def _workers():
+    """Return {address: threads} of the workers that dask has now, or {None: threads} of the threaded scheduler."""
+    client = getattr(dask.base.get_scheduler(), "__self__", None)
+    if hasattr(client, "ncores"):
+        return client.ncores() or {None: 1}
+    return {None: dask.config.get("num_workers", None) or dask.system.CPU_COUNT}
+
+
+def at_home(worker):
+    """A context whose tasks prefer a worker."""
+    return dask.annotate(workers=[worker], allow_other_workers=True) if worker else contextlib.nullcontext()
+
+
+def _tree_sum(parts):
+    """Add the parts as ``_learn.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
+    tree = []  # (number of parts, their sum)
+    for part in parts:
+        count = 1
+        while tree and tree[-1][0] == count:
+            part = [left + right for left, right in zip(tree.pop()[1], part, strict=True)]
+            count *= 2
+        tree.append((count, part))
+    _, total = tree.pop()
+    while tree:
+        total = [left + right for left, right in zip(tree.pop()[1], total, strict=True)]
+    return total
 
 
 def _shared(*args):
@@ -216,41 +287,56 @@ def _shared(*args):
     return dask.delayed(args, traverse=False)
 
 
-def _call(block, codes, method, shared, *own):
-    block = _Block.without_rows() if block is None else copy.copy(block)
-    if codes is not None:
-        block.B = codes[0]
-        block.n = len(block.B)
+def _call(part, codes, method, shared, *own):
     with _runtime.one_blas_thread:
-        return method(block, 0, block.n, *shared, *own)
+        part = _complete(part, codes)
+        return method(part, 0, part.n, *shared, *own)
 
 
-def _make(function, *args):
+def _call_blocks(part, codes, method, shared, edges):
+    with _runtime.one_blas_thread:
+        part = _complete(part, codes)
+        return [method(part, start, stop, *shared) for start, stop in edges]
+
+
+def _complete(part, codes):
+    part = _Part.without_rows() if part is None else copy.copy(part)
+    if codes is not None:
+        part.B = codes[0]
+        part.n = len(part.B)
+    return part
+
+
+def _make(function, shared, *own):
     """Call function with its own and the shared arguments. No BLAS limit: it takes as long as a small block's step."""
-    *own, shared = args
     return function(*own, *shared)
 
 
-# What makes a block's codes; nothing that came before is changed.
+# What makes a part's codes; nothing that came before is changed.
 
 
-def _centred(block, centre):
-    block = copy.copy(block)
-    block.mean, block.scale = centre
-    return block
+def _itself(value):
+    return value
 
 
-def _projected(block, W, bias):
-    B = np.empty((block.n, W.shape[1]), np.float32)
-    _learn.project(block.X, None, 0, block.n, block.mean, block.scale, W, bias, B, 1)
+def _centred(part, mean, scale):
+    part = copy.copy(part)
+    part.mean, part.scale = mean, scale
+    return part
+
+
+def _projected(part, W, bias):
+    B = np.empty((part.n, W.shape[1]), np.float32)
+    _learn.project(part.X, None, 0, part.n, part.mean, part.scale, W, bias, B, 1)
     return B, None, None
 
 
-def _random(block, r, seed):
-    block = copy.copy(block)
-    block.B = np.empty((block.n, r), np.float32)
-    block._random_block(0, block.n, r, seed)
-    return block.B, None, None
+def _random(part, r, seed):
+    part = copy.copy(part)
+    part.B = np.empty((part.n, r), np.float32)
+    for start in range(0, part.n, part.block_rows):
+        part._random_block(start, min(start + part.block_rows, part.n), r, seed)
+    return part.B, None, None
 
 
 def _multiplied(codes, factor):
@@ -262,30 +348,34 @@ def _rotated(codes, mean, rotation):
         return rotation(codes[0] - mean), None, None
 
 
-def _sums(codes, part, H, q_scale, q_power, rows_of_block):
-    return _learn.anchor_pass_blocks(codes[0], H, q_scale, q_power, *part, rows_of_block, 1)
+def _sums(codes, share, shared, how):
+    (H,), (q_scale, q_power, rows_of_block) = shared, how
+    sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
+    _learn.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
+    return sums, vectors.astype(np.float32), penalty  # they are float32 numbers: the tree's
 
 
-def _stepped(codes, part, H, inv_z, p, q_scale, q_power, rows_of_block, step):
+def _stepped(codes, share, shared, inv_z, p, q_scale, q_power, rows_of_block, step):
     B, mean, square = (np.zeros_like(codes[0]) if each is None else each.copy() for each in codes)
-    _learn.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *part, rows_of_block, step, 1)
+    _learn.item_pass(B, mean, square, *shared, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
     return B, mean, square
 
 
-class _Block(Rows):
-    """One block of the rows that learn. Methods get the block's range, which is all of it, before their arguments."""
+class _Part(Rows):
+    """One part of the rows that learn. Its methods get a range of rows before their arguments; here, it is all."""
 
-    def __init__(self, X, offset, chunk):
-        self.X, self.rows, self.n_threads, self.offset, self.chunk = np.ascontiguousarray(X), None, 1, offset, chunk
+    def __init__(self, X, offset, chunk, block_rows):
+        self.X, self.rows, self.n_threads, self.offset = np.ascontiguousarray(X), None, 1, offset
+        self.chunk, self.block_rows = chunk, block_rows
         self.n, self.d = X.shape
         self.mean, self.scale, self.B = np.zeros(self.d), 1.0, None
 
     @classmethod
     def without_rows(cls):
-        return cls(np.empty((0, 0)), 0, 1)
+        return cls(np.empty((0, 0)), 0, 1, 1)
 
     def check(self, start, stop):
-        check_block(self.X, self.offset)
+        check_chunk(self.X, self.offset)
 
     def differs(self, start, stop, first):
         return bool((first != self.X).any())
@@ -318,10 +408,10 @@ class _Block(Rows):
         return self.distances(anchors, indptr, items)
 
 
-_OF_CODES = {Rows._size_block, Rows._total_block, Rows._codes_block, _Block.code_items}
+_OF_CODES = {Rows._size_block, Rows._total_block, Rows._codes_block, _Part.code_items}
 _USE_CODES = _OF_CODES | {Rows._cross_block}
 
 
-@sizeof.register(_Block)
-def _sizeof_block(block):
-    return block.X.nbytes
+@sizeof.register(_Part)
+def _sizeof_part(part):
+    return part.X.nbytes

@@ -575,7 +575,8 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     indptr, anchors : ndarray of int64 and int32, shapes (n + 1,) and (nnz,)
         The anchors of item j in P are ``anchors[indptr[j]:indptr[j + 1]]``, distinct, in any order.
     block_rows : int
-        Items of a block. The blocks' sums, the vectors rounded to float32, are added in the order of the blocks.
+        Items of a block. The blocks' sums, vectors in float32, are added as a binary tree: 0 + 1, 2 + 3, their sums,
+        and so on; what is left over is added from the right. So 2^t blocks that begin at a multiple of 2^t are a node.
     sums : ndarray of float64, shape (4, m)
         Overwritten by ``sum_j w``, ``sum_j w V``, ``sum_P V``, ``sum_P log(1 + g / q_scale)``.
     vectors : ndarray of float64, shape (2, m, r)
@@ -587,56 +588,71 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     cdef AnchorPass blocks = AnchorPass(B, H, q_scale, q_power, indptr, anchors, block_rows, n_threads)
     cdef int64_t m = blocks.H.shape[0], r = blocks.H.shape[1], n_slots = blocks.slots(), first, last, b, i
     cdef int threads = n_threads
-    cdef double[:, :, ::1] part_sums
-    cdef float[:, :, :, ::1] part_vectors
-    cdef double[::1] part_penalty
+    cdef double[:, :, ::1] part_sums, tree_sums
+    cdef float[:, :, :, ::1] part_vectors, tree_vectors
+    cdef double[::1] part_penalty, tree_penalty
+    cdef int n_levels = 1
     if sums.shape[0] != 4 or sums.shape[1] != m or vectors.shape[0] != 2 or vectors.shape[1] != m \
             or vectors.shape[2] != r or penalty.shape[0] != 1:
         raise ValueError("sums, vectors and penalty must be (4, m), (2, m, r) and (1,)")
     sums[:, :] = 0
     vectors[:, :, :] = 0
     penalty[:] = 0
-    part_sums = np.empty((n_slots, 4, m))
-    part_vectors = np.empty((n_slots, 2, m, r), np.float32)
-    part_penalty = np.empty(n_slots)
+    if not blocks.n_blocks:
+        return
+    while blocks.n_blocks >> n_levels:
+        n_levels += 1
+    part_sums, tree_sums = np.empty((n_slots, 4, m)), np.empty((n_levels, 4, m))
+    part_vectors, tree_vectors = np.empty((n_slots, 2, m, r), np.float32), np.empty((n_levels, 2, m, r), np.float32)
+    part_penalty, tree_penalty = np.empty(n_slots), np.empty(n_levels)
     for first in range(0, blocks.n_blocks, most(1, n_slots)):
         last = least(blocks.n_blocks, first + n_slots)
         blocks.wave(first, last, part_sums, part_vectors, part_penalty)
         for i in prange(m, num_threads=threads, nogil=True):
             for b in range(last - first):
-                add_part(&sums[0, i], &part_sums[b, 0, i], m, &vectors[0, i, 0], &part_vectors[b, 0, i, 0], m * r, r)
+                add_part(first + b, &tree_sums[0, 0, i], 4 * m, &part_sums[b, 0, i], 4, m, 1)
+                add_part(first + b, &tree_vectors[0, 0, i, 0], 2 * m * r, &part_vectors[b, 0, i, 0], 2, m * r, r)
         for b in range(last - first):
-            penalty[0] += part_penalty[b]
+            add_part(first + b, &tree_penalty[0], 1, &part_penalty[b], 1, 1, 1)
+    add_up(blocks.n_blocks, &tree_sums[0, 0, 0], 4 * m, &sums[0, 0])
+    add_up(blocks.n_blocks, &tree_vectors[0, 0, 0, 0], 2 * m * r, &vectors[0, 0, 0])
+    add_up(blocks.n_blocks, &tree_penalty[0], 1, &penalty[0])
 
 
-cdef void add_part(double *sums, const double *part_sums, int64_t m, double *vectors, const float *part_vectors,
-                   int64_t step, int64_t r) noexcept nogil:
-    cdef int64_t t, f
-    for t in range(4):
-        sums[t * m] += part_sums[t * m]
-    for t in range(2):
-        for f in range(r):
-            vectors[t * step + f] += part_vectors[t * step + f]
+ctypedef fused real:
+    float
+    double
 
 
-def anchor_pass_blocks(B, H, q_scale, q_power, indptr, anchors, block_rows, n_threads):
-    """Return the blocks' sums of :func:`anchor_pass`, not added.
+cdef void add_part(int64_t number, real *tree, int64_t level, real *part, int64_t n_rows, int64_t stride,
+                   int64_t length) noexcept nogil:
+    """Count a block's part in, as a binary counter: tree[t] is the sum of 2^t blocks where bit t of the count is set."""
+    cdef int64_t at, f
+    while number & 1:
+        for at in range(n_rows):
+            for f in range(length):
+                part[at * stride + f] = tree[at * stride + f] + part[at * stride + f]
+        tree += level
+        number >>= 1
+    for at in range(n_rows):
+        for f in range(length):
+            tree[at * stride + f] = part[at * stride + f]
 
-    Returns
-    -------
-    sums : ndarray of float64, shape (n_blocks, 4, m)
-    vectors : ndarray of float32, shape (n_blocks, 2, m, r)
-    penalty : ndarray of float64, shape (n_blocks,)
-    """
-    cdef AnchorPass blocks = AnchorPass(B, H, q_scale, q_power, indptr, anchors, block_rows, n_threads)
-    cdef int64_t first, last, n_slots = most(1, blocks.slots())
-    sums = np.empty((blocks.n_blocks, 4, len(H)))
-    vectors = np.empty((blocks.n_blocks, 2, *H.shape), np.float32)
-    penalty = np.empty(blocks.n_blocks)
-    for first in range(0, blocks.n_blocks, n_slots):
-        last = least(blocks.n_blocks, first + n_slots)
-        blocks.wave(first, last, sums[first:], vectors[first:], penalty[first:])
-    return sums, vectors, penalty
+
+cdef void add_up(int64_t n, real *tree, int64_t size, double *out) noexcept nogil:
+    """Write the sum of n blocks, whose counter the tree is."""
+    cdef real *total = NULL
+    cdef int64_t f
+    while n:
+        if n & 1:
+            if total:
+                for f in range(size):
+                    tree[f] = tree[f] + total[f]
+            total = tree
+        tree += size
+        n >>= 1
+    for f in range(size):
+        out[f] = total[f]
 
 
 def item_pass(float[:, ::1] B, float[:, ::1] M1, float[:, ::1] M2, H, inv_z, p, q_scale, q_power, indptr, anchors,

@@ -1,8 +1,8 @@
 """The training rows: read by blocks, centred and scaled; and everything that is a sum or a map over them.
 
 A block is the one unit of work: its number of rows depends on n only, its partial sum is a function of its rows only,
-and partial sums are added in block order. So no result depends on the number of threads, and another place that holds
-the same blocks (aphash.dask) gets the same bits from the same functions.
+and partial sums are added in block order, those of the anchor pass as a fixed tree. So no result depends on the number
+of threads, and another place that holds the same blocks (aphash.dask) gets the same bits from the same functions.
 
 Working vectors are float32((x - mean) * scale), mean |.|^2 = 1: computed in float64, so that offsets and magnitudes of
 X cost no precision, and never held for more rows than a chunk.
@@ -81,7 +81,49 @@ def merge_statistics(one, other):
         return n + m, mean + shift * (m / (n + m)), spread + other_spread + (shift @ shift) * n * m / (n + m)
 
 
-class Rows:
+class BlockSums:
+    """What is a sum over blocks, wherever they are: ``_map(method, *args)`` yields the blocks' parts in their order."""
+
+    def _sum(self, method, *args):
+        """Add what the method returns, a tuple of float64 arrays, over the blocks, in their order."""
+        total = None
+        for part in self._map(method, *args):
+            if total is None:
+                total = part
+            else:
+                for left, right in zip(total, part, strict=True):
+                    left += right
+        return total
+
+    def _statistics(self):
+        """Return mean and scale; NaN and infinity are caught here, by their sums."""
+        merged = (0, np.zeros(self.d), 0.0)
+        for block in self._map(Rows._statistics_block):
+            merged = merge_statistics(merged, block)
+        _, mean, spread = merged
+        if not np.isfinite(spread):
+            self._check_finite()
+            raise ValueError("Input X has values so large that squared distances overflow float64: rescale X")
+        if spread <= 1e-24 * self.n * (mean @ mean) and not self._any_differs():
+            raise ValueError("Input X has no spread: all rows are equal, so there is nothing to learn")
+        if spread / self.n < 1e-290:
+            raise ValueError("Input X has values so close that squared distances underflow float64: rescale X")
+        return mean, float(1 / np.sqrt(spread / self.n))
+
+    def gram(self):
+        """Return sum_j x_j x_j^T of the working vectors, (d, d) float64."""
+        return self._sum(Rows._gram_block)[0]
+
+    def gram_times(self, V):
+        """Return (sum_j x_j x_j^T) V without the d x d matrix: for d that is too large for it. V (d, p) float64."""
+        return self._sum(Rows._gram_times_block, np.ascontiguousarray(V, np.float32))[0]
+
+    def cross(self, target):
+        """Return (sum_j x_j t_j^T, sum_j t_j, sum |t|^2) for the targets t_j = target(b_j); float64."""
+        return self._sum(Rows._cross_block, target)
+
+
+class Rows(BlockSums):
     """The rows that learn, with the relaxed codes B (n, r) that belong to them.
 
     Parameters
@@ -140,32 +182,6 @@ class Rows:
         edges = ((self, start, stop, *args) for start, stop in blocks(self.n))
         return map_ordered(method, edges, self.n_threads)
 
-    def _sum(self, method, *args):
-        """Add what the method returns, a tuple of float64 arrays, over the blocks, in their order."""
-        total = None
-        for part in self._map(method, *args):
-            if total is None:
-                total = part
-            else:
-                for left, right in zip(total, part, strict=True):
-                    left += right
-        return total
-
-    def _statistics(self):
-        """Return mean and scale; NaN and infinity are caught here, by their sums."""
-        merged = (0, np.zeros(self.d), 0.0)
-        for block in self._map(Rows._statistics_block):
-            merged = merge_statistics(merged, block)
-        _, mean, spread = merged
-        if not np.isfinite(spread):
-            self._check_finite()
-            raise ValueError("Input X has values so large that squared distances overflow float64: rescale X")
-        if spread <= 1e-24 * self.n * (mean @ mean) and not self._any_differs():
-            raise ValueError("Input X has no spread: all rows are equal, so there is nothing to learn")
-        if spread / self.n < 1e-290:
-            raise ValueError("Input X has values so close that squared distances underflow float64: rescale X")
-        return mean, float(1 / np.sqrt(spread / self.n))
-
     def _check_finite(self):
         check_finite(self.X, self.n_threads)
 
@@ -185,10 +201,6 @@ class Rows:
 
     # -- sums over the working vectors --------------------------------------------------------------------------------
 
-    def gram(self):
-        """Return sum_j x_j x_j^T of the working vectors, (d, d) float64."""
-        return self._sum(Rows._gram_block)[0]
-
     def _gram_block(self, start, stop):
         total = np.zeros((self.d, self.d))
         for part in self._chunks(start, stop):
@@ -196,20 +208,12 @@ class Rows:
             total += x.T @ x
         return (total,)
 
-    def gram_times(self, V):
-        """Return (sum_j x_j x_j^T) V without the d x d matrix: for d that is too large for it. V (d, p) float64."""
-        return self._sum(Rows._gram_times_block, np.ascontiguousarray(V, np.float32))[0]
-
     def _gram_times_block(self, start, stop, V):
         total = np.zeros(V.shape)
         for part in self._chunks(start, stop):
             x = self.working(part)
             total += x.T @ (x @ V)
         return (total,)
-
-    def cross(self, target):
-        """Return (sum_j x_j t_j^T, sum_j t_j, sum |t|^2) for the targets t_j = target(b_j); float64."""
-        return self._sum(Rows._cross_block, target)
 
     def _cross_block(self, start, stop, target):
         r = self.B.shape[1]

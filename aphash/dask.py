@@ -1,6 +1,6 @@
 """The same two classes over dask arrays: learning and searching past one machine. Needs ``pip install aphash[dask]``.
 
-Rows are rechunked to the blocks of ``aphash._rows``, which depend on their number only; each block's sums are made by
+Rows are rechunked to runs of the blocks of ``aphash._rows``, which depend on their number only; their sums are made by
 the same functions as on one machine, and added in the same order. So codes, thresholds and hash function are those of
 :class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule, on one kind of CPU and
 libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a worker is lost.
@@ -20,7 +20,7 @@ except ImportError:
     raise ImportError("aphash.dask needs dask: pip install 'aphash[dask]'") from None
 
 from aphash._dask_index import HammingIndex, known_chunks
-from aphash._dask_rows import DaskRows, check_block, compute
+from aphash._dask_rows import DaskRows, check_chunk, compute
 
 __all__ = ["APHash", "HammingIndex"]
 
@@ -59,10 +59,10 @@ class APHash(_hasher.APHash):
         rows = None
         if n_train < n:
             rows = np.sort(rng.choice(n, n_train, replace=False))
-            for _ in compute([dask.delayed(check_block)(each, at) for each, at in _located(X)]):
+            for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
         with _runtime.one_blas_thread, _hasher._Progress(self.verbose, settings, n_train) as progress:
-            training = DaskRows(X if rows is None else X[rows])
+            training = DaskRows(X if rows is None else X[rows], self.n_bits)
             found = learn(training, settings, rng, progress)
         fitted = self._attributes(found, training, rows)
         codes = training.codes()
@@ -133,8 +133,7 @@ def _by_rows(X, fitted, kernel, width, dtype):
 
 
 def _hash_block(block, mean, scale, W, bias, kernel, width, out_dtype, block_info=None):
-    first = block_info[0]["array-location"][0][0] if block_info else 0
-    check_block(block, first)
+    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0])
     out = np.empty((len(block), width), out_dtype)
     getattr(_learn, kernel)(np.ascontiguousarray(block), None, 0, len(block), mean, scale, W, bias, out, 1)
     return out

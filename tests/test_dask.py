@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 
 import aphash
 import aphash.dask
+from aphash._dask_rows import DaskRows
 from aphash.rescore import ProjectionRescore, VectorRescore
 
 FITTED = ("coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_", "objective_")
@@ -63,7 +64,7 @@ class started:
 
 
 def chunked(X, rows):
-    return da.from_array(X, chunks=(rows, X.shape[1]))
+    return da.from_array(X, chunks=(rows, *X.shape[1:]))
 
 
 def assert_same(one, other):
@@ -93,6 +94,19 @@ def test_bits_in_other_settings(X, settings):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("n_threads", "n_parts"), [(1, 2), (2, 3), (4, 5)])
+def test_bits_of_parts_of_many_blocks(n_threads, n_parts, monkeypatch):
+    """Nine blocks: a part's sum is a node of the tree, and the last part is not whole."""
+    monkeypatch.setattr("aphash._dask_rows._PARTS_A_THREAD", 1)
+    X = np.random.default_rng(5).standard_normal((9000, 8)).astype(np.float32)
+    settings = SETTINGS | {"n_bits": 8}
+    with dask.config.set(num_workers=n_threads):
+        assert len(DaskRows(chunked(X, 2000), 8).parts) == n_parts
+        for init in ("itq", "random"):
+            settings["init"] = init
+            assert_same(aphash.APHash(**settings).fit(X), aphash.dask.APHash(**settings).fit(chunked(X, 2000)))
+
+
 def test_bits_of_sorted_rows_and_of_duplicates(X):
     """One block holds most neighbours of an anchor: its first share does not reach the k-th."""
     sorted_rows = X[np.argsort(X[:, 0])]
@@ -118,12 +132,29 @@ def test_bits_on_worker_processes(X, client):
 
 
 def test_unknown_chunk_sizes(X):
-    unknown = chunked(X, 1300)
-    unknown = unknown[(unknown[:, 0] > -np.inf)]
-    assert np.isnan(unknown.shape[0])
-    other = aphash.dask.APHash(**SETTINGS).fit(unknown)
-    assert np.isnan(unknown.shape[0])
+    array = unknown(X, 1300)
+    other = aphash.dask.APHash(**SETTINGS).fit(array)
+    assert np.isnan(array.shape[0])  # what was given is as it was
     assert_same(aphash.APHash(**SETTINGS).fit(X), other)
+
+
+def unknown(X, rows):
+    array = chunked(X, rows)
+    array = array[da.from_array(np.ones(len(X), bool), chunks=(array.chunks[0],))]
+    assert np.isnan(array.shape[0])
+    return array
+
+
+def test_transform_of_unknown_and_empty_chunks(X):
+    fitted = aphash.dask.APHash(**SETTINGS).fit(chunked(X, 1000))
+    for array in (unknown(X, 1300), chunked(X, CHUNKS["empty"]), unknown(X, CHUNKS["empty"])):
+        lazy = fitted.transform(array)
+        assert lazy.chunks[0] == array.chunks[0] or np.isnan(lazy.shape[0])
+        np.testing.assert_array_equal(lazy.compute(), fitted.transform(chunked(X, 900)).compute())
+    bad = X.copy()
+    bad[4000, 3] = np.inf
+    with pytest.raises(ValueError, match=r"infinity.*first in row 100 of chunk 3"):
+        fitted.transform(unknown(bad, 1300)).compute()
 
 
 def test_integers_and_float64(X):
@@ -242,6 +273,20 @@ def test_index_many_batches(codes, monkeypatch):
     one, other = both(codes, rows=500)
     assert_answers(one, other, codes[:7])
     assert_answers(one, other, codes[:7], rescore=ProjectionRescore(np.ones((7, N_BITS))))
+
+
+def test_index_of_unknown_chunks(codes, ids):
+    one = aphash.HammingIndex(N_BITS)
+    one.add(codes, ids)
+    for rows in (700, (0, 1, 2990, 0, 9)):
+        other = aphash.dask.HammingIndex(N_BITS)
+        other.add(unknown(codes, rows), unknown(ids, rows))
+        assert_answers(one, other, codes[:3])
+    with pytest.raises(ValueError, match=r"ids must have shape \(3000,\), got \(2999,\)"):
+        other.add(unknown(codes, 700), unknown(ids[:-1], 700))
+    with pytest.raises(TypeError, match="ids must be integers, got dtype float64"):
+        other.add(unknown(codes, 700), da.from_array(ids * 1.0, chunks=300))
+    assert len(other) == 3000
 
 
 def test_an_empty_index(codes):

@@ -1,5 +1,7 @@
 """The passes over all pairs of anchors and items against the formulas in float64, and against finite differences."""
 
+import copy
+
 import numpy as np
 import pytest
 import reference
@@ -37,6 +39,13 @@ class Problem:
         self.anchors = np.concatenate(lists).astype(np.int32)
         self.inv_z = (rng.random(m) / n).astype(np.float32)
         self.p = (rng.random(m) / n).astype(np.float32)
+
+    def items(self, start, stop):
+        """The same with some of the items."""
+        part = copy.copy(self)
+        part.B, part.indptr = self.B[start:stop], self.indptr[start : stop + 1] - self.indptr[start]
+        part.anchors = self.anchors[self.indptr[start] : self.indptr[min(stop, len(self.B))]]
+        return part
 
     def sums(self, s, a):
         """What anchor_pass returns, in float64."""
@@ -96,25 +105,28 @@ def test_item_gradient(rng, n, m, r):
 
 
 @pytest.mark.parametrize(("s", "a"), POWERS)
-def test_anchor_pass_adds_blocks_in_order_whatever_the_threads(rng, s, a):
-    problem = Problem(rng, 1111, 61, 17)
+@pytest.mark.parametrize("n_blocks", [1, 2, 3, 8, 11, 12])
+def test_anchor_pass_adds_blocks_in_a_tree_whatever_the_threads(rng, s, a, n_blocks):
+    problem = Problem(rng, 100 * n_blocks - 7, 61, 17)
     once = problem.anchor_pass(s, a, 100)
     for n_threads in THREADS:
         for got, want in zip(problem.anchor_pass(s, a, 100, n_threads), once, strict=True):
             np.testing.assert_array_equal(got, want)
-    sums, vectors, penalty = _learn.anchor_pass_blocks(
-        problem.B, problem.H, s, a, problem.indptr, problem.anchors, 100, 3
-    )
-    assert vectors.dtype == np.float32
-    assert sums.shape == (12, 4, 61)
-    total_sums, total_vectors, total_penalty = np.zeros((4, 61)), np.zeros((2, 61, 17)), np.zeros(1)
-    for b in range(12):
-        total_sums += sums[b]
-        total_vectors += vectors[b]
-        total_penalty += penalty[b]
-    np.testing.assert_array_equal(total_sums, once[0])
-    np.testing.assert_array_equal(total_vectors, once[1])
-    np.testing.assert_array_equal(total_penalty, once[2])
+    for size in (1, 2, 4):  # blocks that come together: a node of the tree
+        parts = [
+            problem.items(at, at + 100 * size).anchor_pass(s, a, 100) for at in range(0, len(problem.B), 100 * size)
+        ]
+        for got, want in zip(tree_sum(parts), once, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def tree_sum(parts):
+    """The halves of 2^t parts, 2^t < len(parts) <= 2^(t+1), added in the precision that anchor_pass has for each."""
+    if len(parts) == 1:
+        return parts[0]
+    half = 1 << (len(parts) - 1).bit_length() - 1
+    (sums, vectors, penalty), (more, other, also) = tree_sum(parts[:half]), tree_sum(parts[half:])
+    return sums + more, (vectors + other).astype(np.float32), penalty + also
 
 
 @pytest.mark.parametrize(("s", "a"), POWERS)
