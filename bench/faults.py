@@ -2,7 +2,7 @@
 
     python bench/faults.py                        2,000 damaged files of each kind, 200 kills; ours and peers
     python bench/faults.py --files 100000 --kills 1000 --parts flips kills
-    python bench/faults.py --out bench/results/faults.jsonl
+    python bench/faults.py --out bench/measurements/faults.jsonl
 
 Every load runs in a forked child, so that a crash is an outcome and not the end. Outcomes of a load:
 

@@ -83,7 +83,7 @@ def plot(records, path):
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "aphash"  # the same figures give the same file
+    matplotlib.rcParams |= {"svg.hashsalt": "aphash", "svg.fonttype": "none"}  # the same figures give the same file
     import matplotlib.pyplot as plt
 
     table = means(records, ("recall10@10", "P@100"))
@@ -97,7 +97,8 @@ def plot(records, path):
                 (_, none), *line = line
                 ax.plot(*zip(*line), style, color=colour, marker="o", markersize=3, label=f"{mode}, {name}")
                 ax.axhline(none, color="#999999", linestyle=style, linewidth=0.8)
-        ax.set(xscale="log", xlabel="factor (candidates / results)", title=title)
+        ax.set(xscale="log", xlabel="candidates / results (grey: not rescored)", title=title)
+        ax.set_xticks([1, 2, 5, 10, 20, 50, 100], labels=["1", "2", "5", "10", "20", "50", "100"])
         ax.grid(alpha=0.3)
     axes[1].legend(fontsize=8)
     fig.savefig(path, metadata={"Date": None})
