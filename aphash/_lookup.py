@@ -14,7 +14,7 @@ PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
 MAX_SPAN_BITS = 28  # as in csrc/lookup.h
-SHARE = 0.15  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
+SHARE = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
 PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
 MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
 

@@ -230,7 +230,7 @@ class HammingIndex(Pairs):
 
         Parameters
         ----------
-        share : float, default=0.15
+        share : float, default=0.1
             A query is scanned once the tables would cost more than this share of its scan (by measured costs, see
             :mod:`aphash._lookup`). 0 always scans, infinity hardly ever.
 
