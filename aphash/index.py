@@ -130,7 +130,8 @@ class HammingIndex(Pairs):
             blocks, all_ids = self._room(n)
             _search.store(blocks, old, codes)
             all_ids[old:n] = ids
-            ascending = self._ascending and bool((np.diff(all_ids[max(0, old - 1) : n]) > 0).all())
+            last = all_ids[max(0, old - 1) : n]
+            ascending = self._ascending and bool((last[1:] > last[:-1]).all())  # a difference could overflow
             next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
             id_map = None
             if not ascending:

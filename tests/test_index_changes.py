@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 
 from aphash import HammingIndex, pack_codes
 
-ID = st.one_of(st.integers(-20, 40), st.integers(-(2**63), 2**63 - 1)).filter(lambda i: i != -1)
+EDGE = st.sampled_from([-(2**63), -(2**63) + 1, 2**63 - 2, 2**63 - 1])
+ID = st.one_of(st.integers(-20, 40), st.integers(-(2**63), 2**63 - 1), EDGE).filter(lambda i: i != -1)
 IDS = st.lists(ID, max_size=30, unique=True)
 
 
@@ -150,6 +151,26 @@ AgainstADict.TestCase.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestAgainstADict = AgainstADict.TestCase
+
+
+def test_ids_as_far_apart_as_can_be(tmp_path):
+    """The difference of two ids does not fit into int64."""
+    low, high = -(2**63), 2**63 - 1
+    for order in ([3, low], [high, low], [low, high], [low, 0, high], [high, 0, low + 1]):
+        index = HammingIndex(64)
+        codes = np.arange(len(order), dtype=np.uint64)[:, None]
+        for i in range(len(order)):
+            index.add(codes[i], order[i : i + 1])
+        together = HammingIndex(64)
+        together.add(codes, order)
+        for each in (index, together):
+            assert each.contains(order).all() and each.get(order).tolist() == codes.tolist()
+            with pytest.raises(ValueError, match="already"):
+                each.add(codes[:1], order[-1:])
+            found = each.search(np.zeros(1, np.uint64), len(order))[1]
+            assert found.tolist() == sorted(order, key=lambda id: (int(order.index(id)).bit_count(), id))
+            each.save(tmp_path / "index")
+            assert HammingIndex.load(tmp_path / "index").ids.tolist() == order
 
 
 def test_ids_that_collide_in_the_table():
