@@ -126,12 +126,40 @@ def growth(options, folder):
     base = {"n": 50_000, "m": 300, "r": 64, "d": 128}
     sweeps = {"n": [10_000, 30_000, 100_000, 300_000, 1_000_000], "m": [100, 300, 1000], "r": [16, 64, 256],
               "d": [32, 128, 512]}  # fmt: skip
+    records = []
     for name, values in sweeps.items():
         for value in values:
             case = {**base, name: value}
             data = generate(folder / "growth.npy", case["n"], case["d"])
-            found = child(data, bits=case["r"], anchors=case["m"], jobs=options.jobs, rounds=2)
-            print(json.dumps({"sweep": name, **found}), flush=True)
+            found = {"sweep": name, **child(data, bits=case["r"], anchors=case["m"], jobs=options.jobs, rounds=2)}
+            records.append(found)
+            print(json.dumps(found), flush=True)
+            if options.json:
+                with open(options.json, "a") as file:
+                    print(json.dumps(found), file=file)
+    if options.plot:
+        plot_growth(records, base, options.plot)
+
+
+def plot_growth(records, base, path):
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": "aphash", "svg.fonttype": "none"}
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
+    titles = {"n": "rows", "m": "anchors", "r": "bits", "d": "features"}
+    for ax, (name, title) in zip(axes, titles.items()):
+        x, y = np.array(sorted((r[name], r["seconds"]) for r in records if r["sweep"] == name)).T
+        ax.loglog(x, y, "o-", color="#1b6ca8", markersize=4)
+        ax.loglog(x, y[-1] * x / x[-1], ":", color="#999999")
+        others = ", ".join(f"{titles[key]} {value:,}" for key, value in base.items() if key != name)
+        ax.set_xlabel(title)
+        ax.set_title(others, fontsize=7)
+        ax.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("seconds of a fit (dotted: straight line)")
+    fig.savefig(path, metadata={"Date": None})
 
 
 def main():
@@ -145,6 +173,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--data", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help="where generated data go (default: a temporary folder)")
+    parser.add_argument("--json", metavar="FILE", help="growth: append a JSON line for each fit")
+    parser.add_argument("--plot", metavar="FILE.svg", help="growth: a picture of it")
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--verbose", type=int, default=0)
     options = parser.parse_args()
