@@ -449,13 +449,29 @@ def render(options):
         sets=[section(table, name, options) for name in names],
         dial=dials,
         growth=growth(table),
-        speed=None,
+        speed=speed(Path(options.measurements)),
     )
+
+
+def speed(folder):
+    """The latest line of each row that kernels.py wrote there with --json, or None."""
+    latest = {}
+    for name in ("kernels_train.jsonl", "kernels_search.jsonl"):
+        path = folder / name
+        for r in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
+            if "case" in r:  # of kernels_train.py
+                latest[r["case"], r["isa"], r["peer"]] = 1e3 * r["seconds"], r["ratio"]
+            else:
+                against = r.get("ratio_of", "faiss, the better of its modes / this")
+                latest[r["row"], r["isa"], against] = r["ours_ms"], r["ratio"]
+    rows = [(*key, f"{ms:,.1f}", f"{ratio:.2f}") for key, (ms, ratio) in latest.items()]
+    return {"columns": ("what", "instructions", "beside", "ms", "ratio"), "rows": rows} if rows else None
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", default=HERE / "results", metavar="DIR")
+    parser.add_argument("--measurements", default=HERE / "measurements", metavar="DIR", help="what kernels.py measured")
     parser.add_argument("--data-dir", metavar="DIR", help="for pictures; default: $APHASH_DATA, or data")
     parser.add_argument("--work", metavar="DIR", help="run.py's --work, for pictures")
     parser.add_argument("--cache", metavar="DIR", help="run.py's --cache; default: WORK/features")
