@@ -462,13 +462,19 @@ class APHash(TransformerMixin, BaseEstimator):
                 "anchor_codes_": (m, words), "codes_": (len(fitted["codes_"]), words),
             }  # fmt: skip
             wrong = [name for name, shape in shapes.items() if fitted[name].shape != shape]
+            wrong += [name for name, dtypes in _SAVED.items() if fitted[name].dtype not in dtypes]
             if wrong or r != hasher.n_bits:
                 raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
             fitted |= {"scale_": float(params["scale_"]), "n_iter_": int(params["n_iter_"]), "n_features_in_": d}
+            if not 0 < fitted["scale_"] < np.inf:
+                raise ValueError(f"scale_ must be positive, got {fitted['scale_']}")
+            names = params.get("feature_names_in_")
+            if names is not None:
+                if len(names) != d or not all(isinstance(name, str) for name in names):
+                    raise ValueError(f"feature_names_in_ must be {d} strings")
+                fitted["feature_names_in_"] = np.array(names, object)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a whole APHash file: {error!r}") from None
-        if "feature_names_in_" in params:
-            fitted["feature_names_in_"] = np.array(params["feature_names_in_"], object)
         vars(hasher).update(fitted, objective_=history)
         return hasher
 
@@ -487,10 +493,12 @@ class APHash(TransformerMixin, BaseEstimator):
 
 
 _FILE = {"kind": "APHash", "version": 1}
-_SAVED = ("codes_", "coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_")
-
 # Integers become float32: exact for the 8- and 16-bit ones that images are. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
+_SAVED = {  # the arrays of a file, with their dtypes
+    "codes_": [np.uint64], "coef_": [np.float64], "intercept_": [np.float64], "mean_": [np.float64],
+    "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64], "thresholds_": [np.float64],
+}  # fmt: skip
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 
 

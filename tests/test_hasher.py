@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -437,3 +438,32 @@ def test_a_fit_in_a_thread_pool_is_right(digits):
     assert len(found) == 3
     for each in found:
         same(expected, each)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "params", "message"),
+    [
+        ({"coef_": np.zeros((8, 5), np.float32)}, {}, "do not fit each other: coef_"),
+        ({"codes_": np.zeros((40, 1), np.int64)}, {}, "do not fit each other: codes_"),
+        ({"codes_": np.zeros((40, 2), np.uint64)}, {}, "do not fit each other: codes_"),
+        ({"mean_": np.zeros(4)}, {}, "do not fit each other: mean_"),
+        ({"anchor_indices_": np.zeros(10)}, {}, "do not fit each other: anchor_indices_"),
+        ({}, {"scale_": 0.0}, "scale_ must be positive"),
+        ({}, {"scale_": "x"}, "could not convert"),
+        ({}, {"feature_names_in_": ["a"]}, "must be 5 strings"),
+        ({}, {"feature_names_in_": [1, 2, 3, 4, 5]}, "must be 5 strings"),
+        ({}, {"given": {"bits": 3}}, "bits"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path, rng, arrays, params, message):
+    hasher = APHash(8, n_anchors=10, n_neighbors=5, n_rounds=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hasher.fit(rng.standard_normal((40, 5)))
+    good_arrays, good_params = hasher._to_file()
+    path = tmp_path / "model"
+    _io.write(path, good_arrays, kind="APHash", version=1, params=good_params)
+    np.testing.assert_array_equal(APHash.load(path).codes_, hasher.codes_)
+    _io.write(path, good_arrays | arrays, kind="APHash", version=1, params=good_params | params)
+    with pytest.raises(ValueError, match=f"{path}: not a whole APHash file: .*{message}"):
+        APHash.load(path)
