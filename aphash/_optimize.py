@@ -30,8 +30,9 @@ HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.floa
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _LAST_RATE = 0.02  # the cosine schedule ends at this share of the learning rate
 _STALL = 10  # iterations over which the relative fall of J is judged
-_ROTATION_ROWS = 20_000
-_INIT_ITERATIONS, _ROUND_ITERATIONS = 50, 30
+_ROTATION_ROWS, _ROTATION_ROWS_KEPT = 20_000, 100_000  # of a sample; the second where rotations build on each other
+_ROTATION_NUMBERS = 1 << 24  # of the larger sample: 64 MiB
+_INIT_ITERATIONS, _ROUND_ITERATIONS = 100, 30
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,12 @@ def learn(rows, settings, rng, progress):
     """
     s = settings
     gram = rows.gram() if rows.d <= GRAM_FEATURES and (s.init == "itq" or s.fit_hash == "all") else None
+    size = _ROTATION_ROWS
+    if s.rotation == "identity":  # what a sample gets wrong stays: it costs true neighbours
+        size = max(size, min(_ROTATION_ROWS_KEPT, _ROTATION_NUMBERS // s.n_bits))
     sample = np.arange(rows.n)
-    if rows.n > _ROTATION_ROWS:
-        sample = np.sort(rng.choice(rows.n, _ROTATION_ROWS, replace=False))
+    if rows.n > size:
+        sample = np.sort(rng.choice(rows.n, size, replace=False))
     n_directions = _initial_codes(rows, gram, sample, s, rng)
     ridges = {}  # by share; each is one factorisation, for all rounds that use it
 

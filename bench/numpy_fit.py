@@ -164,7 +164,7 @@ def fit(X, s, rng):
     projected = V[sample] @ directions
     deviations = projected.std(axis=0, dtype=np.float64)
     weights = ((deviations / deviations[0]) ** -s.whitening).astype(np.float32)
-    B = V @ (directions * weights @ towards_signs(projected * weights, frame(r, r, rng), 50))
+    B = V @ (directions * weights @ towards_signs(projected * weights, frame(r, r, rng), 100))
     history = []
     for number in range(1, s.n_rounds + 1):
         B /= np.abs(B).mean()
