@@ -2,6 +2,25 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from aphash import _learn, _search
+
+
+def _each(module, names):
+    """A fixture that runs a test once with each of a module's instruction sets that this machine has."""
+
+    @pytest.fixture(params=names)
+    def chosen(request):
+        before = module.isa()
+        module.set_isa(request.param)
+        yield request.param
+        module.set_isa(before)
+
+    return chosen
+
+
+learn_isa = _each(_learn, _learn.supported_isas())
+isa = _each(_search, _search.isa_names())
+
 
 @pytest.fixture(scope="session")
 def digits():

@@ -8,17 +8,9 @@ import reference
 
 from aphash import _learn
 
-ISAS = _learn.supported_isas()
+pytestmark = pytest.mark.usefixtures("learn_isa")
 THREADS = (2, 3, 7)
 POWERS = ((1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5))  # (q_scale, q_power)
-
-
-@pytest.fixture(params=ISAS, autouse=True)
-def isa(request):
-    before = _learn.isa()
-    _learn.set_isa(request.param)
-    yield request.param
-    _learn.set_isa(before)
 
 
 def working(X, rows, mean, scale):

@@ -8,18 +8,10 @@ import reference
 
 from aphash import _learn
 
-ISAS = _learn.supported_isas()
+pytestmark = pytest.mark.usefixtures("learn_isa")
 THREADS = (2, 3, 7)
 POWERS = ((1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5))  # (q_scale, q_power)
 R = (1, 7, 8, 16, 63, 64, 65, 128, 256)
-
-
-@pytest.fixture(params=ISAS, autouse=True)
-def isa(request):
-    before = _learn.isa()
-    _learn.set_isa(request.param)
-    yield request.param
-    _learn.set_isa(before)
 
 
 class Problem:

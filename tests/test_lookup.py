@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_search import ISAS, brute, isa, make_bitmap, make_blocks, make_codes  # noqa: F401
+from test_search import ISAS, brute, make_bitmap, make_blocks, make_codes
 
 from aphash import HammingIndex, _lookup, _search
 
@@ -37,7 +37,7 @@ def near_duplicates(rng, n, n_bits):
 
 
 @pytest.mark.parametrize("n_bits", [1, 7, 33, 63, 64, 65, 128, 200, 256])
-def test_lookup_equals_scan(isa, n_bits):  # noqa: F811
+def test_lookup_equals_scan(isa, n_bits):
     rng = np.random.default_rng(n_bits)
     for n in (1, 2, 513, 3000):
         codes = near_duplicates(rng, n, n_bits)
@@ -183,7 +183,7 @@ def read_pairs(stream, **limits):
 
 @pytest.mark.parametrize("n_bits", [1, 20, 64, 100, 256])
 @pytest.mark.parametrize("radius", [0, 1, 2, 5])
-def test_pairs(isa, n_bits, radius):  # noqa: F811
+def test_pairs(isa, n_bits, radius):
     rng = np.random.default_rng(n_bits)
     radius = min(radius, n_bits - 1)
     for n in (0, 1, 2, 600):

@@ -14,14 +14,6 @@ BLOCK = 512  # codes that a kernel takes at a time
 ISAS = _search.isa_names()
 
 
-@pytest.fixture(params=ISAS)
-def isa(request):
-    before = _search.isa()
-    _search.set_isa(request.param)
-    yield request.param
-    _search.set_isa(before)
-
-
 def test_which_instruction_sets_ran(record_property):
     assert ISAS[0] == "base"
     record_property("isa", ISAS)
