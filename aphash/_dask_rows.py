@@ -22,6 +22,7 @@ from aphash.codes import n_words
 
 _BATCH_BYTES = 1 << 26  # of results that come to the client at a time
 _PART_BYTES = 1 << 25  # of a part, unless it is one block
+_FAN_IN = 4  # parts whose sums are added by one task: a power of two
 _PARTS_A_THREAD = 8  # at least, where there are so many blocks: they end at about the same time
 
 
@@ -49,7 +50,7 @@ class DaskRows(BlockSums):
         n_blocks, n_threads = len(blocks(self.n)), sum(_workers().values())
         nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
         size = 1
-        while n_blocks >= 2 * size * _PARTS_A_THREAD * n_threads and 2 * size * nbytes <= _PART_BYTES:
+        while -(-n_blocks // (2 * size)) >= _PARTS_A_THREAD * n_threads and 2 * size * nbytes <= _PART_BYTES:
             size *= 2
         return size
 
@@ -214,9 +215,13 @@ class DaskRows(BlockSums):
         for home, codes, share in zip(self.homes, self.codes_of_parts, self.shares, strict=True):
             with at_home(home):
                 tasks.append(dask.delayed(_sums)(codes, share, shared, how))
-        parts = _tree_sum(compute(tasks, 4 * vectors.size + 8 * sums.size))
-        for out, total in zip((sums, vectors, penalty), parts, strict=True):
-            out[...] = total
+        nodes = []  # of the tree: neighbours are added where they are, mostly
+        for first in range(0, len(tasks), _FAN_IN):
+            with at_home(self.homes[first]):
+                nodes.append(dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]))
+        total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
+        for out, whole in zip((sums, vectors, penalty), total, strict=True):
+            out[...] = whole
 
     def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
         of = [self.codes_of_parts, self.shares, [self._send(H, P)] * len(self.parts)]

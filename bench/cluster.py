@@ -2,12 +2,15 @@
 
     python bench/cluster.py --generate 200000 128 --workers 2 --compare
     python bench/cluster.py --data cifar10_cnn512.npz --n-bits 64 --compare
+    python bench/cluster.py --generate 200000 128 --workers 2 --per-iteration
     python bench/cluster.py --generate 50000 128 --workers 2 --kill 5 --compare
-    python bench/cluster.py --generate 8000000 128 --workers 2 --memory-limit 512MiB --n-train 60000
+    python bench/cluster.py --generate 8000000 128 --workers 2 --memory-limit 512MiB --n-train 200000 --n-rounds 1
     python bench/cluster.py --data features.zarr --scheduler tcp://10.0.0.1:8786
 
 Bytes moved are what the workers' machines sent on all interfaces during the stage, the loopback among them: on a
 LocalCluster everything between the processes, protocol and heartbeats included (and what other programs sent).
+A new worker is one that was started anew: it was killed, by us or for its memory. Peaks are the workers' resident sets,
+files they have mapped among them.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import tempfile
 import threading
 import time
 
+import dask
 import dask.array as da
 import numpy as np
 import zarr
@@ -41,6 +45,7 @@ def main():
                 run(args, client, path, folder)
         else:
             limit = args.memory_limit or 0
+            dask.config.set({"distributed.scheduler.work-stealing": not args.no_stealing})
             with (
                 LocalCluster(n_workers=args.workers, threads_per_worker=1, memory_limit=limit, dashboard_address=None,
                              silence_logs=50) as cluster,
@@ -56,6 +61,7 @@ def arguments():
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a cluster that runs; all its workers see --folder")
     parser.add_argument("--workers", type=int, default=2, help="of a cluster that is started otherwise")
     parser.add_argument("--memory-limit", help="of each worker, such as 512MiB")
+    parser.add_argument("--no-stealing", action="store_true", help="of tasks, and their data, by idle workers")
     parser.add_argument("--data", metavar="FILE", help="npz (its X, or first 2-d array), or a zarr array")
     parser.add_argument("--generate", nargs=2, type=int, default=(200_000, 128), metavar=("N", "D"))
     parser.add_argument("--folder", help="for what is written; all workers must see it")
@@ -67,7 +73,10 @@ def arguments():
     parser.add_argument("--n-train", type=int)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--k", type=int, default=100)
-    parser.add_argument("--kill", type=int, default=0, metavar="TIMES", help="SIGKILL a worker, in fit and in search")
+    parser.add_argument(
+        "--kill", type=int, default=0, metavar="TIMES", help="SIGKILL a worker so often in fit, and in search"
+    )
+    parser.add_argument("--per-iteration", action="store_true", help="seconds, bytes, tasks of an iteration")
     parser.add_argument("--compare", action="store_true", help="with one machine, which must hold X")
     parser.add_argument("--json", metavar="FILE", help="write the table there, too")
     return parser.parse_args()
@@ -104,17 +113,23 @@ class Stages:
 
     @contextlib.contextmanager
     def __call__(self, name):
-        moved, workers, seconds, began = self._moved(), self._workers(), time.perf_counter(), time.time()
+        moved, workers, seconds, began = self.moved(), self._workers(), time.perf_counter(), time.time()
         yield
-        seconds, moved = time.perf_counter() - seconds, self._moved() - moved
-        tasks, new = len(self.client.get_task_stream(start=began)), len(self._workers() - workers)
-        self.rows.append({"stage": name, "seconds": seconds, "bytes": moved, "tasks": tasks, "new_workers": new})
-        print(f"{name:24} {seconds:8.2f} s {moved / 2**20:9.2f} MiB {tasks:6} tasks {new:3} new workers", flush=True)
+        seconds, moved = time.perf_counter() - seconds, self.moved() - moved
+        tasks = self.client.get_task_stream(start=began)
+        new, peaks = len(self._workers() - workers), self.client.run(peak_memory, on_error="ignore").values()
+        peak = max((each for each in peaks if isinstance(each, int)), default=0)
+        row = {"stage": name, "seconds": seconds, "bytes": moved, "tasks": len(tasks)}
+        self.rows.append(row | {"new_workers": new, "peak_memory": peak})
+        print(
+            f"{name:24} {seconds:8.2f} s {moved / 2**20:9.2f} MiB {len(tasks):6} tasks {new:3} new workers, "
+            f"peak {peak / 2**20:.0f} MiB", flush=True,
+        )  # fmt: skip
 
     def _workers(self):
         return set(self.client.scheduler_info(n_workers=-1)["workers"])
 
-    def _moved(self):
+    def moved(self):
         """Bytes sent by the workers' machines: on a LocalCluster those of the loopback interface."""
         return sum(dict(self.client.run(sent_by_machine, on_error="ignore").values()).values())
 
@@ -125,6 +140,12 @@ def sent_by_machine():
     import psutil
 
     return socket.gethostname(), sum(each.bytes_sent for each in psutil.net_io_counters(pernic=True).values())
+
+
+def peak_memory():
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextlib.contextmanager
@@ -157,11 +178,16 @@ def run(args, client, path, folder):
         "n_bits": args.n_bits, "n_anchors": args.n_anchors, "n_rounds": args.n_rounds, "max_iter": args.max_iter,
         "tol": 0, "random_state": 0, "n_train": args.n_train or "auto",
     }  # fmt: skip
-    hasher = aphash.dask.APHash(**settings)
+    hashers = []
     with stage("fit"), killing(client, args.kill, 6) as killed:
-        hasher.fit(X)
-        len(hasher.codes_[-1:].compute())
-    killed_in_fit = len(killed)
+        while not hashers or len(killed) < args.kill:
+            hashers.append(aphash.dask.APHash(**settings).fit(X))
+            len(hashers[-1].codes_[-1:].compute())
+    hasher = hashers[0]
+    print(f"killed {len(killed)} in {len(hashers)} fits; {'equal' if all_equal(hashers) else 'DIFFERENT'}", flush=True)
+    if args.per_iteration:
+        with stage("fit, counted"), iterations(client, stage):
+            aphash.dask.APHash(**settings).fit(X)
     with stage("encode"):
         da.to_zarr(hasher.transform(X), os.path.join(folder, "codes.zarr"))
     index = aphash.dask.HammingIndex(args.n_bits)
@@ -172,15 +198,58 @@ def run(args, client, path, folder):
     with stage("load"):
         index = aphash.dask.HammingIndex.load(os.path.join(folder, "index"))
     queries = hasher.transform(X[: args.queries]).compute()
+    answers = []
     with stage("search"), killing(client, args.kill, 1) as killed:
-        answers = [index.search(queries, args.k) for _ in range(1 + 10 * args.kill)]
-    same = [all(np.array_equal(a, b) for a, b in zip(each, answers[0])) for each in answers]
-    print(f"killed {killed_in_fit} in fit, {len(killed)} in search; searches equal: {all(same)}")
+        while not answers or len(killed) < args.kill:
+            answers.append(index.search(queries, args.k))
+    same = all(np.array_equal(a, b) for each in answers for a, b in zip(each, answers[0]))
+    print(f"killed {len(killed)} in {len(answers)} searches; {'equal' if same else 'DIFFERENT'}", flush=True)
     if args.compare:
         compare(args, settings, path, hasher, queries, answers[0], stage)
     if args.json:
         with open(args.json, "w") as file:
             json.dump({"arguments": vars(args), "stages": stage.rows}, file, indent=1)
+
+
+def all_equal(hashers):
+    first = hashers[0]
+    return all(
+        np.array_equal(first.coef_, each.coef_)
+        and np.array_equal(first.thresholds_, each.thresholds_)
+        and bool((first.codes_ == each.codes_.rechunk(first.codes_.chunks)).all().compute())
+        for each in hashers[1:]
+    )
+
+
+@contextlib.contextmanager
+def iterations(client, stage):
+    """Count from each anchor pass of a round to the next one: in between is one iteration, whole."""
+    rows, counts, parts = aphash._dask_rows.DaskRows, [], 0
+    anchor_pass, last = rows.anchor_pass, None
+
+    def counted(self, H, q_scale, q_power, P, *out):
+        nonlocal last, parts
+        now = time.perf_counter(), stage.moved(), time.time()
+        if last and last[0] is P:
+            tasks = client.get_task_stream(start=last[1][2], stop=now[2])
+            counts.append((now[0] - last[1][0], now[1] - last[1][1], len(tasks)))
+        parts = len(self.parts)
+        last = P, (time.perf_counter(), stage.moved(), time.time())  # without what counting took
+        anchor_pass(self, H, q_scale, q_power, P, *out)
+
+    rows.anchor_pass = counted
+    try:
+        yield
+    finally:
+        rows.anchor_pass = anchor_pass
+    seconds, moved, tasks = (np.array(each) for each in zip(*counts))
+    blocks = len(aphash._rows.blocks(last[0].indptr.size - 1))
+    stage.rows.append({"iterations": counts, "partitions": parts, "blocks": blocks})
+    print(
+        f"an iteration: {np.median(seconds):.2f} s (median); {blocks} blocks in {parts} partitions; of a partition "
+        f"{moved.mean() / parts / 1024:.0f} KiB (mean; median {np.median(moved) / parts / 1024:.0f}) and "
+        f"{tasks.mean() / parts:.2f} tasks; of a block {moved.mean() / blocks / 1024:.0f} KiB", flush=True,
+    )  # fmt: skip
 
 
 def compare(args, settings, path, hasher, queries, answer, stage):

@@ -94,10 +94,10 @@ def test_bits_in_other_settings(X, settings):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("n_threads", "n_parts"), [(1, 2), (2, 3), (4, 5)])
+@pytest.mark.parametrize(("n_threads", "n_parts"), [(1, 2), (2, 5), (4, 9)])
 def test_bits_of_parts_of_many_blocks(n_threads, n_parts, monkeypatch):
     """Nine blocks: a part's sum is a node of the tree, and the last part is not whole."""
-    monkeypatch.setattr("aphash._dask_rows._PARTS_A_THREAD", 1)
+    monkeypatch.setattr("aphash._dask_rows._PARTS_A_THREAD", 2)
     X = np.random.default_rng(5).standard_normal((9000, 8)).astype(np.float32)
     settings = SETTINGS | {"n_bits": 8}
     with dask.config.set(num_workers=n_threads):
