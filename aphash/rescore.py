@@ -20,7 +20,7 @@ class VectorRescore:
     Parameters
     ----------
     X : array_like of shape (n, d)
-        The items' vectors, of any real dtype; a memory map is read where candidates are.
+        The items' vectors, of any real dtype; of a memory map, and of a dask array, only candidates are read.
     queries : array_like of shape (n_queries, d) or (d,)
         The queries' vectors, in the order of the codes that are searched.
     metric : {"l2", "ip", "cosine"}, default="l2"
@@ -43,7 +43,7 @@ class VectorRescore:
     """
 
     def __init__(self, X, queries, *, metric="l2", factor=10, ids=None):
-        self.X = X if isinstance(X, np.ndarray) else np.asarray(X)
+        self.X = X if isinstance(X, np.ndarray) or hasattr(X, "__dask_graph__") else np.asarray(X)
         if self.X.ndim != 2 or len(self.X) == 0 or self.X.dtype.kind not in "fiu":
             raise ValueError(f"X must be real numbers of shape (n, d), got {self.X.dtype} of shape {self.X.shape}")
         self._dtype = np.result_type(self.X.dtype, np.float32)
