@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from dask.sizeof import sizeof
 
-from aphash import _io, index
+from aphash import _index_file, _io, index
 from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._dask_rows import compute
 from aphash.codes import check_codes, check_n_bits, n_words
@@ -22,7 +22,7 @@ _RADIUS_QUERIES = 1024  # of radius searches
 _BUCKET_IDS = 1 << 24  # ids that one task compares, where the shards' ranges overlap
 
 _MANIFEST = "manifest.aphash"
-_KIND, _SHARD_KIND, _VERSION = "dask.HammingIndex", "dask.HammingIndex shard", 1
+_KIND, _VERSION = "dask.HammingIndex", 1
 
 
 class HammingIndex:
@@ -40,6 +40,15 @@ class HammingIndex:
     only the last come back. Uses the scheduler that dask uses: threads, or the workers of the current
     ``distributed.Client``. A worker needs 8 n_words + 8 bytes for each code that it holds, twice that while it adds
     it; a search needs some tens of MB beside.
+
+    A shard never changes, so there is no ``remove`` and no ``update``: leave ids out by ``filter``, or make another
+    index of what stays, on the workers::
+
+        keep = ~da.isin(index.ids, gone)
+        fewer = HammingIndex(n_bits)
+        fewer.add(index.codes[keep], index.ids[keep])
+
+    Searches have no ``n_jobs``: a shard's is a task of one thread, and dask runs the tasks.
     """
 
     def __init__(self, n_bits):
@@ -114,6 +123,14 @@ class HammingIndex:
 
     # -- by id
 
+    def contains(self, ids):
+        """Return which ids are in the index; see :meth:`aphash.HammingIndex.contains`."""
+        wanted = as_ids(ids)
+        found = np.zeros(len(wanted), bool)
+        for place, known in self._of_shards(_contains, wanted):
+            found[place] |= known
+        return found
+
     def get(self, ids):
         """Return codes by their ids; see :meth:`aphash.HammingIndex.get`."""
         wanted = as_ids(ids)
@@ -122,18 +139,22 @@ class HammingIndex:
 
     def _get(self, ids):
         codes, found = np.empty((len(ids), n_words(self.n_bits)), np.uint64), np.zeros(len(ids), bool)
-        tasks, places = [], []
-        for shard, low, high in zip(self._shards, self._low, self._high, strict=True):
-            place = np.flatnonzero((ids >= low) & (ids <= high))
-            if place.size:
-                tasks.append(dask.delayed(_get)(shard, dask.delayed(ids[place], traverse=False)))
-                places.append(place)
-        for place, (known, values) in zip(places, compute(tasks), strict=True):
+        for place, (known, values) in self._of_shards(_get, ids):
             found[place[known]] = True
             codes[place[known]] = values
         if not found.all():
             raise KeyError(f"ids are not in the index: {some(ids[~found])}")
         return codes
+
+    def _of_shards(self, function, ids):
+        """Yield (places in ids, ``function(shard, ids there)``) of the shards whose range they are in."""
+        tasks, places = [], []
+        for shard, low, high in zip(self._shards, self._low, self._high, strict=True):
+            place = np.flatnonzero((ids >= low) & (ids <= high))
+            if place.size:
+                tasks.append(dask.delayed(function)(shard, dask.delayed(ids[place], traverse=False)))
+                places.append(place)
+        return zip(places, compute(tasks), strict=True)
 
     # -- searches
 
@@ -147,7 +168,7 @@ class HammingIndex:
         filter : array_like, optional
             Integers are ids; booleans, and a packed bitmap of uint64, go by position in the order of adding.
         rescore : VectorRescore or ProjectionRescore, optional
-            Applied where the search is called; the candidates' codes come there.
+            Applied where the search is called; the candidates' codes, or rows, come there. Vectors may be a dask array.
 
         Returns
         -------
@@ -367,6 +388,10 @@ def _twice(parts):
     return np.unique(ids[1:][ids[1:] == ids[:-1]])[:11]
 
 
+def _contains(shard, ids):
+    return shard.contains(ids)
+
+
 def _get(shard, ids):
     known = np.flatnonzero(shard.contains(ids))
     return known, shard.get(ids[known])
@@ -398,10 +423,10 @@ def _shard_path(folder, i):
 
 
 def _save(shard, path, token):
-    state = shard.__getstate__()
-    params = {name: state[name] for name in ("n_bits", "_n", "_next_id", "_ascending")} | {"token": token}
-    arrays = {"blocks": state["_blocks"], "ids": state["_ids"]}
-    _io.write(path, arrays, kind=_SHARD_KIND, version=_VERSION, params=params)
+    """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
+    with shard._lock.shared():
+        arrays, params = _index_file.to_file(shard)
+        _io.write(path, arrays, kind=_index_file.KIND, version=_index_file.VERSION, params=params | {"token": token})
     return _header_crc(path)
 
 
@@ -413,15 +438,13 @@ def _header_crc(path):
 
 
 def _load(path, n_bits, n, header, token):
-    arrays, params, _ = _io.read(path, kind=_SHARD_KIND, mmap=True)
+    arrays, params, version = _io.read(path, kind=_index_file.KIND, mmap=True)
     if params.get("token") != token or _header_crc(path) != header:
         raise ValueError(f"{path}: not the shard that the manifest names")
-    width = n_words(n_bits)
-    if len(arrays["ids"]) != n or len(arrays["blocks"]) != -(-n // 8) * 8 * width or params["n_bits"] != n_bits:
-        raise ValueError(f"{path}: its arrays do not fit the manifest")
     shard = index.HammingIndex.__new__(index.HammingIndex)
-    state = {name: params[name] for name in ("n_bits", "_n", "_next_id", "_ascending")}
-    shard.__setstate__(state | {"_n_words": width, "_lookup": None, "_blocks": arrays["blocks"], "_ids": arrays["ids"]})
+    _index_file.from_file(shard, path, arrays, params, version, check=False)
+    if (len(shard), shard.n_bits) != (n, n_bits):
+        raise ValueError(f"{path}: {len(shard)} codes of {shard.n_bits} bits, the manifest says {n} of {n_bits}")
     return shard
 
 

@@ -239,8 +239,21 @@ def test_index_answers_as_one_machine(codes, ids, rows):
         wanted = one.ids[[5, 2999, 0, 5]]
         np.testing.assert_array_equal(other.get(wanted), one.get(wanted))
         np.testing.assert_array_equal(other.get(int(wanted[1])), one.get(int(wanted[1])))
+        some = np.r_[wanted, 123456, wanted + 1, -(2**63)]
+        np.testing.assert_array_equal(other.contains(some), one.contains(some))
+        np.testing.assert_array_equal(other.contains(123456), one.contains(123456))
         with pytest.raises(KeyError, match="not in the index: 123456"):
             other.get([wanted[0], 123456])
+
+
+def test_what_stays_makes_another_index(codes, ids):
+    """As the docstring says: there is no remove."""
+    one, other = both(codes, ids)
+    one.remove(ids[100:900])
+    keep = ~da.isin(other.ids, ids[100:900])
+    fewer = aphash.dask.HammingIndex(N_BITS)
+    fewer.add(other.codes[keep], other.ids[keep])
+    assert_answers(one, fewer, codes[:3])
 
 
 def test_index_filters(codes, ids):
@@ -263,6 +276,33 @@ def test_index_rescores(codes, ids):
     projections = rng.standard_normal((5, N_BITS))
     for rescore in (VectorRescore(vectors, queries, ids=ids, factor=3), ProjectionRescore(projections, factor=4)):
         assert_answers(one, other, codes[:5], rescore=rescore)
+    for dtype in (np.float32, np.int16):
+        few = (vectors * 20).astype(dtype)
+        expected = one.search(codes[:5], 3, rescore=VectorRescore(few, queries, ids=ids))
+        lazy = VectorRescore(chunked(few, 170), queries, ids=ids)
+        for index in (one, other):
+            for got, want in zip(index.search(codes[:5], 3, rescore=lazy), expected):
+                np.testing.assert_array_equal(got, want)
+
+
+def test_rescoring_reads_the_candidates_chunks_only(codes):
+    _, other = both(codes)
+    read = []
+
+    def reader(block, block_info=None):
+        read.append(block_info[0]["chunk-location"][0])
+        return block
+
+    vectors = chunked(np.random.default_rng(4).standard_normal((3000, 8)), 100).map_blocks(
+        reader, meta=np.empty((0, 8))
+    )
+    _, found = other.search(codes[:1], 2, rescore=VectorRescore(vectors, np.zeros((1, 8)), factor=3))
+    assert found.shape == (1, 2)
+    assert set(read) == set(other.search(codes[:1], 6)[1][0] // 100)
+
+
+def test_rescore_must_be_one_of_ours(codes):
+    _, other = both(codes)
     with pytest.raises(TypeError, match="rescore must be"):
         other.search(codes[:1], 1, rescore=3)
 
@@ -333,6 +373,9 @@ def test_saved_and_mapped(codes, ids, tmp_path):
     other.save(tmp_path / "index")
     loaded = aphash.dask.HammingIndex.load(tmp_path / "index")
     assert_answers(one, loaded, codes[:3])
+    shard = aphash.HammingIndex.load(tmp_path / "index" / "shard-000003.aphash")  # is an index by itself
+    np.testing.assert_array_equal(shard.codes, codes[633:844])
+    np.testing.assert_array_equal(shard.ids, ids[633:844])
     one.add(codes[:9])
     loaded.add(chunked(codes[:9], 4))
     assert_answers(one, loaded, codes[:3])
