@@ -6,7 +6,6 @@ are made anew from the ones before; a projection starts from X again, so what a 
 round's start, and what led there before is forgotten.
 """
 
-import contextlib
 import copy
 import itertools
 
@@ -33,12 +32,11 @@ class DaskRows(BlockSums):
 
     def __init__(self, X, r):
         self.n, self.d = X.shape
-        self.r = r
+        self.r, self.n_blocks = r, len(blocks(self.n))
         starts = [start for start, _ in blocks(self.n)][:: self._blocks_of_a_part()]
         self.edges = np.array([*starts, self.n])
         X = X.rechunk((tuple(np.diff(self.edges).tolist()), (self.d,)))
         chunk = chunk_rows(self.n, self.d)
-        self._settle()
         self.parts = self._persist(_Part, zip(X.to_delayed().ravel(), starts), chunk, block_rows(self.n))
         self.codes_of_parts = [None] * len(self.parts)
         self.mean, self.scale = self._statistics()
@@ -47,53 +45,34 @@ class DaskRows(BlockSums):
 
     def _blocks_of_a_part(self):
         """Return a power of two: the sum of a part is a node of the tree that ``_learn.anchor_pass`` adds."""
-        n_blocks, n_threads = len(blocks(self.n)), sum(_workers().values())
+        n_threads = _n_threads()
         nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
         size = 1
-        while -(-n_blocks // (2 * size)) >= _PARTS_A_THREAD * n_threads and 2 * size * nbytes <= _PART_BYTES:
+        while -(-self.n_blocks // (2 * size)) >= _PARTS_A_THREAD * n_threads and 2 * size * nbytes <= _PART_BYTES:
             size *= 2
         return size
 
-    def _settle(self):
-        """Give each part a home, a worker that is there now: neighbours together, as many as it has threads."""
-        workers = [address for address, n_threads in _workers().items() for _ in range(n_threads)]
-        n_parts = len(self.edges) - 1
-        self.homes = [workers[part * len(workers) // n_parts] for part in range(n_parts)]
-
     def _persist(self, function, of, *args):
-        """Return, of each part, ``function(*of the part, *args)``, which stays where it is made: at home, mostly.
-
-        Without the hint dask moves codes, megabytes, for milliseconds: H is everywhere soon, so that any worker would
-        do. A home that is gone, or overloaded, is passed over.
-        """
-        shared, tasks = _shared(*args), []
-        for home, own in zip(self.homes, of, strict=True):
-            with at_home(home):
-                tasks.append(dask.delayed(_make)(function, shared, *own))
-        return list(dask.persist(*tasks))
-
-    def _tasks(self, method, shared, per_part):
-        """Return a task for each part: ``method(part, 0, its rows, *shared, *own)``."""
-        for b, own in enumerate(per_part):
-            with at_home(self.homes[b]):
-                yield dask.delayed(_call)(*self._of(b, method), method, shared, *own)
+        """Return, of each part, ``function(*of the part, *args)``, which stays where it is made."""
+        shared = _shared(*args)
+        return list(dask.persist(*[dask.delayed(_make)(function, shared, *own) for own in of]))
 
     def _map_parts(self, method, *args, per_part=None):
         """Yield ``method(part, 0, its rows, *args)`` of each part, in their order."""
-        return compute(list(self._tasks(method, _shared(*args), per_part or [()] * len(self.parts))))
+        shared, own = _shared(*args), per_part or [()] * len(self.parts)
+        return compute([dask.delayed(_call)(*self._of(b, method), method, shared, *mine) for b, mine in enumerate(own)])
 
     def _map(self, method, *args):
         """Yield ``method(part, start, stop, *args)`` for each block, in their order."""
         edges = blocks(self.n)
-        n_blocks, shared, tasks = -(-len(edges) // len(self.parts)), _shared(*args), []
+        shared, tasks = _shared(*args), []
         nbytes = 8 * self.d * max(self.d, self.r)  # of a sum, the largest
-        step = max(1, min(len(edges), _BATCH_BYTES // nbytes // 8))
+        step = max(1, _BATCH_BYTES // nbytes // 8)
         for b, first in enumerate(self.edges[:-1]):
             own = [(start - first, stop - first) for start, stop in edges if first <= start < self.edges[b + 1]]
             for at in range(0, len(own), step):
-                with at_home(self.homes[b]):
-                    tasks.append(dask.delayed(_call_blocks)(*self._of(b, method), method, shared, own[at : at + step]))
-        return itertools.chain.from_iterable(compute(tasks, nbytes * min(step, n_blocks)))
+                tasks.append(dask.delayed(_call_blocks)(*self._of(b, method), method, shared, own[at : at + step]))
+        return itertools.chain.from_iterable(compute(tasks, nbytes * min(step, self.n_blocks // len(self.parts) + 1)))
 
     def _of(self, b, method):
         """What a method needs of part b: its X, its codes."""
@@ -183,7 +162,6 @@ class DaskRows(BlockSums):
     # -- the relaxed codes: of each part (B, Adam's mean, Adam's square), the last two None before the first step
 
     def project(self, W, bias):
-        self._settle()  # codes begin anew, so that this is when parts can move
         W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
         self._change(_projected, W, bias, of=[self.parts])
         factor = np.float32(self.n * self.r / self._sum(Rows._size_block)[0][0])
@@ -211,14 +189,10 @@ class DaskRows(BlockSums):
 
     def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
         shared, how = self._send(H, P), _shared(q_scale, q_power, block_rows(self.n))
-        tasks = []
-        for home, codes, share in zip(self.homes, self.codes_of_parts, self.shares, strict=True):
-            with at_home(home):
-                tasks.append(dask.delayed(_sums)(codes, share, shared, how))
-        nodes = []  # of the tree: neighbours are added where they are, mostly
-        for first in range(0, len(tasks), _FAN_IN):
-            with at_home(self.homes[first]):
-                nodes.append(dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]))
+        pairs = zip(self.codes_of_parts, self.shares, strict=True)
+        tasks = [dask.delayed(_sums)(codes, share, shared, how) for codes, share in pairs]
+        groups = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
+        nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in groups]
         total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
         for out, whole in zip((sums, vectors, penalty), total, strict=True):
             out[...] = whole
@@ -259,17 +233,12 @@ def check_chunk(chunk, first_row, number=None):
         raise ValueError(f"{error} of {which}") from None
 
 
-def _workers():
-    """Return {address: threads} of the workers that dask has now, or {None: threads} of the threaded scheduler."""
+def _n_threads():
+    """Return how many threads dask has now: the scheduler's, or those of all workers."""
     client = getattr(dask.base.get_scheduler(), "__self__", None)
     if hasattr(client, "ncores"):
-        return client.ncores() or {None: 1}
-    return {None: dask.config.get("num_workers", None) or dask.system.CPU_COUNT}
-
-
-def at_home(worker):
-    """A context whose tasks prefer a worker."""
-    return dask.annotate(workers=[worker], allow_other_workers=True) if worker else contextlib.nullcontext()
+        return max(1, sum(client.ncores().values()))
+    return dask.config.get("num_workers", None) or dask.system.CPU_COUNT
 
 
 def _tree_sum(parts):

@@ -45,7 +45,10 @@ def main():
                 run(args, client, path, folder)
         else:
             limit = args.memory_limit or 0
-            dask.config.set({"distributed.scheduler.work-stealing": not args.no_stealing})
+            dask.config.set({
+                "distributed.scheduler.work-stealing": not args.no_stealing,
+                "distributed.deploy.lost-worker-timeout": "300s",  # else a slow restart is given up, and all wait
+            })  # fmt: skip
             with (
                 LocalCluster(n_workers=args.workers, threads_per_worker=1, memory_limit=limit, dashboard_address=None,
                              silence_logs=50) as cluster,
@@ -224,16 +227,16 @@ def all_equal(hashers):
 @contextlib.contextmanager
 def iterations(client, stage):
     """Count from each anchor pass of a round to the next one: in between is one iteration, whole."""
-    rows, counts, parts = aphash._dask_rows.DaskRows, [], 0
-    anchor_pass, last = rows.anchor_pass, None
+    rows, counts = aphash.dask.DaskRows, []
+    anchor_pass, last, parts, blocks = rows.anchor_pass, None, 0, 0
 
     def counted(self, H, q_scale, q_power, P, *out):
-        nonlocal last, parts
+        nonlocal last, parts, blocks
         now = time.perf_counter(), stage.moved(), time.time()
         if last and last[0] is P:
             tasks = client.get_task_stream(start=last[1][2], stop=now[2])
             counts.append((now[0] - last[1][0], now[1] - last[1][1], len(tasks)))
-        parts = len(self.parts)
+        parts, blocks = len(self.parts), self.n_blocks
         last = P, (time.perf_counter(), stage.moved(), time.time())  # without what counting took
         anchor_pass(self, H, q_scale, q_power, P, *out)
 
@@ -243,7 +246,6 @@ def iterations(client, stage):
     finally:
         rows.anchor_pass = anchor_pass
     seconds, moved, tasks = (np.array(each) for each in zip(*counts))
-    blocks = len(aphash._rows.blocks(last[0].indptr.size - 1))
     stage.rows.append({"iterations": counts, "partitions": parts, "blocks": blocks})
     print(
         f"an iteration: {np.median(seconds):.2f} s (median); {blocks} blocks in {parts} partitions; of a partition "

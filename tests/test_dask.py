@@ -49,7 +49,9 @@ class started:
         self.n_workers = n_workers
 
     def __enter__(self):
-        with warnings.catch_warnings():
+        # A killed worker whose successor is slow to come would be given up, and everything wait for it.
+        patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "300s"})
+        with warnings.catch_warnings(), patient:
             warnings.simplefilter("ignore")  # a port that is in use, a disk that is nearly full: not ours
             self.cluster = LocalCluster(
                 n_workers=self.n_workers, threads_per_worker=1, processes=True, dashboard_address=None,
