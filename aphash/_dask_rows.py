@@ -38,10 +38,10 @@ class DaskRows(BlockSums):
         X = X.rechunk((tuple(np.diff(self.edges).tolist()), (self.d,)))
         chunk = chunk_rows(self.n, self.d)
         self.parts = self._persist(_Part, zip(X.to_delayed().ravel(), starts), chunk, block_rows(self.n))
-        self.codes_of_parts = [None] * len(self.parts)
+        self._codes, self.pending = [None] * len(self.parts), None
         self.mean, self.scale = self._statistics()
         self.parts = self._persist(_centred, zip(self.parts), self.mean, self.scale)
-        self.P = self.H = None
+        self.P = None
 
     def _blocks_of_a_part(self):
         """Return a power of two: the sum of a part is a node of the tree that ``_learn.anchor_pass`` adds."""
@@ -54,8 +54,11 @@ class DaskRows(BlockSums):
 
     def _persist(self, function, of, *args):
         """Return, of each part, ``function(*of the part, *args)``, which stays where it is made."""
-        shared = _shared(*args)
-        return list(dask.persist(*[dask.delayed(_make)(function, shared, *own) for own in of]))
+        shared, tasks = _shared(*args), []
+        for b, own in enumerate(of):
+            with _in_turn(b):
+                tasks.append(dask.delayed(_make)(function, shared, *own))
+        return list(dask.persist(*tasks))
 
     def _map_parts(self, method, *args, per_part=None):
         """Yield ``method(part, 0, its rows, *args)`` of each part, in their order."""
@@ -159,7 +162,7 @@ class DaskRows(BlockSums):
             out[mine] = found
         return out
 
-    # -- the relaxed codes: of each part (B, Adam's mean, Adam's square), the last two None before the first step
+    # -- the relaxed codes: of each part (B, Adam's mean, its square, perhaps sums); moments are None before a step
 
     def project(self, W, bias):
         W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
@@ -170,27 +173,31 @@ class DaskRows(BlockSums):
     def random_codes(self, r, seed):
         self._change(_random, r, seed, of=[self.parts])
 
+    @property
+    def codes_of_parts(self):
+        self._step()
+        return self._codes
+
     def _change(self, function, *args, of):
         """Replace each part's codes by ``function(what the part has in `of`, *args)``."""
-        self.codes_of_parts = self._persist(function, zip(*of, strict=True), *args)
+        of = list(zip(*of, strict=True))
+        self.pending = None  # what it would have changed is replaced
+        self._codes = self._persist(function, of, *args)
 
     def zero_moments(self, r):
         """Nothing is made: the first step of a descent makes them."""
 
-    def _send(self, H, P):
-        """Give each part its share of P, once a round, and return (H, ..) once for both passes of an iteration."""
+    def _send(self, P):
+        """Give each part its share of P, once a round."""
         if P is not self.P:
             edges = itertools.pairwise(self.edges)
             shares = [(P.indptr[a : b + 1] - P.indptr[a], P.anchors[P.indptr[a] : P.indptr[b]]) for a, b in edges]
             self.shares, self.P = self._persist(_itself, [(_shared(*each),) for each in shares]), P
-        if H is not self.H:
-            self.H, self.shared_H = H, dask.persist(_shared(H))[0]
-        return self.shared_H
 
     def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
-        shared, how = self._send(H, P), _shared(q_scale, q_power, block_rows(self.n))
-        pairs = zip(self.codes_of_parts, self.shares, strict=True)
-        tasks = [dask.delayed(_sums)(codes, share, shared, how) for codes, share in pairs]
+        self._send(P)
+        self._step(H, q_scale, q_power)
+        tasks = [dask.delayed(_sums_of)(codes) for codes in self._codes]
         groups = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
         nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in groups]
         total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
@@ -198,8 +205,20 @@ class DaskRows(BlockSums):
             out[...] = whole
 
     def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
-        of = [self.codes_of_parts, self.shares, [self._send(H, P)] * len(self.parts)]
-        self._change(_stepped, inv_z, p, q_scale, q_power, block_rows(self.n), step, of=of)
+        self._send(P)
+        self._step()
+        self.pending = H, inv_z, p, q_scale, q_power, step
+
+    def _step(self, *sums_at):
+        """Do the step that is pending, and with it the sums that follow: one task a part, and one that hands them out.
+
+        All parts' tasks are ready at one time then, and in turn: dask leaves each where its codes are, megabytes, since
+        no worker is idle. It would not, for tasks that come one by one: H is everywhere, so that any worker would do.
+        """
+        if self.pending or sums_at:
+            of = zip(self._codes, self.shares, strict=True)
+            pending, self.pending = self.pending, None
+            self._codes = self._persist(_advanced, of, pending, sums_at, block_rows(self.n))
 
     def rotate_towards_signs(self, sample, start, n_iter, rng):
         mean = (self._sum(Rows._total_block)[0] / self.n).astype(np.float32)
@@ -254,6 +273,11 @@ def _tree_sum(parts):
     while tree:
         total = [left + right for left, right in zip(tree.pop()[1], total, strict=True)]
     return total
+
+
+def _in_turn(part):
+    """A context whose tasks go in the order of the parts, among those that are ready."""
+    return dask.annotate(priority=-part)
 
 
 def _shared(*args):
@@ -322,17 +346,23 @@ def _rotated(codes, mean, rotation):
         return rotation(codes[0] - mean), None, None
 
 
-def _sums(codes, share, shared, how):
-    (H,), (q_scale, q_power, rows_of_block) = shared, how
-    sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
-    _learn.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
-    return sums, vectors.astype(np.float32), penalty  # they are float32 numbers: the tree's
+def _advanced(codes, share, pending, sums_at, rows_of_block):
+    """Make the step that is pending, and return the codes, with their sums at H."""
+    if pending:
+        H, inv_z, p, q_scale, q_power, step = pending
+        B, mean, square = (np.zeros_like(codes[0]) if each is None else each.copy() for each in codes[:3])
+        _learn.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
+        codes = B, mean, square
+    if sums_at:
+        H, q_scale, q_power = sums_at
+        sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
+        _learn.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
+        codes = *codes[:3], (sums, vectors.astype(np.float32), penalty)  # they are float32 numbers: the tree's
+    return codes
 
 
-def _stepped(codes, share, shared, inv_z, p, q_scale, q_power, rows_of_block, step):
-    B, mean, square = (np.zeros_like(codes[0]) if each is None else each.copy() for each in codes)
-    _learn.item_pass(B, mean, square, *shared, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
-    return B, mean, square
+def _sums_of(codes):
+    return codes[3]
 
 
 class _Part(Rows):
