@@ -35,8 +35,9 @@ class APHash(_hasher.APHash):
     Notes
     -----
     Uses the scheduler that dask uses: threads, or the workers of the current ``distributed.Client``. Of an iteration,
-    m (2 n_bits + 4) numbers come back from each block, and m (n_bits + 2) go out; in a round, two lists of about 1.3
-    n_anchors n_neighbors candidates come back. A worker needs 12 n_bits + 4 d bytes for each training row it holds.
+    m (2 n_bits + 4) numbers come back for every four parts, of some MB of rows each, and 2 m n_bits go to each worker;
+    in a round, two lists of about 1.3 n_anchors n_neighbors candidates come back. A worker needs 12 n_bits + 4 d bytes
+    for each training row that it holds.
     """
 
     def fit(self, X, y=None):

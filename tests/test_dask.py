@@ -402,6 +402,17 @@ def kill_a_worker(client):
     os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
 
 
+def test_all_workers_killed_in_fit(X):
+    """For a moment there is none: nothing may wait for a worker that is gone."""
+    with started(1) as client, client.as_current():
+        client.wait_for_workers(1)
+        killer = threading.Thread(target=lambda: (time.sleep(0.5), kill_a_worker(client)))
+        killer.start()
+        other = aphash.dask.APHash(**SETTINGS | {"max_iter": 10}).fit(chunked(X, 700))
+        assert not killer.is_alive()  # it came before the end
+        assert_same(aphash.APHash(**SETTINGS | {"max_iter": 10}).fit(X), other)
+
+
 def test_a_worker_killed_in_fit_and_in_search(X, codes):
     one = aphash.APHash(**SETTINGS | {"max_iter": 10}).fit(X)
     single = aphash.HammingIndex(N_BITS)
