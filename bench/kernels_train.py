@@ -18,9 +18,9 @@ import numpy_fit
 from threadpoolctl import threadpool_limits
 
 from aphash import APHash, _learn
-from aphash._rows import block_rows
 
 TILE = numpy_fit.TILE
+BLOCK = 1024  # items of a block of a fit of so many items
 
 
 def timed(call, clock):
@@ -110,9 +110,9 @@ def tiled_numpy_gradients(H, B, p, indptr, anchors):
 def our_gradients(H, B, p, indptr, anchors, n_threads=1):
     m, r = H.shape
     sums, vectors, penalty, gradient = np.empty((4, m)), np.empty((2, m, r)), np.empty(1), np.empty_like(B)
-    _learn.anchor_pass(B, H, 1, 1, indptr, anchors, block_rows(len(B)), sums, vectors, penalty, n_threads)
+    _learn.anchor_pass(B, H, 1, 1, indptr, anchors, BLOCK, sums, vectors, penalty, n_threads)
     inv_z = (1 / sums[0]).astype(np.float32)
-    _learn.item_gradient(B, H, inv_z, p, 1, 1, indptr, anchors, block_rows(len(B)), 1.0, 0.0, gradient, n_threads)
+    _learn.item_gradient(B, H, inv_z, p, 1, 1, indptr, anchors, BLOCK, 1.0, 0.0, gradient, n_threads)
     return sums, vectors, gradient
 
 
