@@ -31,7 +31,7 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _LAST_RATE = 0.02  # the cosine schedule ends at this share of the learning rate
 _STALL = 10  # iterations over which the relative fall of J is judged
 _ROTATION_ROWS, _ROTATION_ROWS_KEPT = 20_000, 100_000  # of a sample; the second where rotations build on each other
-_ROTATION_NUMBERS = 1 << 24  # of the larger sample: 64 MiB
+_ROTATION_NUMBERS = 6_400_000  # of the larger sample: with more bits fewer rows, for the cost grows by bits squared
 _INIT_ITERATIONS, _ROUND_ITERATIONS = 100, 30
 
 
