@@ -157,7 +157,10 @@ def plot_growth(records, base, path):
         others = ", ".join(f"{titles[key]} {value:,}" for key, value in base.items() if key != name)
         ax.set_xlabel(title)
         ax.set_title(others, fontsize=7)
-        ax.grid(alpha=0.3, which="both")
+        ax.set_xticks(x, labels=[f"{value:,.0f}" for value in x], fontsize=8)
+        ax.minorticks_off()
+        ax.set_yticks(y, labels=[f"{value:.3g}" for value in y], fontsize=8)
+        ax.grid(alpha=0.3)
     axes[0].set_ylabel("seconds of a fit (dotted: straight line)")
     fig.savefig(path, metadata={"Date": None})
 
