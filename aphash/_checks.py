@@ -44,6 +44,11 @@ def check_ids(ids, n=None, name="ids"):
     return ids
 
 
+def ascend(ids):
+    """Return whether each id is above the one before; compared, not subtracted: a difference can overflow."""
+    return bool((ids[1:] > ids[:-1]).all())
+
+
 def some(ids):
     """Name ids in a message: the first ten."""
     shown = ", ".join(str(i) for i in ids[:10])

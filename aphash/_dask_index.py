@@ -11,7 +11,7 @@ from dask.sizeof import sizeof
 
 from aphash import _index_file, _io, index
 from aphash._checks import as_ids, check_count, check_ids, some
-from aphash._dask_rows import compute
+from aphash._dask_rows import compute, itself
 from aphash.codes import check_codes, check_n_bits, n_words
 from aphash.index import PAD_DISTANCE, PAD_ID
 from aphash.rescore import ProjectionRescore, VectorRescore, rerank
@@ -325,12 +325,8 @@ def known_chunks(array):
     """Return a dask array whose numbers of rows are known; the given one stays as it was."""
     if not np.isnan(array.shape).any():
         return array
-    array = array.map_blocks(_same, dtype=array.dtype, meta=array._meta)  # compute_chunk_sizes writes into its array
+    array = array.map_blocks(itself, dtype=array.dtype, meta=array._meta)  # compute_chunk_sizes writes into its array
     return array.compute_chunk_sizes()
-
-
-def _same(block):
-    return block
 
 
 def _ids_by_chunk(ids, sizes, edges):
@@ -424,9 +420,7 @@ def _shard_path(folder, i):
 
 def _save(shard, path, token):
     """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
-    with shard._lock.shared():
-        arrays, params = _index_file.to_file(shard)
-        _io.write(path, arrays, kind=_index_file.KIND, version=_index_file.VERSION, params=params | {"token": token})
+    _index_file.write(shard, path, token=token)
     return _header_crc(path)
 
 

@@ -192,7 +192,7 @@ class DaskRows(BlockSums):
         if P is not self.P:
             edges = itertools.pairwise(self.edges)
             shares = [(P.indptr[a : b + 1] - P.indptr[a], P.anchors[P.indptr[a] : P.indptr[b]]) for a, b in edges]
-            self.shares, self.P = self._persist(_itself, [(_shared(*each),) for each in shares]), P
+            self.shares, self.P = self._persist(itself, [(_shared(*each),) for each in shares]), P
 
     def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
         self._send(P)
@@ -310,11 +310,11 @@ def _make(function, shared, *own):
     return function(*own, *shared)
 
 
-# What makes a part's codes; nothing that came before is changed.
-
-
-def _itself(value):
+def itself(value):
     return value
+
+
+# What makes a part's codes; nothing that came before is changed.
 
 
 def _centred(part, mean, scale):

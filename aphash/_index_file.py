@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from aphash import _io
+from aphash._checks import ascend
 from aphash._lookup import Lookup
 from aphash.codes import check_n_bits, n_words
 
@@ -35,9 +36,14 @@ def save(self, path):
     -----
     Needs a few megabytes. Searches go on meanwhile, changes wait. A lookup is saved, too.
     """
-    with self._lock.shared():
-        arrays, params = to_file(self)
-        _io.write(path, arrays, kind=KIND, version=VERSION, params=params)
+    write(self, path)
+
+
+def write(index, path, **more):
+    """Write an index, with ``more`` parameters that its readers leave alone."""
+    with index._lock.shared():
+        arrays, params = to_file(index)
+        _io.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
 
 
 def load(cls, path, *, mmap=False, verify=None):
@@ -125,5 +131,5 @@ def _check_contents(groups, ids, n_bits, ascending):
             raise ValueError("codes with padding bits set")
     if (ids == -1).any():
         raise ValueError("an id is -1")
-    if ascending and not (ids[1:] > ids[:-1]).all():
+    if ascending and not ascend(ids):
         raise ValueError("ids do not ascend")

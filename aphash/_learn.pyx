@@ -595,10 +595,10 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     if sums.shape[0] != 4 or sums.shape[1] != m or vectors.shape[0] != 2 or vectors.shape[1] != m \
             or vectors.shape[2] != r or penalty.shape[0] != 1:
         raise ValueError("sums, vectors and penalty must be (4, m), (2, m, r) and (1,)")
-    sums[:, :] = 0
-    vectors[:, :, :] = 0
-    penalty[:] = 0
     if not blocks.n_blocks:
+        sums[:, :] = 0
+        vectors[:, :, :] = 0
+        penalty[:] = 0
         return
     while blocks.n_blocks >> n_levels:
         n_levels += 1

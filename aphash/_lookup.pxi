@@ -4,6 +4,7 @@ cdef extern from "lookup.h":
     enum:
         APH_LOOKUP_DONE
         APH_LOOKUP_FULL
+        APH_SPAN_BITS
     ctypedef struct aph_lookup "aph_lookup":
         int64_t n_spans
         const int32_t *starts
@@ -30,6 +31,8 @@ cdef extern from "lookup.h":
     void aph_hash_place(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *,
                         uint32_t *) noexcept nogil
 
+
+MAX_SPAN_BITS = APH_SPAN_BITS  # of a span of a lookup
 
 cdef int64_t BUILD_STEP = 1 << 21  # codes counted or placed between two looks at the signals
 
@@ -61,7 +64,7 @@ def build_tables(const uint64_t[::1] blocks, int64_t n, int64_t n_words, const i
     Parameters
     ----------
     starts : int32 (n_spans + 1,)
-        Span j is the bits starts[j] .. starts[j + 1] - 1 of a code, 28 at most.
+        Span j is the bits starts[j] .. starts[j + 1] - 1 of a code, MAX_SPAN_BITS at most.
 
     Returns
     -------

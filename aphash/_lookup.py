@@ -13,7 +13,6 @@ SCAN_COST = {"base": (2.2, 0.20), "avx2": (0.40, 0.09), "avx512": (0.35, 0.05)}
 PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
-MAX_SPAN_BITS = 28  # as in csrc/lookup.h
 SHARE = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
 PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
 MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
@@ -210,10 +209,16 @@ def _check_tables(n_bits, starts, tables, offsets, positions, stale, contents):
     for (name, dtype), array in zip(kinds.items(), (starts, tables, offsets, positions, stale), strict=True):
         if array.dtype != dtype or array.ndim != (2 if name == "positions" else 1):
             raise ValueError(f"lookup: {name} must be {np.dtype(dtype)}, got {array.dtype} of shape {array.shape}")
-    widths = np.diff(starts)
-    if len(widths) < 1 or starts[0] != 0 or starts[-1] != n_bits or widths.min() < 1 or widths.max() > MAX_SPAN_BITS:
-        raise ValueError(f"lookup: starts must cut {n_bits} bits into spans of 1 to {MAX_SPAN_BITS}")
-    ends = np.cumsum((1 << widths.astype(np.int64)) + 2)
+    widths = np.diff(starts.astype(np.int64))
+    if (
+        len(widths) < 1
+        or starts[0] != 0
+        or starts[-1] != n_bits
+        or widths.min() < 1
+        or widths.max() > _search.MAX_SPAN_BITS
+    ):
+        raise ValueError(f"lookup: starts must cut {n_bits} bits into spans of 1 to {_search.MAX_SPAN_BITS}")
+    ends = np.cumsum((1 << widths) + 2)
     if not np.array_equal(tables, np.concatenate([[0], ends[:-1]])) or offsets.shape != (ends[-1],):
         raise ValueError("lookup: tables and offsets do not fit the spans")
     n = positions.shape[1]
@@ -229,8 +234,8 @@ def _check_tables(n_bits, starts, tables, offsets, positions, stale, contents):
 
 def span_starts(n_bits, n):
     """Cut n_bits into spans of about log2(n) bits: int32 bit numbers, one more than spans."""
-    wanted = min(MAX_SPAN_BITS, max(4, int(max(2, n)).bit_length() - 1))
+    wanted = min(_search.MAX_SPAN_BITS, max(4, int(max(2, n)).bit_length() - 1))
     n_spans = max(1, round(n_bits / wanted))
-    while -(-n_bits // n_spans) > MAX_SPAN_BITS:
+    while -(-n_bits // n_spans) > _search.MAX_SPAN_BITS:
         n_spans += 1
     return np.asarray([n_bits * j // n_spans for j in range(n_spans + 1)], np.int32)

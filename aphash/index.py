@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from aphash import _index_file, _search
-from aphash._checks import as_ids, check_count, check_ids, some
+from aphash._checks import as_ids, ascend, check_count, check_ids, some
 from aphash._lock import ReadWriteLock
 from aphash._lookup import SHARE, Lookup
 from aphash._pairs import Pairs
@@ -130,8 +130,7 @@ class HammingIndex(Pairs):
             blocks, all_ids = self._room(n)
             _search.store(blocks, old, codes)
             all_ids[old:n] = ids
-            last = all_ids[max(0, old - 1) : n]
-            ascending = self._ascending and bool((last[1:] > last[:-1]).all())  # a difference could overflow
+            ascending = self._ascending and ascend(all_ids[max(0, old - 1) : n])
             next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
             id_map = None
             if not ascending:
