@@ -1,5 +1,6 @@
 """aphash.dask against one machine, bit for bit: any chunks, any scheduler, workers that die."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -398,18 +399,26 @@ def test_saved_and_mapped(codes, ids, tmp_path):
 # -- workers that die -------------------------------------------------------------------------------------------------
 
 
-def kill_a_worker(client):
-    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+@contextlib.contextmanager
+def a_worker_killed(client, after):
+    """SIGKILL a worker so many seconds after the start; what is inside must take longer."""
+
+    def kill():
+        time.sleep(after)
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    yield
+    assert not killer.is_alive()
 
 
 def test_all_workers_killed_in_fit(X):
     """For a moment there is none: nothing may wait for a worker that is gone."""
     with started(1) as client, client.as_current():
         client.wait_for_workers(1)
-        killer = threading.Thread(target=lambda: (time.sleep(0.5), kill_a_worker(client)))
-        killer.start()
-        other = aphash.dask.APHash(**SETTINGS | {"max_iter": 10}).fit(chunked(X, 700))
-        assert not killer.is_alive()  # it came before the end
+        with a_worker_killed(client, 0.5):
+            other = aphash.dask.APHash(**SETTINGS | {"max_iter": 10}).fit(chunked(X, 700))
         assert_same(aphash.APHash(**SETTINGS | {"max_iter": 10}).fit(X), other)
 
 
@@ -419,17 +428,13 @@ def test_a_worker_killed_in_fit_and_in_search(X, codes):
     single.add(codes)
     with started(2) as client, client.as_current():
         client.wait_for_workers(2)
-        killer = threading.Thread(target=lambda: (time.sleep(0.7), kill_a_worker(client)))
-        killer.start()
-        other = aphash.dask.APHash(**SETTINGS | {"max_iter": 10}).fit(chunked(X, 700))
-        assert not killer.is_alive()  # it came before the end
+        with a_worker_killed(client, 0.7):
+            other = aphash.dask.APHash(**SETTINGS | {"max_iter": 10}).fit(chunked(X, 700))
         assert_same(one, other)
         index = aphash.dask.HammingIndex(N_BITS)
         index.add(chunked(codes, 100))
-        killer = threading.Thread(target=kill_a_worker, args=(client,))
-        killer.start()
-        answers = [index.search(codes[:50], 20) for _ in range(3)]
-        killer.join()
+        with a_worker_killed(client, 0):
+            answers = [index.search(codes[:50], 20) for _ in range(3)]
         answers.append(index.search(codes[:50], 20))
         for answer in answers:
             for got, expected in zip(answer, single.search(codes[:50], 20)):

@@ -187,14 +187,15 @@ def test_an_offset_changes_nothing(digits):
     assert (one.transform(X) != other.transform(X + 300)).mean() < 0.01
 
 
-@pytest.mark.parametrize("size", [2.0**100, 2.0**-100])
+@pytest.mark.parametrize("size", [2.0**100, 2.0**-100, 1e30, 1e-30])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_huge_and_tiny_values(digits, size, dtype):
-    """Powers of two round nothing: another rounding of X can end in another rotation."""
     X = digits[0].astype(dtype) / 16
     one, other = quick().fit(X), quick().fit(X * dtype(size))
-    np.testing.assert_allclose(one.thresholds_ * size, other.thresholds_, rtol=1e-12)
-    np.testing.assert_array_equal(one.transform(X), other.transform(X * dtype(size)))
+    exact = np.log2(size).is_integer()  # another rounding of X can end in another rotation, so in other codes
+    np.testing.assert_allclose(one.thresholds_ * size, other.thresholds_, rtol=1e-12 if exact else 1e-5)
+    if exact:
+        np.testing.assert_array_equal(one.transform(X), other.transform(X * dtype(size)))
 
 
 def test_fewer_rows_than_anchors():
