@@ -15,6 +15,7 @@ from pathlib import Path
 
 import datasets
 import features
+import measure
 import numpy as np
 from PIL import Image
 
@@ -50,12 +51,14 @@ def vectors(data_dir, work):
 
 
 class Clock:
-    def __call__(self, words):
-        now = time.perf_counter()
-        print(f"{now - self.begun:8.2f} s  {words}", flush=True)
+    """Says how long it took since it last spoke."""
+
+    def __init__(self):
         self.begun = time.perf_counter()
 
-    begun = 0.0
+    def __call__(self, words):
+        print(f"{time.perf_counter() - self.begun:8.2f} s  {words}", flush=True)
+        self.begun = time.perf_counter()
 
 
 def main():
@@ -65,7 +68,6 @@ def main():
     parser.add_argument("--radius", type=int, default=4)
     options = parser.parse_args()
     clock = Clock()
-    clock.begun = time.perf_counter()
     path, original = vectors(options.data_dir, options.work)
     clock("features (once)")
 
@@ -103,14 +105,8 @@ def main():
     ids = index.search(codes, 10, filter=np.arange(n_images), rescore=VectorRescore(X, queries))[1]
     first = np.mean(ids[:, 0] == original[-N_QUERIES:])
     clock(f"the same, 100 candidates ranked by their vectors: {first:.1%}")
-    exact = nearest(np.asarray(X[:n_images]), np.asarray(queries))
+    exact = measure.true_neighbors(np.asarray(X[:n_images]), np.asarray(queries), k=1)[:, 0]
     clock(f"brute force over the vectors: {np.mean(exact == original[-N_QUERIES:]):.1%}")
-
-
-def nearest(X, Q):
-    """Positions of the nearest rows of X, by blocks."""
-    size = np.einsum("ij,ij->i", X, X)
-    return np.concatenate([(size - 2 * (Q[i : i + 250] @ X.T)).argmin(axis=1) for i in range(0, len(Q), 250)])
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before any OpenMP runtime starts: idle threads must not spin
 
+import fit as fits
 import numpy as np
 import numpy_fit
+from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from aphash import APHash, _learn
@@ -64,47 +67,11 @@ def pairs_of(rng, n, m, share=0.01):
     return indptr, anchors
 
 
-def tiled_numpy_gradients(H, B, p, indptr, anchors):
+def tiled_numpy_gradients(H, B, P, p):
     """J's sums and both gradients for s = a = 1 in float32, m x n never held: what a careful user of numpy writes."""
-    h2, b2 = (H * H).sum(axis=1), (B * B).sum(axis=1)
-    m = len(H)
-    z, s, near_p = np.zeros((3, m))
-    first, second = np.zeros((2, *H.shape))
-
-    def tile(at):
-        part = B[at : at + TILE]
-        x = H @ part.T
-        x *= -0.5
-        x += (1 + h2 / 4)[:, None]
-        x += b2[at : at + TILE] / 4
-        np.divide(1, x, out=x)
-        low, high = indptr[at], indptr[at + len(part)]
-        column = np.repeat(np.arange(len(part)), np.diff(indptr[at : at + len(part) + 1]))
-        return part, x, anchors[low:high], column
-
-    logs = np.zeros(m)
-    for at in range(0, len(B), TILE):
-        part, near, row, column = tile(at)
-        z += near.sum(axis=1)
-        of_p = near[row, column]
-        near_p += np.bincount(row, of_p, m)
-        logs -= np.bincount(row, np.log(of_p), m)
-        P = np.zeros_like(near)
-        P[row, column] = of_p
-        near *= near
-        s += near.sum(axis=1)
-        first += near @ part
-        second += P @ part
-    gradient = np.empty_like(B)
-    inv_z = (1 / z).astype(np.float32)
-    for at in range(0, len(B), TILE):
-        part, near, row, column = tile(at)
-        of_p = near[row, column] * p[row]
-        near *= near
-        near *= -inv_z[:, None]
-        near[row, column] += of_p
-        gradient[at : at + len(part)] = 0.5 * (near.sum(axis=0)[:, None] * part - near.T @ H)
-    return np.array([z, s, near_p, logs]), np.array([first, second]), gradient
+    *sums, first, second = numpy_fit.anchor_pass(H, B, P, 1.0, 1.0)
+    inv_z = (1 / sums[0]).astype(np.float32)
+    return np.array(sums), np.array([first, second]), numpy_fit.item_gradient(H, B, P, p, inv_z, 1.0, 1.0)
 
 
 def our_gradients(H, B, p, indptr, anchors, n_threads=1):
@@ -157,11 +124,12 @@ def bench_gradients(report, n, m, r, rounds):
     p = (1 / np.maximum(1, np.bincount(anchors, minlength=m))).astype(np.float32)
     case = f"(B) gradients n={n} m={m} r={r}"
     arguments = H, B, p, indptr, anchors
-    for got, want in zip(our_gradients(*arguments), tiled_numpy_gradients(*arguments), strict=True):
+    P = sparse.csc_array((np.ones(len(anchors), np.float32), anchors, indptr), shape=(m, n))
+    for got, want in zip(our_gradients(*arguments), tiled_numpy_gradients(H, B, P, p), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
     work = 4.0 * n * m * r
     report.measure_peak()
-    result = compare(lambda: our_gradients(*arguments), lambda: tiled_numpy_gradients(*arguments), rounds)
+    result = compare(lambda: our_gradients(*arguments), lambda: tiled_numpy_gradients(H, B, P, p), rounds)
     report.add(case, "tiled numpy", *result, work)
     two = compare(lambda: our_gradients(*arguments, 2), lambda: our_gradients(*arguments), rounds, time.perf_counter)
     report.add(case + ", 2 threads", "1 thread", *two)
@@ -170,12 +138,10 @@ def bench_gradients(report, n, m, r, rounds):
     except ImportError:
         return
     torch.set_num_threads(1)
-    P = torch.zeros(m, n)
-    P[torch.from_numpy(anchors).long(), torch.from_numpy(np.repeat(np.arange(n), np.diff(indptr)))] = 1
-    P *= torch.from_numpy(p)[:, None]
+    dense = torch.from_numpy(P.toarray() * p[:, None])
     for name, autograd in (("torch, by hand", False), ("torch autograd", True)):
         result = compare(
-            lambda: our_gradients(*arguments), lambda a=autograd: torch_gradients(torch, H, B, P, a), rounds
+            lambda: our_gradients(*arguments), lambda a=autograd: torch_gradients(torch, H, B, dense, a), rounds
         )
         report.add(case, name, *result, work)
 
@@ -242,18 +208,9 @@ def bench_encode(report, n, d, r, rounds):
 # -- the whole fit -----------------------------------------------------------------------------------------------------
 
 
-def features_of(n, d):
-    """Clusters of different sizes on a slowly decaying spectrum."""
-    rng = np.random.default_rng(0)
-    spectrum = (1 / np.sqrt(1 + np.arange(d) / 8)).astype(np.float32)
-    chosen = (200 * rng.random(n) ** 2).astype(int)
-    return (
-        rng.standard_normal((200, d), np.float32)[chosen] + 1.5 * rng.standard_normal((n, d), np.float32)
-    ) * spectrum
-
-
 def bench_fit(report, n, d, m, r, rounds):
-    X = features_of(n, d)
+    with tempfile.TemporaryDirectory() as folder:
+        X = np.load(fits.generate(os.path.join(folder, "X.npy"), n, d))
 
     def ours(n_jobs=1):
         return APHash(r, n_anchors=m, n_rounds=2, random_state=0, n_jobs=n_jobs).fit(X)

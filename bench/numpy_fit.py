@@ -5,6 +5,7 @@ the Cholesky factorisation are small and come from numpy and scipy on both sides
 """
 
 import numpy as np
+from baselines import signs, towards_signs
 from scipy import linalg, sparse
 
 TILE = 4096  # items of a tile: its temporaries stay in the L3 cache
@@ -140,13 +141,6 @@ def frame(p, r, rng):
     return (q * np.where(np.diag(upper) < 0, -1.0, 1.0)).astype(np.float32)
 
 
-def towards_signs(sample, start, n_iter):
-    for _ in range(n_iter):
-        U, _, Zt = linalg.svd(sample.T @ np.where(sample @ start >= 0, np.float32(1), np.float32(-1)))
-        start = U @ Zt
-    return start
-
-
 def fit(X, s, rng):
     """Return (W, bias, B, J0 of each iteration), for n > 20,000, d >= r, and settings as ``semantic`` has them."""
     n, r = len(X), s.n_bits
@@ -173,7 +167,7 @@ def fit(X, s, rng):
         descend(B[items], B, P, counts, s, history)
         B -= B.mean(axis=0)
         B = B @ towards_signs(B[sample], frame(r, r, rng), 30)
-        T = np.where(B >= 0, np.float32(1), np.float32(-1))
+        T = signs(B)
         right = np.vstack([V.T @ T, T.sum(axis=0)[None]]).astype(np.float64)
         W = linalg.cho_solve(factors[s.last_ridge if number == s.n_rounds else s.ridge], right).astype(np.float32)
         if number < s.n_rounds:
