@@ -15,21 +15,21 @@ from aphash._optimize import HISTORY, Settings, learn
 from aphash._rows import Rows, check_finite
 from aphash.codes import check_n_bits, n_words, pack_codes
 
-MODES = {  # the presets of docs/DESIGN.md: each a set of defaults, with n_neighbors as (at least, share of the rows)
+MODES = {  # the presets of docs/DESIGN.md: each a set of defaults; (at least, share of the rows) or of n_bits
     "semantic": {
-        "n_anchors": 300, "n_neighbors": (100, 0.01), "q_scale": 1 / 8, "q_power": 4.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
-        "whitening": 0.25, "rotation": "random",
+        "n_anchors": 300, "n_neighbors": (100, 0.005), "q_scale": (1, 0), "q_power": 2.0, "quantization": 0.3,
+        "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 9, "max_iter": 5, "learning_rate": 0.1, "init": "itq",
+        "whitening": 0.75, "rotation": "random",
         "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
     },
     "neighbors": {
-        "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": 1 / 8, "q_power": 4.0, "quantization": 0.3,
+        "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": (0, 1 / 8), "q_power": 4.0, "quantization": 0.3,
         "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
         "whitening": 0.0, "rotation": "identity",
         "hash_target": "real", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
     },
     "paper": {
-        "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": None, "q_power": 1.0, "quantization": 0.3,
+        "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": (1, 0), "q_power": 1.0, "quantization": 0.3,
         "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random",
         "whitening": 0.0, "rotation": "none",
         "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
@@ -69,12 +69,12 @@ class APHash(TransformerMixin, BaseEstimator):
         m; at most the number of training rows. auto: 300 (paper: 500), or all rows where there are fewer.
     n_neighbors : int, float or "auto"
         k of the thresholds: the neighbourhood that is learned; a float is a share of the training rows. Larger means
-        more of the kind and less of the nearest neighbours. auto: max(100, 1 %), neighbors: max(50, 0.5 %), paper:
-        5 %; at most a quarter of the rows.
+        more of the kind and less of the nearest neighbours. auto: 0.5 %, but at least 100 (neighbors: 50);
+        paper: 5 %; at most a quarter of the rows.
     q_scale : float or "auto"
-        s in q ~ (1 + g/s)^-a, in bits. auto: n_bits / 8, paper: 1.
+        s in q ~ (1 + g/s)^-a, in bits. auto: 1, neighbors: n_bits / 8.
     q_power : float or "auto"
-        a. auto: 4, paper: 1.
+        a. auto: 2, neighbors: 4, paper: 1.
     quantization : float or "auto"
         lambda, the weight of the quantisation loss J1 in J = J0 + lambda J1. auto: 0.3 n_anchors, paper: 0.3.
     ridge : float, "gcv" or "auto"
@@ -84,16 +84,17 @@ class APHash(TransformerMixin, BaseEstimator):
         The same for the last round, whose hash function new vectors meet. auto: 0.1, neighbors and paper: 0.01; where
         ridge is given, as ridge.
     n_rounds : int or "auto"
-        auto: 8, paper: 1.
+        auto: 9, neighbors: 8, paper: 1.
     max_iter : int or "auto"
-        Iterations of a round, at most. auto: 10, paper: 500.
+        Iterations of a round, at most. auto: 5, neighbors: 10, paper: 500.
     learning_rate : float or "auto"
-        Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.05.
+        Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.1, neighbors and
+        paper: 0.05.
     init : {"itq", "random", "auto"}
         Codes to begin with. auto: itq, paper: random.
     whitening : float or "auto"
         With ``init="itq"``: the principal directions are divided by their deviations to this power, from 0 (as they
-        are) to 1 (all alike). auto: 0.25, neighbors and paper: 0.
+        are) to 1 (all alike). auto: 0.75, neighbors and paper: 0.
     rotation : {"random", "identity", "none", "auto"}
         What the rotation towards signs after each round starts from. auto: random, neighbors: identity, paper: none.
     hash_target : {"sign", "real", "auto"}
@@ -270,7 +271,8 @@ class APHash(TransformerMixin, BaseEstimator):
             raise ValueError(f"n_neighbors={k} must be at most the number of training rows, {n}")
         values["n_neighbors"] = k
         if _is_auto(self.q_scale):
-            values["q_scale"] = 1.0 if self.mode == "paper" else self.n_bits / 8
+            least, share = preset["q_scale"]
+            values["q_scale"] = float(max(least, share * self.n_bits))
         if _is_auto(self.quantization) and self.mode != "paper":
             values["quantization"] = preset["quantization"] * values["n_anchors"]
         return Settings(n_bits=int(self.n_bits), **values)

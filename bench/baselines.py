@@ -115,8 +115,8 @@ class Control(Linear):
     """The rounds of APHash with the descent taken out: what re-projection alone does.
 
     Start from ITQ; each round centres B, turns it towards signs (30 iterations; from a random rotation on at most
-    20,000 rows, or from the identity on 100,000, as ours), and fits B again by ridge from X. What APHash adds is its
-    distance to these.
+    20,000 rows, or from the identity on at most 100,000, as ours), and fits B again by ridge from X. What APHash adds
+    is its distance to these.
 
     ``whitening`` w divides the starting directions by their standard deviation to the power w, ``last_ridge`` is the
     ridge of the last round: whatever setting of ours could help without the descent, the controls are given too.
@@ -138,8 +138,9 @@ class Control(Linear):
         D = principal_directions(Xc, r)
         B = Xc @ D
         B *= (B.std(axis=0) / B[:, 0].std()) ** -self.whitening
-        B = B @ towards_signs(B, random_frame(D.shape[1], r, rng), 100)
-        sample = rng.permutation(len(X))[: 20_000 if self.rotation == "random" else 100_000]
+        rows = 20_000 if self.rotation == "random" else max(20_000, min(100_000, 6_400_000 // r))
+        sample = rng.permutation(len(X))[:rows]
+        B = B @ towards_signs(B[sample], random_frame(D.shape[1], r, rng), 100)
         X1 = np.hstack([Xc, np.ones((len(Xc), 1), np.float32)])
         G = (X1.T @ X1).astype(np.float64)
         unit = np.trace(G) / len(G) * np.eye(len(G))

@@ -28,8 +28,8 @@ TITLES = {"digits": "Digits", "cnn": "CIFAR-10, CNN features", "gist": "CIFAR-10
           "fashion": "Fashion-MNIST", "wordnet": "WordNet glosses (text)"}  # fmt: skip
 COLUMNS = ("mAP", "P@10", "P@100", "P@1000", "recall10@10", "recall10@100", "rescored P@10", "P(r<=2)", "R(r<=2)",
            "empty(r<=2)")  # fmt: skip
-OURS = {"aphash-semantic": ("APHash semantic", "#2f81e0"), "aphash-strong": ("APHash semantic, stronger", "#8957e5"),
-        "aphash-neighbors": ("APHash neighbors", "#17a072"), "aphash-paper": ("APHash paper", "#7d8590")}  # fmt: skip
+OURS = {"aphash-semantic": ("APHash semantic", "#2f81e0"), "aphash-neighbors": ("APHash neighbors", "#17a072"),
+        "aphash-paper": ("APHash paper", "#7d8590")}  # fmt: skip
 NAMES = {"random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ",
          "sh": "SH", "agh": "AGH", "pq": "PQ", "opq": "OPQ", "rabitq": "RaBitQ", "rabitq:inside=False":
          "RaBitQ + 8 bytes", "floats": "floats, brute force", "full": "full n x n affinity"}  # fmt: skip
@@ -286,7 +286,7 @@ def dial(table, dataset, bits=64):
             values[float(match[1])] = spec
     if len(values) < 3:
         return None
-    values[0.01] = "aphash-semantic"
+    values[0.005] = "aphash-semantic"  # the default
     shares = sorted(values)
     fig, axes = figure()
     for measure, colour in (("mAP", "#2f81e0"), ("P@100", "#8957e5"), ("recall10@100", "#17a072")):

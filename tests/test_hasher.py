@@ -115,7 +115,7 @@ def test_given_values_win_over_the_mode():
 @pytest.mark.parametrize(
     ("mode", "n", "k"),
     [
-        ("semantic", 400, 100), ("semantic", 50_000, 500), ("semantic", 100, 25), ("semantic", 3, 1),
+        ("semantic", 400, 100), ("semantic", 50_000, 250), ("semantic", 100, 25), ("semantic", 3, 1),
         ("neighbors", 50_000, 250), ("neighbors", 1000, 50), ("paper", 1000, 50), ("paper", 2, 1),
     ],
 )  # fmt: skip
@@ -123,7 +123,7 @@ def test_defaults_follow_n(mode, n, k):
     settings = APHash(mode=mode, n_bits=64)._settings(n)
     assert settings.n_neighbors == k
     assert settings.n_anchors == min(n, MODES[mode]["n_anchors"])
-    assert settings.q_scale == (1 if mode == "paper" else 8)
+    assert settings.q_scale == (8 if mode == "neighbors" else 1)
     assert APHash(mode=mode, n_neighbors=0.5)._settings(n).n_neighbors == round(n / 2)
 
 
