@@ -138,9 +138,10 @@ class Control(Linear):
         D = principal_directions(Xc, r)
         B = Xc @ D
         B *= (B.std(axis=0) / B[:, 0].std()) ** -self.whitening
+        start = random_frame(D.shape[1], r, rng)
         rows = 20_000 if self.rotation == "random" else max(20_000, min(100_000, 6_400_000 // r))
         sample = rng.permutation(len(X))[:rows]
-        B = B @ towards_signs(B[sample], random_frame(D.shape[1], r, rng), 100)
+        B = B @ towards_signs(B[sample], start, 100)
         X1 = np.hstack([Xc, np.ones((len(Xc), 1), np.float32)])
         G = (X1.T @ X1).astype(np.float64)
         unit = np.trace(G) / len(G) * np.eye(len(G))
