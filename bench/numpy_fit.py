@@ -56,11 +56,10 @@ def raised(V, power):
     """V^a as it is needed most: by squarings."""
     if power == 1:
         return V.copy()
+    w = V**2 if power in (2, 4) else V**power
     if power == 4:
-        w = V * V
         w *= w
-        return w
-    return V**power
+    return w
 
 
 def entries_of(P, V, at, n):
