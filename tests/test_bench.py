@@ -356,6 +356,20 @@ def test_a_run_is_recorded_resumed_and_measured_again(tmp_path, capsys):
     assert runner.main([*arguments[:3], "rabitq", *arguments[5:]]) == 1  # what cannot be run is said, and counts
 
 
+def test_runs_at_the_same_time_find_the_same(tmp_path):
+    arguments = ["--dataset", "digits", "--method", "random", "itq", "rabitq", "--bits", "16", "--seeds", "0"]
+    for n in (1, 2):
+        arguments += ["--work", str(tmp_path / f"w{n}"), "--results", str(tmp_path / f"r{n}"), "--processes", str(n)]
+        assert runner.main([*arguments, "--n-jobs", "1"]) == 1  # RaBitQ needs more bits; the others are done
+    one, two = (
+        {r["method"]: r["measures"] for r in map(json.loads, (tmp_path / r / "digits.jsonl").read_text().splitlines())}
+        for r in ("r1", "r2")
+    )
+    assert one == two and set(one) == {"random", "itq"}
+    with pytest.raises(SystemExit):
+        runner.main(["--processes", "0"])
+
+
 def test_missing_data_fails_the_run(tmp_path, capsys):
     arguments = ["--dataset", "cnn", "--data-dir", str(tmp_path), "--work", str(tmp_path), "--results", str(tmp_path)]
     assert runner.main(arguments) == 1
