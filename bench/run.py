@@ -9,7 +9,7 @@
 
 A run is a data set, a protocol, a seed, a method with its parameters and a length. A run whose line is there is
 skipped (--force repeats it); --measure computes the measures of stored codes again. Seconds are those of a machine that
-may be doing other things: speed is compared in bench/kernels.py and bench/search.py, not here.
+may be doing other things: speed is compared in bench/kernels.py, not here.
 """
 
 import argparse
@@ -54,11 +54,10 @@ BASELINES = {
     "rabitq": baselines.RaBitQ,
     "floats": baselines.Floats,
 }
-CONTROLS = [f"control:n_rounds={n},rotation={start}" for start in ("identity", "random") for n in (4, 8, 16)]
-CONTROLS += [
-    f"control:n_rounds={n},rotation=random,whitening={w},last_ridge=0.1"
-    for n, w in ((6, 0.5), (8, 0.5), (10, 0.5), (8, 0.75), (10, 0.75), (12, 0.75), (14, 0.75))
-]
+# The controls that --all runs: rounds from the identity, at random, and at random from a start of such a whitening.
+CONTROLS_64 = (4, 8, 16), (4, 8, 16), {0.5: (6, 8, 10), 0.75: (8, 10, 12, 14)}
+CONTROLS_128 = (8,), (4, 8), {0.5: (8, 10), 0.75: (12, 14)}
+CONTROLS_OTHER = (), (8,), {0.75: (12,)}
 OURS = ["aphash-semantic", "aphash-neighbors", "aphash-paper"]
 DIAL = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.01, 0.02, 0.04)]
 ALL = [  # (lengths, sets), in this order, so that what matters most is there first
@@ -71,6 +70,15 @@ ALL = [  # (lengths, sets), in this order, so that what matters most is there fi
 QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors"]
 
 
+def controls(identity, random, whitened):
+    """The specs of some controls."""
+    specs = [f"control:n_rounds={n},rotation=identity" for n in identity]
+    specs += [f"control:n_rounds={n},rotation=random" for n in random]
+    return specs + [
+        f"control:n_rounds={n},rotation=random,whitening={w},last_ridge=0.1" for w in whitened for n in whitened[w]
+    ]
+
+
 def methods_for(n_bits, dataset, first):
     """The specs that --all runs at a length: most at 64 bits; those that take minutes with the first seed only."""
     specs = ["aphash-semantic", "aphash-neighbors", "random", "pca", "itq", "sh", "pq", "rabitq:inside=False"]
@@ -79,12 +87,12 @@ def methods_for(n_bits, dataset, first):
     if n_bits != 256:
         specs += ["agh"]
     if n_bits == 64:
-        specs += [f"itq:n_components={p}" for p in (16, 32)] + CONTROLS + ["floats"]
+        specs += ["itq:n_components=16", "itq:n_components=32", *controls(*CONTROLS_64), "floats"]
         specs += DIAL if dataset in ("cnn", "fashion") else []
     elif n_bits == 128:
-        specs += [CONTROLS[i] for i in (1, 3, 4, 7, 8, 11, 12)]
+        specs += controls(*CONTROLS_128)
     else:
-        specs += [CONTROLS[i] for i in (4, 11)]
+        specs += controls(*CONTROLS_OTHER)
     if first:
         specs += ["opq"] if n_bits in (64, 128) else []
         specs += ["aphash-paper"] if dataset == "gist" or n_bits == 64 else []
@@ -314,68 +322,77 @@ def show(record):
 
 @functools.lru_cache(maxsize=1)
 def dataset_of(name, data_dir, cache):
-    return datasets.load(name, data_dir, cache)
+    """Return the data set, and the seconds of loading it."""
+    begun = time.perf_counter()
+    return datasets.load(name, data_dir, cache), round(time.perf_counter() - begun, 3)
 
 
 @functools.lru_cache(maxsize=1)
 def split_of(name, seed, protocol, rows, data_dir, cache):
-    return Split(dataset_of(name, data_dir, cache), protocol, seed, rows)
+    dataset, loaded = dataset_of(name, data_dir, cache)
+    return Split(dataset, protocol, seed, rows), loaded
 
 
 def one(where, spec, n_bits, options, record):
-    """Do one run, or only measure where there is a record: return (record, None), or (None, what failed)."""
+    """Do one run, or only measure where there is a record: return (record, None), or (None, why not)."""
     try:
-        split = split_of(*where)
-        record = measured(record or learn(split, spec, n_bits, options.n_jobs, options.work), split, options.work)
+        split, loaded = split_of(*where)
+        if record is None:
+            record = learn(split, spec, n_bits, options.n_jobs, options.work)
+            record["seconds"]["load"] = loaded
+        return measured(record, split, options.work), None
     except (TypeError, ValueError, FileNotFoundError) as error:
-        return None, f"{where[0]} {spec} {n_bits} bits: {error}"
-    return record, None
+        return None, error
 
 
 def run(plan, options, results):
     """Do the runs of a plan: (dataset name, bits, seeds, specs); return the records, and what could not be done."""
-    tasks, failed, done = [], [], []
+    done, failed = [], []
     cache = options.cache or Path(options.work) / "features"
-    for name, bits, seeds, specs in plan:
-        for seed in seeds:
-            where = name, seed, options.protocol, options.rows, options.data_dir, cache
-            try:
-                split = split_of(*where)
-            except datasets.MissingData as error:
-                failed.append(f"{name}: {error}")
-                break
-            for n_bits in bits:
-                for spec in specs or methods_for(n_bits, name, seed == seeds[0]):
-                    key = split.key(spec, n_bits)
-                    record = None if options.force or key not in results else results.records[key_of(key)]
-                    if record is None or options.measure:
-                        tasks.append((where, spec, n_bits, options, record))
-    for what in failed:
-        print(f"not run: {what}", file=sys.stderr)
-    for record, error in at_the_same_time(tasks, options):
+
+    def fail(what, why):
+        print(f"{what}: not run. {why}", file=sys.stderr)
+        failed.append(what)
+
+    def tasks():
+        for name, bits, seeds, specs in plan:
+            for seed in seeds:
+                where = name, seed, options.protocol, options.rows, options.data_dir, cache
+                try:
+                    split, _ = split_of(*where)
+                except datasets.MissingData as error:
+                    fail(name, error)
+                    break
+                for n_bits in bits:
+                    for spec in specs or methods_for(n_bits, name, seed == seeds[0]):
+                        key = split.key(spec, n_bits)
+                        record = None if options.force or key not in results else results.records[key_of(key)]
+                        if record is None or options.measure:
+                            yield where, spec, n_bits, options, record
+
+    for (where, spec, n_bits, *_), (record, error) in at_the_same_time(tasks(), options):
         if error:
-            print(f"not run: {error}", file=sys.stderr)
-            failed.append(error)
+            fail(f"{where[0]} {spec} {n_bits} bits", error)
         else:
             results.add(record)
             show(record)
             done.append(record)
-    return done, [what.partition(":")[0] for what in failed]
+    return done, failed
 
 
 def at_the_same_time(tasks, options):
-    """Yield what ``one`` returns for each task, as they end."""
+    """Yield each task with what ``one`` returns for it, as they end."""
     if options.processes == 1:
-        yield from (one(*task) for task in tasks)
+        yield from ((task, one(*task)) for task in tasks)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit the pools of threads
     with concurrent.futures.ProcessPoolExecutor(
         options.processes, mp_context=spawn, initializer=threadpool_limits, initargs=(options.n_jobs,)
     ) as pool:
-        futures = [pool.submit(one, *task) for task in tasks]
         try:
+            futures = {pool.submit(one, *task): task for task in tasks}
             for future in concurrent.futures.as_completed(futures):
-                yield future.result()
+                yield futures[future], future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
