@@ -9,12 +9,10 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before any OpenMP runtime starts: idle threads must not spin
 
-import fit as fits
 import numpy as np
 import numpy_fit
 from scipy import sparse
@@ -208,11 +206,25 @@ def bench_encode(report, n, d, r, rounds):
 # -- the whole fit -----------------------------------------------------------------------------------------------------
 
 
-def bench_fit(report, n, d, m, r, rounds):
-    with tempfile.TemporaryDirectory() as folder:
-        X = np.load(fits.generate(os.path.join(folder, "X.npy"), n, d))
+def features_of(n, d):
+    """Clusters of different sizes on a slowly decaying spectrum: one draw, that of all measurements so far.
 
-    given = {"n_anchors": m, "n_rounds": 2, "max_iter": 10, "random_state": 0}
+    Rounding grows in an iteration and more on some draws than on others, and the two sides are compared closely.
+    """
+    rng = np.random.default_rng(0)
+    spectrum = (1 / np.sqrt(1 + np.arange(d) / 8)).astype(np.float32)
+    chosen = (200 * rng.random(n) ** 2).astype(int)
+    return (
+        rng.standard_normal((200, d), np.float32)[chosen] + 1.5 * rng.standard_normal((n, d), np.float32)
+    ) * spectrum
+
+
+def bench_fit(report, n, d, m, r, rounds):
+    X = features_of(n, d)
+    given = {  # all of them, so that the row stays the same when the defaults change
+        "n_anchors": m, "n_neighbors": 0.01, "q_scale": r / 8, "q_power": 4.0, "whitening": 0.25, "n_rounds": 2,
+        "max_iter": 10, "learning_rate": 0.05, "random_state": 0,
+    }  # fmt: skip
 
     def ours(n_jobs=1):
         return APHash(r, n_jobs=n_jobs, **given).fit(X)
@@ -223,9 +235,7 @@ def bench_fit(report, n, d, m, r, rounds):
     ours_settings = APHash(r, **given)._settings(n)
     hasher = ours()
     J0 = peer()[-1]
-    np.testing.assert_allclose(
-        hasher.objective_["J0"][:10], J0[:10], rtol=1e-3
-    )  # rounding grows, and moves rotations then
+    np.testing.assert_allclose(hasher.objective_["J0"][:10], J0[:10], rtol=1e-4)  # then rounding moves rotations
     np.testing.assert_allclose(hasher.objective_["J0"], J0, rtol=1e-2)
     case = f"fit n={n} d={d} m={m} r={r}, 2 rounds of 10"
     report.add(case, "tiled numpy", *compare(ours, peer, rounds))
