@@ -401,7 +401,7 @@ def test_saved_and_mapped(codes, ids, tmp_path):
 
 @contextlib.contextmanager
 def a_worker_killed(client, after):
-    """SIGKILL a worker so many seconds after the start; what is inside must take longer."""
+    """SIGKILL a worker so many seconds after the start; what is inside must take longer, or wait for the thread."""
 
     def kill():
         time.sleep(after)
@@ -409,7 +409,7 @@ def a_worker_killed(client, after):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    yield
+    yield killer
     assert not killer.is_alive()
 
 
@@ -433,8 +433,9 @@ def test_a_worker_killed_in_fit_and_in_search(X, codes):
         assert_same(one, other)
         index = aphash.dask.HammingIndex(N_BITS)
         index.add(chunked(codes, 100))
-        with a_worker_killed(client, 0):
+        with a_worker_killed(client, 0) as killer:
             answers = [index.search(codes[:50], 20) for _ in range(3)]
+            killer.join()
         answers.append(index.search(codes[:50], 20))
         for answer in answers:
             for got, expected in zip(answer, single.search(codes[:50], 20)):
