@@ -15,7 +15,7 @@ from aphash._optimize import HISTORY, Settings, learn
 from aphash._rows import Rows, check_finite
 from aphash.codes import check_n_bits, n_words, pack_codes
 
-MODES = {  # the presets of docs/DESIGN.md: each a set of defaults; (at least, share of the rows) or of n_bits
+MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
     "semantic": {
         "n_anchors": 300, "n_neighbors": (100, 0.005), "q_scale": (1, 0), "q_power": 2.0, "quantization": 0.3,
         "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 9, "max_iter": 5, "learning_rate": 0.1, "init": "itq",

@@ -23,6 +23,7 @@ from aphash import HammingIndex
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+LEAST_CONTROLS = 4  # with fewer there is no front to speak of
 INK = "#010203"  # what becomes the page's own text colour, light or dark
 TITLES = {"digits": "Digits", "cnn": "CIFAR-10, CNN features", "gist": "CIFAR-10, GIST-512",
           "fashion": "Fashion-MNIST", "wordnet": "WordNet glosses (text)"}  # fmt: skip
@@ -131,18 +132,15 @@ def at_recall(points, recall):
     return tuple(float(np.interp(recall, line[:, 0], line[:, i])) for i in (1, 2))
 
 
-_CONTROLS = 4  # with fewer there is no front to speak of
-
-
 def margins(table, datasets_):
     rows = []
     for dataset in datasets_:
         for bits in table.lengths(dataset):
             specs = table.methods(dataset, bits)
+            if sum(s.startswith("control") for s in specs) < LEAST_CONTROLS:
+                continue
             three = {s: [table.mean(dataset, bits, s, m) for m in ("recall10@100", "mAP", "P@100")] for s in specs}
             controls = [v for s, v in three.items() if is_control(s) and None not in v]
-            if sum(s.startswith("control") for s in specs) < _CONTROLS:
-                continue
             for spec in OURS:
                 if spec == "aphash-paper" or None in three.get(spec, [None]):
                     continue
