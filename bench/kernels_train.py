@@ -136,7 +136,7 @@ def bench_gradients(report, n, m, r, rounds):
     except ImportError:
         return
     torch.set_num_threads(1)
-    dense = torch.from_numpy(P.toarray() * p[:, None])
+    dense = torch.from_numpy(P.toarray(order="C") * p[:, None])  # a row an anchor, as torch has it
     for name, autograd in (("torch, by hand", False), ("torch autograd", True)):
         result = compare(
             lambda: our_gradients(*arguments), lambda a=autograd: torch_gradients(torch, H, B, dense, a), rounds
