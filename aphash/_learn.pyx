@@ -34,6 +34,7 @@ cdef extern from "learn.h" nogil:
     enum:
         APH_DEPTH
         APH_TILE
+        APH_SPAN
         APH_GROUP
         APH_SCAN
 
@@ -77,7 +78,7 @@ cdef extern from "learn.h" nogil:
         void (*item_block)(const aph_affinity *, const aph_step *, float *, float *, float *, float *, int64_t, int64_t,
                            const aph_columns *, const float *, const float *, int64_t, const int64_t *,
                            const int32_t *, void *) noexcept nogil
-        int64_t (*item_scratch)(int64_t, int64_t, int64_t) noexcept nogil
+        int64_t (*item_scratch)(int64_t) noexcept nogil
         void (*bias)(const float *, int64_t, int64_t, double, double, float *) noexcept nogil
         void (*pack_panel)(const float *, int64_t, int64_t, int64_t, float *) noexcept nogil
         void (*project)(const aph_source *, int64_t, int64_t, const float *, const float *, int64_t, float *,
@@ -504,13 +505,13 @@ cdef void pairs_of_items(const aph_source *source, const double[:, ::1] anchors,
             kernel.pair_distances(source, &anchors[i, 0], &ids[low], high - low, &out[low])
 
 
-cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows, int64_t tile) noexcept nogil:
-    """Return the largest number of pairs of the items of one tile; tiles begin anew in each block."""
+cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept nogil:
+    """Return the largest number of pairs of the items of one span; spans begin anew in each block."""
     cdef int64_t n = indptr.shape[0] - 1, start = 0, at = 0, end, pairs = 0
     while at < n:
         if at == start + block_rows:
             start = at
-        end = least(n, least(start + block_rows, at + tile))
+        end = least(n, least(start + block_rows, at + APH_SPAN))
         pairs = most(pairs, indptr[end] - indptr[at])
         at = end
     return pairs
@@ -539,7 +540,7 @@ cdef class AnchorPass:
         self.n_threads = n_threads
         self.h_bias = np.empty(m, np.float32)
         kernel.bias(&self.H[0, 0], m, r, q_scale, 1.0, &self.h_bias[0])
-        self.scratch = Scratch(kernel.anchor_scratch(m, r, count_pairs(self.indptr, block_rows, APH_TILE)), n_threads)
+        self.scratch = Scratch(kernel.anchor_scratch(m, r, count_pairs(self.indptr, block_rows)), n_threads)
 
     cdef int wave(self, int64_t first, int64_t last, double[:, :, ::1] sums, float[:, :, :, ::1] vectors,
                   double[::1] penalty) except -1:
@@ -718,7 +719,7 @@ cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *ou
         columns[t].bias = columns[t].nat + APH_TILE * ld
         kernel.pack_columns(&H[t * APH_TILE, 0], least(APH_TILE, m - t * APH_TILE), r, q_scale, 1.0, &columns[t])
     block_rows = least(block_rows, most(APH_GROUP, WAVE_WORK // (2 * m * r) // APH_GROUP * APH_GROUP))
-    scratch = Scratch(kernel.item_scratch(m, r, count_pairs(indptr, block_rows, APH_GROUP)), n_threads)
+    scratch = Scratch(kernel.item_scratch(r), n_threads)
     n_blocks = (n + block_rows - 1) // block_rows
     wave = most(1, WAVE_WORK // (2 * m * r * block_rows)) * n_threads
     for first in range(0, n_blocks, wave):

@@ -19,6 +19,7 @@ enum {
     APH_DEPTH = 256,  /* k dimension of one multiplication: a panel of columns stays in the L1 cache */
     APH_TILE = 256,   /* most columns of a tile; a multiple of every ISA's panel width */
     APH_SCAN = 16,    /* distances looked at together */
+    APH_SPAN = 1024,  /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
     APH_GROUP = 48,   /* rows that meet a tile together; a multiple of every ISA's row block */
 };
 
@@ -88,7 +89,7 @@ struct aph_learn {
 
     /* One block of items for the anchors' sums. h_bias (m): 1 + |h|^2 / (4 scale). sums (4, m), vectors (2, m, r) and
      * penalty (1) are overwritten. indptr: n_rows + 1 offsets into anchors. scratch: anchor_scratch() bytes, where
-     * max_pairs is the largest number of pairs of APH_TILE items from a multiple of APH_TILE of the block on. */
+     * max_pairs is the largest number of pairs of APH_SPAN items from a multiple of APH_SPAN of the block on. */
     void (*anchor_block)(const struct aph_affinity *q, const float *b, int64_t n_rows, int64_t r, const float *h,
                          const float *h_bias, int64_t m, const int64_t *indptr, const int32_t *anchors, double *sums,
                          float *vectors, double *penalty, void *scratch);
@@ -96,11 +97,11 @@ struct aph_learn {
 
     /* One block of items against all anchors, packed in tiles of APH_TILE (columns[t]); weight (tiles, APH_TILE):
      * -inv_z, 0 in the padding. Updates b, m1, m2 in place, or writes the gradient to out where out is not NULL
-     * (m1, m2 may be NULL then). scratch: item_scratch() bytes, max_pairs as above, of APH_GROUP items. */
+     * (m1, m2 may be NULL then). scratch: item_scratch() bytes. */
     void (*item_block)(const struct aph_affinity *q, const struct aph_step *step, float *b, float *m1, float *m2,
                        float *out, int64_t n_rows, int64_t r, const struct aph_columns *columns, const float *weight,
                        const float *p, int64_t m, const int64_t *indptr, const int32_t *anchors, void *scratch);
-    int64_t (*item_scratch)(int64_t m, int64_t r, int64_t max_pairs);
+    int64_t (*item_scratch)(int64_t r);
 
     /* 1 / (4 scale) times |b|^2 plus offset, as the passes use it. */
     void (*bias)(const float *b, int64_t count, int64_t r, double scale, double offset, float *out);

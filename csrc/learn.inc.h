@@ -21,6 +21,21 @@ INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
 INLINE vf splat(float x) { return x - (vf){0}; }
 
+/* SHUFFLE(a, b, lanes): lanes below VL are a's, the others b's. LANES(f, t): f(l, t) for each lane l. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+#define LANES_4(f, t, l) f(l, t), f(l + 1, t), f(l + 2, t), f(l + 3, t)
+#if VL == 4
+#define LANES(f, t) LANES_4(f, t, 0)
+#elif VL == 8
+#define LANES(f, t) LANES_4(f, t, 0), LANES_4(f, t, 4)
+#else
+#define LANES(f, t) LANES_4(f, t, 0), LANES_4(f, t, 4), LANES_4(f, t, 8), LANES_4(f, t, 12)
+#endif
+
 #ifndef V_MAX
 INLINE vf V_MAX(vf a, vf b)
 {
@@ -96,13 +111,51 @@ static double sum_squares(const float *x, int64_t n)
     return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
-/* out[c * ld_out + l] for l < WIDTH = rows[l * ld + c] for c < n: WIDTH rows become one panel. */
-INLINE void transpose(const float *rows, int64_t ld, int64_t n, float *panel)
+/* The vectors of a square change rows with columns: for t = 1, 2, 4, .. the blocks of t x t beside the diagonal of each
+ * 2t x 2t block are exchanged. */
+INLINE void transpose_square(vf v[VL])
 {
-    for (int64_t k = 0; k < n; k++)
-        UNROLL
+#define LOW(l, t) ((l) & (t) ? VL + (l) - (t) : (l))
+#define HIGH(l, t) ((l) & (t) ? VL + (l) : (l) + (t))
+#define EXCHANGE(t)                                                                                                    \
+    UNROLL                                                                                                             \
+    for (int i = 0; i < VL; i++)                                                                                       \
+        if (!(i & (t))) {                                                                                              \
+            const vf low = SHUFFLE(v[i], v[i + (t)], LANES(LOW, t));                                                   \
+            v[i + (t)] = SHUFFLE(v[i], v[i + (t)], LANES(HIGH, t));                                                    \
+            v[i] = low;                                                                                                \
+        }
+    EXCHANGE(1)
+    EXCHANGE(2)
+#if VL > 4
+    EXCHANGE(4)
+#endif
+#if VL > 8
+    EXCHANGE(8)
+#endif
+#undef EXCHANGE
+#undef LOW
+#undef HIGH
+}
+
+/* panel[k * WIDTH + l] = factor * rows[l * ld + k] for k < n: WIDTH rows become one panel. */
+INLINE void transpose(const float *rows, int64_t ld, int64_t n, float factor, float *panel)
+{
+    int64_t k = 0;
+    for (; k + VL <= n; k += VL)
+        for (int c = 0; c < WIDTH; c += VL) {
+            vf v[VL];
+            UNROLL
+            for (int l = 0; l < VL; l++)
+                v[l] = load(rows + (c + l) * ld + k);
+            transpose_square(v);
+            UNROLL
+            for (int l = 0; l < VL; l++)
+                store(panel + (k + l) * WIDTH + c, factor * v[l]);
+        }
+    for (; k < n; k++)
         for (int l = 0; l < WIDTH; l++)
-            panel[k * WIDTH + l] = rows[l * ld + k];
+            panel[k * WIDTH + l] = factor * rows[l * ld + k];
 }
 
 static float multiply_add(int64_t rounds)

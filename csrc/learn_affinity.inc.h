@@ -83,18 +83,25 @@ static void pack_columns(const float *b, int64_t count, int64_t r, double scale,
         out->bias[j] = INFINITY;
     for (int64_t j = 0; j < panels_of(count) * WIDTH; j += WIDTH) {
         float *panel = out->panels + j * r;
-        for (int64_t k = 0; k < r; k++)
-            for (int64_t l = 0; l < WIDTH; l++)
-                panel[k * WIDTH + l] = j + l < count ? factor * b[(j + l) * r + k] : 0;
+        if (j + WIDTH <= count)
+            transpose(b + j * r, r, r, factor, panel);
+        else
+            for (int64_t k = 0; k < r; k++)
+                for (int64_t l = 0; l < WIDTH; l++)
+                    panel[k * WIDTH + l] = j + l < count ? factor * b[(j + l) * r + k] : 0;
     }
     for (int64_t c = 0; c < r; c += WIDTH) {
         float *panel = out->nat + c * APH_TILE;
         const int64_t valid = least(WIDTH, r - c);
-        for (int64_t j = 0; j < panels_of(count) * WIDTH; j++) {
-            memset(panel + j * WIDTH, 0, 4 * WIDTH);
-            if (j < count)
-                memcpy(panel + j * WIDTH, b + j * r + c, 4 * valid);
-        }
+        for (int64_t j = 0; j < panels_of(count) * WIDTH; j++)
+            for (int64_t l = 0; l < WIDTH; l += VL)
+                if (j < count && l + VL <= valid) {
+                    store(panel + j * WIDTH + l, load(b + j * r + c + l));
+                } else {
+                    store(panel + j * WIDTH + l, (vf){0});
+                    if (j < count && l < valid)
+                        memcpy(panel + j * WIDTH + l, b + j * r + c + l, 4 * (valid - l));
+                }
     }
 }
 
@@ -223,23 +230,36 @@ static void second_product(const struct group *g, double *sums, int64_t ld)
         }
 }
 
-/* sums[f] += sum_e weight[e] columns[place[e]]_f for the few pairs of one row. */
-static void add_columns(const struct aph_columns *columns, const int32_t *place, const float *weight, int64_t count,
-                        double *restrict sums, int64_t ld)
+/* A pair of P: an item of the span, and V. */
+struct near_pair {
+    int32_t item;
+    float v;
+};
+
+/* sums[f] += sum_e v_e b[item_e]_f for the few pairs of one anchor. */
+static void add_rows(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *restrict sums)
 {
-    for (int64_t c = 0; c < ld; c += WIDTH) {
-        const float *panel = columns->nat + c * APH_TILE;
-        vf acc[NV];
-        float tile[WIDTH];
-        for (int v = 0; v < NV; v++)
-            acc[v] = (vf){0};
-        for (int64_t e = 0; e < count; e++)
+    for (int64_t c = 0; c < r; c += WIDTH) {
+        const int64_t valid = least(WIDTH, r - c);
+        float tile[WIDTH] = {0};
+        if (valid == WIDTH) {
+            vf acc[NV];
             UNROLL
             for (int v = 0; v < NV; v++)
-                acc[v] += splat(weight[e]) * load(panel + place[e] * WIDTH + v * VL);
-        for (int v = 0; v < NV; v++)
-            store(tile + v * VL, acc[v]);
-        for (int l = 0; l < WIDTH; l++)
+                acc[v] = (vf){0};
+            for (int64_t e = 0; e < count; e++)
+                UNROLL
+                for (int v = 0; v < NV; v++)
+                    acc[v] += splat(pairs[e].v) * load(b + pairs[e].item * r + c + v * VL);
+            UNROLL
+            for (int v = 0; v < NV; v++)
+                store(tile + v * VL, acc[v]);
+        } else {
+            for (int64_t e = 0; e < count; e++)
+                for (int64_t l = 0; l < valid; l++)
+                    tile[l] += pairs[e].v * b[pairs[e].item * r + c + l];
+        }
+        for (int l = 0; l < WIDTH; l++) /* sums have room for whole panels */
             sums[c + l] += (double)tile[l];
     }
 }
@@ -252,67 +272,68 @@ INLINE double lanes_sum(const float *lane)
     return sum;
 }
 
-/* Sorts the pairs of n_items items into buckets anchor / width; inside a bucket they keep the order of the items. A pair
- * becomes item << 16 | anchor % width. end[k] is where bucket k ends, and bucket k + 1 begins; it begins at end[-1] = 0. */
-static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_items, int64_t width, int64_t n_buckets,
-                       int32_t *end, uint32_t *pairs)
+/* Sorts the pairs of n_items items by anchor; those of an anchor keep the order of the items. Anchor i's end at end[i], and
+ * begin where those of anchor i - 1 end; end[-1] = 0. */
+static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_items, int64_t m, int32_t *end,
+                       struct near_pair *pairs)
 {
-    memset(end - 1, 0, 4 * (n_buckets + 1));
+    memset(end - 1, 0, 4 * (m + 1));
     for (int64_t e = indptr[0]; e < indptr[n_items]; e++)
-        if (anchors[e] / width + 1 < n_buckets)
-            end[anchors[e] / width + 1]++;
-    for (int64_t k = 1; k < n_buckets; k++)
-        end[k] += end[k - 1]; /* where bucket k begins, for now */
+        if (anchors[e] + 1 < m)
+            end[anchors[e] + 1]++;
+    for (int64_t i = 1; i < m; i++)
+        end[i] += end[i - 1]; /* where anchor i's begin, for now */
     for (int64_t j = 0; j < n_items; j++)
         for (int64_t e = indptr[j]; e < indptr[j + 1]; e++)
-            pairs[end[anchors[e] / width]++] = (uint32_t)(j << 16 | anchors[e] % width);
+            pairs[end[anchors[e]]++].item = (int32_t)j;
 }
 
 struct pass_scratch {
     float *t, *v, *z, *s;
-    float *weight;  /* of the pairs of one row in one tile */
-    int32_t *place; /* and their columns */
-    uint32_t *pairs;
-    int32_t *end;
     double *sums; /* [2][m][ld], or [APH_GROUP][ld] */
     double *row_sums;
     float *row_bias;
     struct aph_columns columns;
+    int32_t *end, *next; /* of the anchors' pairs */
+    struct near_pair *pairs;
 };
 
-INLINE struct pass_scratch carve_pass(char **at, int64_t n_buckets, int64_t n_sums, int64_t r, int64_t max_pairs,
-                                      int with_columns)
+INLINE struct pass_scratch carve_pass(char **at, int64_t n_sums, int64_t r)
 {
-    const int64_t ld = panels_of(r) * WIDTH;
-    struct pass_scratch s;
+    struct pass_scratch s = {0};
     s.t = carve(at, 4 * APH_GROUP * APH_TILE);
     s.v = carve(at, 4 * APH_GROUP * APH_TILE);
     s.z = carve(at, 4 * APH_GROUP * VL);
     s.s = carve(at, 4 * APH_GROUP * VL);
-    s.weight = carve(at, 4 * APH_TILE);
-    s.place = carve(at, 4 * APH_TILE);
-    s.end = (int32_t *)carve(at, 4 * (n_buckets + 1)) + 1;
-    s.sums = carve(at, 8 * n_sums * ld);
+    s.sums = carve(at, 8 * n_sums * panels_of(r) * WIDTH);
     s.row_sums = carve(at, 8 * APH_GROUP);
     s.row_bias = carve(at, 4 * APH_GROUP);
-    s.columns.panels = carve(at, with_columns ? 4 * APH_TILE * r : 0);
-    s.columns.nat = carve(at, with_columns ? 4 * APH_TILE * ld : 0);
-    s.columns.bias = carve(at, with_columns ? 4 * APH_TILE : 0);
-    s.pairs = carve(at, 4 * max_pairs); /* the last piece: the passes need not know its size */
+    return s;
+}
+
+INLINE struct pass_scratch carve_anchor_pass(char **at, int64_t m, int64_t r, int64_t max_pairs)
+{
+    struct pass_scratch s = carve_pass(at, 2 * m, r);
+    s.columns.panels = carve(at, 4 * APH_TILE * r);
+    s.columns.nat = carve(at, 4 * APH_TILE * panels_of(r) * WIDTH);
+    s.columns.bias = carve(at, 4 * APH_TILE);
+    s.end = (int32_t *)carve(at, 4 * (m + 1)) + 1;
+    s.next = carve(at, 4 * m);
+    s.pairs = carve(at, sizeof *s.pairs * max_pairs); /* the last piece: the pass need not know its size */
     return s;
 }
 
 static int64_t anchor_scratch(int64_t m, int64_t r, int64_t max_pairs)
 {
     char *end = NULL;
-    carve_pass(&end, m, 2 * m, r, max_pairs, 1);
+    carve_anchor_pass(&end, m, r, max_pairs);
     return (int64_t)(intptr_t)end;
 }
 
-static int64_t item_scratch(int64_t m, int64_t r, int64_t max_pairs)
+static int64_t item_scratch(int64_t r)
 {
     char *end = NULL;
-    carve_pass(&end, (m + APH_TILE - 1) / APH_TILE, APH_GROUP, r, max_pairs, 0);
+    carve_pass(&end, APH_GROUP, r);
     return (int64_t)(intptr_t)end;
 }
 
@@ -333,26 +354,21 @@ static double sign_penalty(const float *b, int64_t n)
     return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
-/* The pairs of one anchor in the tile: N += V, L += log x, vectors += V b. */
-static void anchor_pairs(const struct pass_scratch *s, const uint32_t *pairs, int64_t count, const float *v, double *near,
-                         double *logs, double *vector, int64_t ld)
+/* The pairs of one anchor: near += V, logs += log x = -log V, vector += V b. */
+static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near, double *logs,
+                         double *vector)
 {
-    for (int64_t e = 0; e < count;) {
-        int64_t n = 0;
-        double product = 1;
-        for (; n < APH_TILE && e < count; n++, e++) {
-            s->place[n] = (int32_t)(pairs[e] >> 16);
-            s->weight[n] = v[s->place[n]];
-            *near += (double)s->weight[n];
-            product *= (double)s->weight[n];
-            if (n % 4 == 3 || product == 0) { /* four factors >= 2^-149 do not underflow */
-                *logs -= log(product);
-                product = 1;
-            }
+    double product = 1;
+    for (int64_t e = 0; e < count; e++) {
+        *near += (double)pairs[e].v;
+        product *= (double)pairs[e].v;
+        if (e % 4 == 3 || product == 0) { /* four factors >= 2^-149 do not underflow */
+            *logs -= log(product);
+            product = 1;
         }
-        *logs -= log(product);
-        add_columns(&s->columns, s->place, s->weight, n, vector, ld);
     }
+    *logs -= log(product);
+    add_rows(b, r, pairs, count, vector);
 }
 
 static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n_rows, int64_t r, const float *h,
@@ -361,49 +377,56 @@ static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n
 {
     char *at = scratch;
     const int64_t ld = panels_of(r) * WIDTH;
-    const struct pass_scratch s = carve_pass(&at, m, 2 * m, r, 0, 1);
+    const struct pass_scratch s = carve_anchor_pass(&at, m, r, 0);
     memset(sums, 0, 8 * 4 * m);
     memset(s.sums, 0, 8 * 2 * m * ld);
     *penalty = 0;
-    for (int64_t j = 0; j < n_rows; j += APH_TILE) {
-        const int64_t count = least(APH_TILE, n_rows - j);
-        pack_columns(b + j * r, count, r, q->scale, 0.0, &s.columns);
-        sort_pairs(indptr + j, anchors, count, 1, m, s.end, s.pairs);
-        *penalty += sign_penalty(b + j * r, count * r);
-        for (int64_t first = 0; first < m; first += APH_GROUP) {
-            const struct group g = {h + first * r,      h_bias + first, &s.columns, NULL, least(APH_GROUP, m - first),
-                                    panels_of(count) * WIDTH, r,        s.t,        s.v,  s.z,
-                                    s.s};
-            first_product_of_power(&g, q->power);
-            second_product(&g, s.sums + first * ld, ld);
-            for (int64_t i = 0; i < g.n_rows; i++) {
-                const int64_t anchor = first + i;
-                sums[anchor] += lanes_sum(s.z + i * VL);
-                sums[m + anchor] += lanes_sum(s.s + i * VL);
-                anchor_pairs(&s, s.pairs + s.end[anchor - 1], s.end[anchor] - s.end[anchor - 1], s.v + i * APH_TILE,
-                             sums + 2 * m + anchor, sums + 3 * m + anchor, s.sums + (m + anchor) * ld, ld);
+    for (int64_t span = 0; span < n_rows; span += APH_SPAN) {
+        const int64_t span_rows = least(APH_SPAN, n_rows - span);
+        sort_pairs(indptr + span, anchors, span_rows, m, s.end, s.pairs);
+        memcpy(s.next, s.end - 1, 4 * m);
+        for (int64_t tile = 0; tile < span_rows; tile += APH_TILE) {
+            const int64_t count = least(APH_TILE, span_rows - tile);
+            const float *items = b + (span + tile) * r;
+            pack_columns(items, count, r, q->scale, 0.0, &s.columns);
+            *penalty += sign_penalty(items, count * r);
+            for (int64_t first = 0; first < m; first += APH_GROUP) {
+                const struct group g = {h + first * r, h_bias + first, &s.columns, NULL, least(APH_GROUP, m - first),
+                                        panels_of(count) * WIDTH, r,   s.t,        s.v,  s.z,
+                                        s.s};
+                first_product_of_power(&g, q->power);
+                second_product(&g, s.sums + first * ld, ld);
+                for (int64_t i = first; i < first + g.n_rows; i++) {
+                    const float *v = s.v + (i - first) * APH_TILE - tile;
+                    sums[i] += lanes_sum(s.z + (i - first) * VL);
+                    sums[m + i] += lanes_sum(s.s + (i - first) * VL);
+                    for (; s.next[i] < s.end[i] && s.pairs[s.next[i]].item < tile + count; s.next[i]++)
+                        s.pairs[s.next[i]].v = v[s.pairs[s.next[i]].item];
+                }
             }
         }
+        for (int64_t i = 0; i < m; i++)
+            anchor_pairs(b + span * r, r, s.pairs + s.end[i - 1], s.end[i] - s.end[i - 1], sums + 2 * m + i,
+                         sums + 3 * m + i, s.sums + (m + i) * ld);
     }
     for (int64_t i = 0; i < 2 * m; i++)
         for (int64_t f = 0; f < r; f++)
             vectors[i * r + f] = (float)s.sums[i * ld + f];
 }
 
-/* The pairs of a group of items in one tile of anchors: row_sums += p V, sums += p V h. */
-static void item_pairs(const struct pass_scratch *s, const struct aph_columns *columns, const uint32_t *pairs,
-                       int64_t count, const float *p, int64_t ld)
+/* The pairs of the items that are g's rows, with the anchors that are its columns, first .. first + n_anchors: T += p V. */
+static void add_pairs(const struct group *g, const int64_t *indptr, const int32_t *anchors, int64_t first,
+                      int64_t n_anchors, const float *p, double *row_sums)
 {
-    for (int64_t e = 0; e < count;) {
-        const int64_t item = pairs[e] >> 16;
-        int64_t n = 0;
-        for (; n < APH_TILE && e < count && pairs[e] >> 16 == (uint32_t)item; n++, e++) {
-            s->place[n] = (int32_t)(pairs[e] & 0xffff);
-            s->weight[n] = p[s->place[n]] * s->v[item * APH_TILE + s->place[n]];
-            s->row_sums[item] += (double)s->weight[n];
+    for (int64_t i = 0; i < g->n_rows; i++)
+        for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
+            const int64_t anchor = anchors[e] - first;
+            if (anchor < 0 || anchor >= n_anchors)
+                continue;
+            const float t = p[anchors[e]] * g->v[i * APH_TILE + anchor];
+            g->t[i * APH_TILE + anchor] += t;
+            row_sums[i] += (double)t;
         }
-        add_columns(columns, s->place, s->weight, n, s->sums + item * ld, ld);
-    }
 }
 
 /* The gradient of one item from its sums, written to out or applied by one step of Adam (Kingma and Ba, 2015). */
@@ -431,26 +454,25 @@ static void item_block(const struct aph_affinity *q, const struct aph_step *step
                        const float *p, int64_t m, const int64_t *indptr, const int32_t *anchors, void *scratch)
 {
     char *at = scratch;
-    const int64_t ld = panels_of(r) * WIDTH, n_tiles = (m + APH_TILE - 1) / APH_TILE;
-    const struct pass_scratch s = carve_pass(&at, n_tiles, APH_GROUP, r, 0, 0);
+    const int64_t ld = panels_of(r) * WIDTH;
+    const struct pass_scratch s = carve_pass(&at, APH_GROUP, r);
     const double kl = step->factor * q->power / (2 * q->scale);
     for (int64_t j = 0; j < n_rows; j += APH_GROUP) {
         const int64_t count = least(APH_GROUP, n_rows - j);
         bias(b + j * r, count, r, q->scale, 0.0, s.row_bias);
-        sort_pairs(indptr + j, anchors, count, APH_TILE, n_tiles, s.end, s.pairs);
         memset(s.sums, 0, 8 * APH_GROUP * ld);
         memset(s.row_sums, 0, 8 * APH_GROUP);
-        for (int64_t tile = 0; tile < n_tiles; tile++) {
-            const int64_t n_anchors = least(APH_TILE, m - tile * APH_TILE);
-            const struct group g = {b + j * r,           s.row_bias, columns + tile, weight + tile * APH_TILE, count,
-                                    panels_of(n_anchors) * WIDTH, r, s.t,            s.v,                      s.z,
-                                    s.s};
+        for (int64_t first = 0; first < m; first += APH_TILE) {
+            const int64_t n_anchors = least(APH_TILE, m - first);
+            const struct group g = {b + j * r,    s.row_bias, columns + first / APH_TILE,
+                                    weight + first, count,    panels_of(n_anchors) * WIDTH,
+                                    r,            s.t,        s.v,
+                                    s.z,          s.s};
             first_product_of_power(&g, q->power);
-            second_product(&g, s.sums, ld);
             for (int64_t i = 0; i < count; i++)
                 s.row_sums[i] += lanes_sum(s.s + i * VL);
-            item_pairs(&s, columns + tile, s.pairs + s.end[tile - 1], s.end[tile] - s.end[tile - 1],
-                       p + tile * APH_TILE, ld);
+            add_pairs(&g, indptr + j, anchors, first, n_anchors, p, s.row_sums);
+            second_product(&g, s.sums, ld);
         }
         for (int64_t i = 0; i < count; i++) {
             const int64_t o = (j + i) * r;

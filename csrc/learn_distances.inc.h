@@ -55,7 +55,7 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
                     memset(row, 0, 4 * depth);
                 }
             }
-            transpose(s.rows, APH_DEPTH, depth, s.panels + j * APH_DEPTH);
+            transpose(s.rows, APH_DEPTH, depth, 1.0f, s.panels + j * APH_DEPTH);
         }
         for (int64_t group = 0; group < m; group += DISTANCE_GROUP)
             for (int64_t j = 0; j < n_panels * WIDTH; j += WIDTH) {
