@@ -61,6 +61,7 @@ cdef extern from "learn.h" nogil:
     struct aph_learn:
         int32_t width
         int32_t block
+        void (*working_vector)(const aph_source *, int64_t, int64_t, int64_t, float *) noexcept nogil
         void (*square_norms)(const float *, int64_t, int64_t, float *) noexcept nogil
         void (*distances)(const aph_source *, int64_t, int64_t, const float *, const float *, int64_t, float *, int64_t,
                           void *) noexcept nogil
@@ -204,6 +205,18 @@ def _check_items(X, rows, start, stop):
     n = len(X) if rows is None else len(rows)
     if not 0 <= start <= stop <= n or n > 2**31:
         raise ValueError(f"start and stop must be in order within 0 .. {n} <= 2^31 items, got {start} and {stop}")
+
+
+def working(X, rows, int64_t start, int64_t stop, mean, double scale, float[:, ::1] out):
+    """Write the working vectors of items [start, stop) to out (stop - start, d); one thread."""
+    cdef Source source = Source(X, rows, mean, scale)
+    cdef int64_t j
+    _check_items(X, rows, start, stop)
+    if out.shape[0] != stop - start or out.shape[1] != X.shape[1]:
+        raise ValueError("out must have shape (stop - start, d)")
+    with nogil:
+        for j in range(start, stop):
+            kernel.working_vector(&source.c, j, 0, source.c.d, &out[j - start, 0])
 
 
 cdef class Distances:

@@ -161,12 +161,10 @@ class Rows(BlockSums):
 
     def working(self, items):
         """Return the working vectors of the items (an index array or a slice), float32."""
-        return self.to_working(self.take(items))
-
-    def to_working(self, raw):
-        centred = raw - self.mean
-        centred *= self.scale
-        return centred.astype(np.float32)
+        raw = self.take(items)
+        out = np.empty(raw.shape, np.float32)
+        _learn.working(raw, None, 0, len(raw), self.mean, self.scale, out)
+        return out
 
     @property
     def source(self):

@@ -58,6 +58,9 @@ struct aph_learn {
     int32_t width; /* columns of a panel */
     int32_t block; /* rows of a register block */
 
+    /* The features from .. from + n of an item's working vector. */
+    void (*working_vector)(const struct aph_source *items, int64_t item, int64_t from, int64_t n, float *out);
+
     /* out[i] = |a_i|^2, summed in float64. */
     void (*square_norms)(const float *a, int64_t m, int64_t d, float *out);
 

@@ -187,6 +187,7 @@ static float multiply_add(int64_t rounds)
 const struct aph_learn LEARN_TABLE = {
     .width = WIDTH,
     .block = MR,
+    .working_vector = working_vector,
     .square_norms = square_norms,
     .distances = distances,
     .distances_scratch = distances_scratch,

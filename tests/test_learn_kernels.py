@@ -49,6 +49,21 @@ def assert_same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
+# -- working vectors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("d", [1, 7, 16, 33])
+def test_working_vectors_to_the_bit(rng, dtype, d):
+    X, mean, scale = source_of(rng, 50, d, dtype, 300)
+    rows = rng.integers(0, 50, 20)
+    got, some = np.full((40, d), np.nan, np.float32), np.full((20, d), np.nan, np.float32)
+    _learn.working(X, None, 7, 47, mean, scale, got)
+    _learn.working(X, rows, 0, 20, mean, scale, some)
+    np.testing.assert_array_equal(got, working(X, None, mean, scale)[7:47])
+    np.testing.assert_array_equal(some, working(X, rows, mean, scale))
+
+
 # -- (A) distances ----------------------------------------------------------------------------------------------------
 
 

@@ -87,6 +87,16 @@ def test_anchor_pass(rng, n, m, r):
         assert penalty[0] == pytest.approx(want_penalty, rel=1e-6)
 
 
+@pytest.mark.parametrize("r", (3, 16))
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 2100])
+def test_anchor_pass_over_several_spans_of_a_block(rng, n, r):
+    problem = Problem(rng, n, 11, r)
+    sums, vectors, _ = problem.anchor_pass(2, 2, 4096)
+    want_sums, want_vectors, _ = problem.sums(2, 2)
+    for got, want in zip([*sums, *vectors], [*want_sums, *want_vectors], strict=True):
+        assert_close(got, want, 2e-5)
+
+
 @pytest.mark.parametrize("r", R)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (300, 7), (47, 256), (49, 257), (97, 515)])
 def test_item_gradient(rng, n, m, r):
