@@ -48,6 +48,8 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
         for (int64_t j = 0; j < n_panels * WIDTH; j += WIDTH) {
             for (int64_t l = 0; l < WIDTH; l++) {
                 float *row = s.rows + l * APH_DEPTH;
+                if (j + l + 1 < count)
+                    fetch(items, start + j + l + 1, from, depth);
                 if (j + l < count) {
                     working_vector(items, start + j + l, from, depth, row);
                     s.norms[j + l] += sum_squares(row, depth);
