@@ -242,9 +242,9 @@ def plane(table, dataset, bits):
             continue
         points[spec] = (x, y)
         axes.plot(x, y, linestyle="none", **style(spec))
-    controls = [(x, y, 0) for spec, (x, y) in points.items() if is_control(spec)]
-    if controls:
-        line = front(controls)
+    drawn = sum(spec.startswith("control") for spec in points) >= LEAST_CONTROLS
+    if drawn:
+        line = front([(x, y, 0) for spec, (x, y) in points.items() if is_control(spec)])
         axes.plot(line[:, 0], line[:, 1], color="#8b949e", linewidth=1.2, zorder=2, label="controls' front")
     low = min(y for _, y in points.values())
     for spec, (x, y) in points.items():
@@ -258,8 +258,9 @@ def plane(table, dataset, bits):
             axes.annotate(re.search(r"\d+", spec)[0], (x, y), (-3, -11), textcoords="offset points", fontsize=7.5,
                           color="#8b949e")  # fmt: skip
     axes.set(xlabel="recall10@100: the true neighbours", ylabel="mAP: the same kind", ylim=(low - 0.01, None))
-    caption = f"{TITLES.get(dataset, dataset)}, {bits} bits: up and right is better. Grey line: the controls' front"
-    return svg(fig, caption + " (triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + frame).")
+    caption = f"{TITLES.get(dataset, dataset)}, {bits} bits: up and right is better. "
+    caption += "Grey line: the controls' front. " if drawn else ""
+    return svg(fig, caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + frame.")
 
 
 def curves(table, dataset, bits):
