@@ -162,16 +162,23 @@ def frame_towards_signs(sample, frame, n_iter, n_threads=1):
     frame = np.asarray(frame, np.float32)
     step = max(64, _PIECE_BYTES // (4 * max(frame.shape)))
     pieces = [sample[start : start + step] for start in range(0, len(sample), step)]
+    # A piece is little work for a thread to be handed, so some come together, as long as their results are small.
+    group = max(1, min(-(-len(pieces) // (2 * n_threads)), _PIECE_BYTES // frame.nbytes))
+
+    def correlations(first):
+        return [correlation(piece) for piece in pieces[first : first + group]]
 
     def correlation(piece):
-        signs = piece @ frame
-        np.copysign(np.float32(1), signs, out=signs)  # a product that is 0 is +0: its sum starts from +0
+        signs = piece @ frame  # a product that is 0 is +0: its sum starts from +0
+        bits = signs.view(np.uint32)
+        np.bitwise_and(bits, np.uint32(0x80000000), out=bits)  # copysign(1, signs), which is not vectorised
+        np.bitwise_or(bits, np.uint32(0x3F800000), out=bits)
         return piece.T @ signs
 
     with ThreadPoolExecutor(n_threads) if n_threads > 1 else contextlib.nullcontext() as pool:
         for _ in range(n_iter):
-            total = sum((map if pool is None else pool.map)(correlation, pieces))
-            U, _, Zt = linalg.svd(total, full_matrices=False, check_finite=False)
+            groups = (map if pool is None else pool.map)(correlations, range(0, len(pieces), group))
+            U, _, Zt = linalg.svd(sum(itertools.chain.from_iterable(groups)), full_matrices=False, check_finite=False)
             frame = U @ Zt
     return frame
 
