@@ -163,6 +163,7 @@ def main():
     parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--json", metavar="FILE", help="append a JSON line for each row")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with tempfile.TemporaryDirectory() as folder:
         for record in measure(options, folder):
             print("  ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in record.values()), flush=True)
