@@ -393,6 +393,15 @@ def test_progress_bar_shows_the_objective(digits, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """A shell's background jobs are started with SIGINT ignored, and Python keeps it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_an_interrupted_fit_leaves_the_earlier_one_whole(rng):
     X = rng.standard_normal((40_000, 64)).astype(np.float32)
     h = APHash(32, n_rounds=1, max_iter=2, random_state=0).fit(X)
