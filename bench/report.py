@@ -111,6 +111,10 @@ def order_of(spec):
 # -- the controls' front ----------------------------------------------------------------------------------------------
 
 
+def has_front(specs):
+    return sum(spec.startswith("control") for spec in specs) >= LEAST_CONTROLS
+
+
 def front(points):
     """The points (recall, mAP, P@100) that no other point beats in both recall and mAP, by ascending recall."""
     kept, best = [], -np.inf
@@ -137,7 +141,7 @@ def margins(table, datasets_):
     for dataset in datasets_:
         for bits in table.lengths(dataset):
             specs = table.methods(dataset, bits)
-            if sum(s.startswith("control") for s in specs) < LEAST_CONTROLS:
+            if not has_front(specs):
                 continue
             three = {s: [table.mean(dataset, bits, s, m) for m in ("recall10@100", "mAP", "P@100")] for s in specs}
             controls = [v for s, v in three.items() if is_control(s) and None not in v]
@@ -242,7 +246,7 @@ def plane(table, dataset, bits):
             continue
         points[spec] = (x, y)
         axes.plot(x, y, linestyle="none", **style(spec))
-    drawn = sum(spec.startswith("control") for spec in points) >= LEAST_CONTROLS
+    drawn = has_front(points)
     if drawn:
         line = front([(x, y, 0) for spec, (x, y) in points.items() if is_control(spec)])
         axes.plot(line[:, 0], line[:, 1], color="#8b949e", linewidth=1.2, zorder=2, label="controls' front")

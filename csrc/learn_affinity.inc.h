@@ -93,15 +93,15 @@ static void pack_columns(const float *b, int64_t count, int64_t r, double scale,
     for (int64_t c = 0; c < r; c += WIDTH) {
         float *panel = out->nat + c * APH_TILE;
         const int64_t valid = least(WIDTH, r - c);
-        for (int64_t j = 0; j < panels_of(count) * WIDTH; j++)
-            for (int64_t l = 0; l < WIDTH; l += VL)
-                if (j < count && l + VL <= valid) {
-                    store(panel + j * WIDTH + l, load(b + j * r + c + l));
-                } else {
-                    store(panel + j * WIDTH + l, (vf){0});
-                    if (j < count && l < valid)
-                        memcpy(panel + j * WIDTH + l, b + j * r + c + l, 4 * (valid - l));
-                }
+        for (int64_t j = 0; j < panels_of(count) * WIDTH; j++) {
+            if (j < count && valid == WIDTH) {
+                memcpy(panel + j * WIDTH, b + j * r + c, 4 * WIDTH); /* a size that is known: no call */
+                continue;
+            }
+            memset(panel + j * WIDTH, 0, 4 * WIDTH);
+            if (j < count)
+                memcpy(panel + j * WIDTH, b + j * r + c, 4 * valid);
+        }
     }
 }
 

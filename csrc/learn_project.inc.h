@@ -58,13 +58,13 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
     for (int64_t j = 0; j < count; j += APH_GROUP) {
         const int64_t n_rows = least(APH_GROUP, count - j);
         for (int64_t from = 0; from < d; from += APH_DEPTH) {
-            const int64_t depth = least(APH_DEPTH, d - from);
+            const int64_t depth = least(APH_DEPTH, d - from), run = least(RUN, d - from);
             const float *rows = s.rows + from % RUN;
             if (from % RUN == 0)
                 for (int64_t i = 0; i < n_rows; i++) {
                     if (i + 1 < n_rows)
-                        fetch(items, start + j + i + 1, from, least(RUN, d - from));
-                    working_vector(items, start + j + i, from, least(RUN, d - from), s.rows + i * RUN_LD);
+                        fetch(items, start + j + i + 1, from, run);
+                    working_vector(items, start + j + i, from, run, s.rows + i * RUN_LD);
                 }
             for (int64_t c = 0; c < ld; c += WIDTH)
                 for (int64_t i = 0; i < n_rows; i += MR) {
