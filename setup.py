@@ -66,11 +66,12 @@ setup(
     ext_modules=cythonize(
         [
             extension("_learn", ["csrc/isa.c", *(f"csrc/learn_{v}.c" for v in ISA_VARIANTS)]),
+            extension("_store", ["csrc/pages.c", "csrc/idmap.c"]),
             extension(
                 "_search",
                 [
                     "csrc/isa.c",
-                    *(f"csrc/{part}.c" for part in ["select", "lookup", "idmap"]),
+                    *(f"csrc/{part}.c" for part in ["pages", "select", "lookup"]),
                     *(f"csrc/hamming_{v}.c" for v in ISA_VARIANTS),
                 ],
             ),

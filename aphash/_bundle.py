@@ -4,7 +4,7 @@ from aphash import _index_file, _io
 from aphash._hasher import APHash
 from aphash.index import HammingIndex
 
-KIND, VERSION = "APHash+HammingIndex", 1
+KIND, VERSION = "APHash+HammingIndex", 2  # the version of the index in it; the model's is 1
 
 
 def save(path, hasher, index):
@@ -35,11 +35,10 @@ def save(path, hasher, index):
     arrays, params = hasher._to_file()
     if index.n_bits != len(hasher.coef_):
         raise ValueError(f"index has n_bits={index.n_bits}, hasher {len(hasher.coef_)}: they must be equal")
-    with index._lock.shared():
-        index_arrays, index_params = _index_file.to_file(index)
-        together = {f"hasher.{name}": each for name, each in arrays.items()}
-        together |= {f"index.{name}": each for name, each in index_arrays.items()}
-        _io.write(path, together, kind=KIND, version=VERSION, params={"hasher": params, "index": index_params})
+    index_arrays, index_params = _index_file.to_file(index._store.present)
+    together = {f"hasher.{name}": each for name, each in arrays.items()}
+    together |= {f"index.{name}": each for name, each in index_arrays.items()}
+    _io.write(path, together, kind=KIND, version=VERSION, params={"hasher": params, "index": index_params})
 
 
 def load(path, *, mmap=False, verify=None):
@@ -72,9 +71,8 @@ def load(path, *, mmap=False, verify=None):
     if not isinstance(params.get("hasher"), dict) or not isinstance(params.get("index"), dict):
         raise ValueError(f"{path}: no parameters of a model and an index")
     hasher = APHash._from_file(path, parts["hasher"], params["hasher"], 1)
-    index = HammingIndex.__new__(HammingIndex)
     check = not mmap if verify is None else verify
-    _index_file.from_file(index, path, parts["index"], params["index"], 1, check)
+    index = HammingIndex._of(_index_file.from_file(path, parts["index"], params["index"], version, check))
     if index.n_bits != len(hasher.coef_):
         raise ValueError(f"{path}: an index of {index.n_bits} bits, a model of {len(hasher.coef_)}")
     return hasher, index

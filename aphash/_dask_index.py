@@ -435,8 +435,7 @@ def _load(path, n_bits, n, header, token):
     arrays, params, version = _io.read(path, kind=_index_file.KIND, mmap=True)
     if params.get("token") != token or _header_crc(path) != header:
         raise ValueError(f"{path}: not the shard that the manifest names")
-    shard = index.HammingIndex.__new__(index.HammingIndex)
-    _index_file.from_file(shard, path, arrays, params, version, check=False)
+    shard = index.HammingIndex._of(_index_file.from_file(path, arrays, params, version, check=False))
     if (len(shard), shard.n_bits) != (n, n_bits):
         raise ValueError(f"{path}: {len(shard)} codes of {shard.n_bits} bits, the manifest says {n} of {n_bits}")
     return shard
@@ -444,4 +443,4 @@ def _load(path, n_bits, n, header, token):
 
 @sizeof.register(index.HammingIndex)
 def _sizeof_index(shard):
-    return shard._blocks.nbytes + shard._ids.nbytes
+    return shard.nbytes

@@ -58,6 +58,17 @@ class Chunks:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
+def whole(array):
+    """Return an array, or the pieces of Chunks joined, as memory of its own."""
+    if not isinstance(array, Chunks):
+        return array.copy()
+    joined, done = np.empty(array.shape, array.dtype), 0
+    for piece in array.pieces:
+        joined[done : done + len(piece)] = piece
+        done += len(piece)
+    return joined
+
+
 @dataclass(frozen=True)
 class _Entry:
     """Where one array is in a file: ``start`` counts from the file's first byte."""

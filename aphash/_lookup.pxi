@@ -12,9 +12,8 @@ cdef extern from "lookup.h":
         const uint32_t *offsets
         const uint32_t *positions
         int64_t n_indexed
-        const uint64_t *stale
-        const int64_t *extra
-        int64_t n_extra
+        const int64_t *stale
+        int64_t n_stale
     ctypedef struct aph_pairs "aph_pairs":
         const uint32_t *order
         const uint32_t *bounds
@@ -37,29 +36,8 @@ MAX_SPAN_BITS = APH_SPAN_BITS  # of a span of a lookup
 cdef int64_t BUILD_STEP = 1 << 21  # codes counted or placed between two looks at the signals
 
 
-cdef aph_codes database(const uint64_t[::1] blocks, int64_t n, int64_t n_words, ids, filter_):
-    """A database whose hits come in no order. The arrays must outlive it."""
-    cdef aph_codes db
-    cdef const int64_t[::1] id_view
-    cdef const uint64_t[::1] filter_view
-    db.groups = &blocks[0] if blocks.shape[0] else NULL
-    db.n = n
-    db.n_words = n_words
-    db.ids = NULL
-    db.filter = NULL
-    db.ascending = 0
-    db.compact = 0
-    if ids is not None and n:
-        id_view = ids
-        db.ids = &id_view[0]
-    if filter_ is not None and n:
-        filter_view = filter_
-        db.filter = &filter_view[0]
-    return db
-
-
-def build_tables(const uint64_t[::1] blocks, int64_t n, int64_t n_words, const int32_t[::1] starts):
-    """Build the tables of a lookup over the codes at the positions [0, n), n < 2^32.
+def build_tables(Snapshot snapshot, const int32_t[::1] starts):
+    """Build the tables of a lookup over a snapshot's codes, fewer than 2^32.
 
     Parameters
     ----------
@@ -75,14 +53,14 @@ def build_tables(const uint64_t[::1] blocks, int64_t n, int64_t n_words, const i
     positions : uint32 (n_spans, n)
         Grouped by the value of the span.
     """
-    cdef int64_t n_spans = starts.shape[0] - 1, j, first, bits
+    cdef int64_t n_spans = starts.shape[0] - 1, j, first, bits, n = snapshot.db.n
     sizes = [(1 << (starts[j + 1] - starts[j])) + 2 for j in range(n_spans)]
     tables = np.cumsum([0, *sizes], dtype=np.int64)[:n_spans].copy()
     offsets = np.zeros(sum(sizes), np.uint32)
     positions = np.empty((n_spans, n), np.uint32)
     if n == 0:
         return tables, offsets, positions
-    cdef aph_codes db = database(blocks, n, n_words, None, None)
+    cdef aph_codes db = database(snapshot, None, True)
     cdef uint32_t[::1] offset_view
     cdef uint32_t[:, ::1] position_view = positions
     for j in range(n_spans):
@@ -110,36 +88,20 @@ cdef class Tables:
     ----------
     starts, tables, offsets, positions
         As :func:`build_tables` takes and makes them; the last may be a read-only map.
-    stale : uint64 (ceil(n_indexed / 64),), optional
-        Bitmap of the positions whose code is no longer the one in the tables.
-    extra : int64, optional
-        Those positions as a list, without those that are gone.
     """
 
     cdef aph_lookup lookup
     cdef object keep
 
     def __init__(self, const int32_t[::1] starts, const int64_t[::1] tables, const uint32_t[::1] offsets,
-                 const uint32_t[:, ::1] positions, stale=None, extra=None):
-        cdef const uint64_t[::1] stale_view
-        cdef const int64_t[::1] extra_view
-        self.keep = (starts, tables, offsets, positions, stale, extra)
+                 const uint32_t[:, ::1] positions):
+        self.keep = (starts, tables, offsets, positions)
         self.lookup.n_spans = starts.shape[0] - 1
         self.lookup.starts = &starts[0]
         self.lookup.tables = &tables[0]
         self.lookup.offsets = &offsets[0]
         self.lookup.n_indexed = positions.shape[1]
         self.lookup.positions = &positions[0, 0] if positions.shape[1] else NULL
-        self.lookup.stale = NULL
-        self.lookup.extra = NULL
-        self.lookup.n_extra = 0
-        if stale is not None and len(stale):
-            stale_view = stale
-            self.lookup.stale = &stale_view[0]
-        if extra is not None and len(extra):
-            extra_view = extra
-            self.lookup.extra = &extra_view[0]
-            self.lookup.n_extra = extra_view.shape[0]
 
 
 cdef struct lookup_job:
@@ -188,15 +150,15 @@ cdef void look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexcep
                 look_up(job, q, omp_get_thread_num())
 
 
-def lookup_search(Tables tables, const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries, int64_t k,
-                  int64_t radius, double budget, double probe_cost, double code_cost, ids=None, filter=None,
-                  int n_threads=1):
+def lookup_search(Tables tables, Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, int64_t radius,
+                  double budget, double probe_cost, double code_cost, filter=None, int n_threads=1,
+                  bint positions=False):
     """Search queries in a lookup; give up those that would cost too much.
 
     Parameters
     ----------
-    blocks, n, queries, ids, filter, n_threads
-        As for :func:`search`.
+    snapshot, queries, filter, n_threads, positions
+        As for :func:`search`; the tables must be those of the snapshot's lookup.
     k : int
         How many are wanted, at least 1; or 0: all within `radius`.
     budget : float
@@ -212,7 +174,8 @@ def lookup_search(Tables tables, const uint64_t[::1] blocks, int64_t n, const ui
         As for :func:`radius_search`; with k, k of each query that is done.
     """
     cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
-    cdef aph_codes db = database(blocks, n, n_words, ids, filter)
+    cdef aph_codes db = database(snapshot, filter, positions)
+    cdef aph_lookup lookup = tables.lookup
     done = np.zeros(n_queries, np.uint8)
     offsets = np.zeros(n_queries + 1, np.int64)
     all_distances, all_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
@@ -226,9 +189,12 @@ def lookup_search(Tables tables, const uint64_t[::1] blocks, int64_t n, const ui
     cdef int32_t[::1] distance_view
     cdef int64_t start, wave, q, total
     cdef lookup_job job
-    if n_queries == 0 or n == 0:
+    if n_queries == 0 or db.n == 0:
         return done.view(bool), offsets, all_distances[0], all_ids[0]
-    job.lookup = &tables.lookup
+    db.ascending = 0  # hits come in no order
+    lookup.stale = snapshot.stale.values if snapshot.n_stale else NULL
+    lookup.n_stale = snapshot.n_stale
+    job.lookup = &lookup
     job.db = &db
     job.found = found
     job.histograms = &histogram_view[0]
@@ -279,10 +245,10 @@ cdef class PairStream:
 
     Parameters
     ----------
-    blocks, n, n_words, filter
-        The database; n < 2^32. The arrays must not change while the stream is read.
-    n_bits, radius : int
-        radius < n_bits.
+    snapshot, filter
+        The database, of fewer than 2^32 codes.
+    radius : int
+        Less than n_bits.
 
     Notes
     -----
@@ -295,17 +261,17 @@ cdef class PairStream:
     cdef int64_t n_spans, n_groups, total_bits
     cdef int32_t[::1] starts
 
-    def __init__(self, const uint64_t[::1] blocks, int64_t n, int64_t n_words, int64_t n_bits, int64_t radius,
-                 filter=None):
-        self.keep = (blocks, filter)
-        self.db = database(blocks, n, n_words, None, filter)
+    def __init__(self, Snapshot snapshot, int64_t radius, filter=None):
+        cdef int64_t n_bits = snapshot.n_bits, n = snapshot.db.n
+        self.keep = (snapshot, filter)
+        self.db = database(snapshot, filter, True)
         self.n_spans = radius + 1
         self.starts = np.asarray([n_bits * j // (radius + 1) for j in range(radius + 2)], np.int32)
         self.pairs.starts = &self.starts[0]
         self.pairs.radius = <int32_t> radius
         self.pairs.span = -1
         self.pairs.group = self.pairs.end = 0
-        self.total_bits = min(26, max(4, n.bit_length()))
+        self.total_bits = min(26, max(4, (<object> n).bit_length()))
         if n == 0:
             self.n_spans = 0
 

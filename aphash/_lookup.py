@@ -19,15 +19,14 @@ MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before 
 
 
 class Lookup:
-    """Tables from spans of bits to positions, kept in step with an index.
+    """Tables from spans of bits to positions, over the codes of one snapshot; they never change.
+
+    Later snapshots share them: each knows which positions hold another code by now, and those are looked at one by one.
 
     Parameters
     ----------
-    blocks : ndarray of uint64
-        The index's codes, as :mod:`aphash._search` lays them out.
-    n : int
-        Number of codes, less than 2^32.
-    n_bits : int
+    snapshot : Snapshot
+        Of fewer than 2^32 codes.
     share : float
         Of the scan's cost, by the constants above: a query that would cost more in the tables is scanned. 0: all are
         scanned, infinity: none is (but where fewer than k codes take part, which only a scan finds out).
@@ -35,49 +34,33 @@ class Lookup:
     Attributes
     ----------
     n_indexed : int
-        Codes at the positions [0, n_indexed) stand in the tables. Later ones, and those of :meth:`changed`, are looked
-        at one by one.
+        Codes at the positions [0, n_indexed) stand in the tables; later ones are looked at one by one.
 
     Notes
     -----
     Memory: n_spans * (4 n + 4 * 2^(n_bits / n_spans)) bytes, about 8 n * n_spans, with n_spans = n_bits / log2(n).
-
-    Not safe for changes during searches: the index's lock sees to that.
     """
 
-    def __init__(self, blocks, n, n_bits, share=SHARE):
-        if n >= 1 << 32:
-            raise ValueError(f"a lookup holds fewer than 2^32 codes, got {n}")
-        self.n_bits = n_bits
+    def __init__(self, snapshot, share=SHARE):
+        if len(snapshot) >= 1 << 32:
+            raise ValueError(f"a lookup holds fewer than 2^32 codes, got {len(snapshot)}")
+        self.n_bits = snapshot.n_bits
         self.share = _check_share(share)
-        self.starts = span_starts(n_bits, n)
-        self._set(*_search.build_tables(blocks, n, -(-n_bits // 64), self.starts), {})
+        self.starts = span_starts(self.n_bits, len(snapshot))
+        self._set(*_search.build_tables(snapshot, self.starts))
 
-    def _set(self, tables, offsets, positions, stale):
+    def _set(self, tables, offsets, positions):
         self.tables, self.offsets, self.positions = tables, offsets, positions
-        self.stale = stale  # position -> None: a dict keeps an order and removes in O(1)
-        self.bitmap = None
-        self._handle = None
-
-    @property
-    def n_indexed(self):
-        return self.positions.shape[1]
-
-    # ---- files and pickles ----
+        self.n_indexed = positions.shape[1]
+        self._tables = _search.Tables(self.starts, tables, offsets, positions)
 
     def arrays(self):
         """Return the arrays that :meth:`from_arrays` takes, by name."""
-        stale = np.fromiter(self.stale, np.int64, len(self.stale))
-        return {
-            "starts": self.starts,
-            "tables": self.tables,
-            "offsets": self.offsets,
-            "positions": self.positions,
-            "stale": stale,
-        }
+        names = ("starts", "tables", "offsets", "positions")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, stale, check=False):
+    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, check=False):
         """Make a lookup of saved arrays, possibly read-only maps; ValueError where they do not fit each other.
 
         ``check``: whether all of the tables is looked at, too. Without it wrong tables give wrong results, but nothing
@@ -87,48 +70,23 @@ class Lookup:
         self.n_bits = check_n_bits(n_bits)
         self.share = _check_share(share)
         self.starts = starts
-        _check_tables(self.n_bits, starts, tables, offsets, positions, stale, check)
-        self._set(tables, offsets, positions, {})
-        self.changed(stale)
+        _check_tables(self.n_bits, starts, tables, offsets, positions, check)
+        self._set(tables, offsets, positions)
         return self
 
-    def __getstate__(self):
-        return {"n_bits": self.n_bits, "share": self.share, **self.arrays()}
+    @property
+    def nbytes(self):
+        return sum(array.nbytes for array in self.arrays().values())
 
-    def __setstate__(self, state):
-        self.__dict__.update(type(self).from_arrays(**state).__dict__)
-
-    # ---- keeping in step ----
-
-    def changed(self, positions):
-        """Note that the codes at these positions are not, or no longer, the ones in the tables.
-
-        To be called with every position that was written: a code added there, moved there or replaced (those behind
-        n_indexed are ignored). Removing from the end needs no call. Cost in proportion to the change, but for the
-        first, which makes a bitmap of n_indexed bits.
-        """
-        inside = np.asarray(positions)[np.asarray(positions) < self.n_indexed]
-        if not len(inside):
-            return
-        if self.bitmap is None:
-            self.bitmap = np.zeros(-(-self.n_indexed // 64), np.uint64)
-        np.bitwise_or.at(self.bitmap, inside // 64, np.uint64(1) << (inside % 64).astype(np.uint64))
-        self.stale.update(dict.fromkeys(inside.tolist()))
-        self._handle = None
-
-    def worn(self, n):
-        """Return whether so much has changed, for an index of n codes, that the tables should be built anew."""
-        loose = max(0, n - self.n_indexed) + len(self.stale) + max(0, self.n_indexed - n)
+    def is_worn(self, snapshot):
+        """Return whether so much has changed that the tables should be built anew."""
+        n = len(snapshot)
+        loose = abs(n - self.n_indexed) + snapshot.n_stale
         return loose > max(4096, MAX_LOOSE * n)
 
-    def _tables(self, n):
-        """Return the kernels' view of the tables for an index of n codes."""
-        handle = self._handle
-        if handle is None or handle[0] != n:
-            extra = np.fromiter((p for p in self.stale if p < n), np.int64)
-            tables = _search.Tables(self.starts, self.tables, self.offsets, self.positions, self.bitmap, extra)
-            handle = self._handle = (n, tables)
-        return handle[1]
+    def rebuilt(self, snapshot):
+        """Return such tables over another snapshot."""
+        return Lookup(snapshot, self.share)
 
     # ---- searching ----
 
@@ -137,28 +95,28 @@ class Lookup:
         alone, batch = SCAN_COST[_search.isa()]
         return self.share * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
-    def search(self, blocks, n, queries, k, ids, ascending, filter, n_threads):
+    def search(self, snapshot, queries, k, filter=None, n_threads=1):
         """Search as :func:`aphash._search.search` does; queries that would cost more than a scan are scanned."""
         distances = np.full((len(queries), k), _search.PAD_DISTANCE, np.int32)
         found = np.full((len(queries), k), _search.PAD_ID, np.int64)
-        if k > n:
+        if k > len(snapshot):
             done = np.zeros(len(queries), bool)
         else:
-            done, _, d, i = self._try(blocks, n, queries, k, 0, ids, filter, n_threads)
+            done, _, d, i = self._try(snapshot, queries, k, 0, filter, n_threads)
             distances[done] = d.reshape(-1, k)
             found[done] = i.reshape(-1, k)
         if not done.all():
             rest = np.ascontiguousarray(queries[~done])
-            distances[~done], found[~done] = _search.search(blocks, n, rest, k, ids, ascending, filter, n_threads)
+            distances[~done], found[~done] = _search.search(snapshot, rest, k, filter, n_threads)
         return distances, found
 
-    def radius_search(self, blocks, n, queries, radius, ids, ascending, filter, n_threads):
+    def radius_search(self, snapshot, queries, radius, filter=None, n_threads=1):
         """Search as :func:`aphash._search.radius_search` does; queries that would cost more than a scan are scanned."""
-        done, offsets, d, i = self._try(blocks, n, queries, 0, radius, ids, filter, n_threads)
+        done, offsets, d, i = self._try(snapshot, queries, 0, radius, filter, n_threads)
         if done.all():
             return offsets, d, i
         rest = np.ascontiguousarray(queries[~done])
-        scanned = _search.radius_search(blocks, n, rest, radius, ids, ascending, filter, n_threads)
+        scanned = _search.radius_search(snapshot, rest, radius, filter, n_threads)
         if not done.any():
             return scanned
         counts = np.diff(offsets)
@@ -170,14 +128,13 @@ class Lookup:
         found[from_lookup], found[~from_lookup] = i, scanned[2]
         return merged, distances, found
 
-    def _try(self, blocks, n, queries, k, radius, ids, filter, n_threads):
+    def _try(self, snapshot, queries, k, radius, filter, n_threads):
         """Return (done, offsets, distances, ids) of the queries that the lookup can serve."""
-        budget = self.budget(n, len(queries))
-        tables = self._tables(n)
+        budget = self.budget(len(snapshot), len(queries))
 
         def run(part):
             return _search.lookup_search(
-                tables, blocks, n, part, k, radius, budget, PROBE_COST, CODE_COST, ids, filter, n_threads
+                self._tables, snapshot, part, k, radius, budget, PROBE_COST, CODE_COST, filter, n_threads
             )
 
         pilot = run(queries[:PILOT])
@@ -204,9 +161,9 @@ def _check_share(share):
     return float(share)
 
 
-def _check_tables(n_bits, starts, tables, offsets, positions, stale, contents):
-    kinds = {"starts": np.int32, "tables": np.int64, "offsets": np.uint32, "positions": np.uint32, "stale": np.int64}
-    for (name, dtype), array in zip(kinds.items(), (starts, tables, offsets, positions, stale), strict=True):
+def _check_tables(n_bits, starts, tables, offsets, positions, contents):
+    kinds = {"starts": np.int32, "tables": np.int64, "offsets": np.uint32, "positions": np.uint32}
+    for (name, dtype), array in zip(kinds.items(), (starts, tables, offsets, positions), strict=True):
         if array.dtype != dtype or array.ndim != (2 if name == "positions" else 1):
             raise ValueError(f"lookup: {name} must be {np.dtype(dtype)}, got {array.dtype} of shape {array.shape}")
     widths = np.diff(starts.astype(np.int64))
@@ -224,8 +181,6 @@ def _check_tables(n_bits, starts, tables, offsets, positions, stale, contents):
     n = positions.shape[1]
     if positions.shape[0] != len(widths) or n >= 1 << 32:
         raise ValueError(f"lookup: positions of shape {positions.shape} for {len(widths)} spans")
-    if stale.size and not 0 <= stale.min() <= stale.max() < n:
-        raise ValueError(f"lookup: stale must hold positions below {n}")
     for span in range(len(widths) if contents else 0):
         table = offsets[tables[span] : ends[span] - 1]
         if table[0] != 0 or table[-1] != n or (table[1:] < table[:-1]).any() or (positions[span] >= n).any():

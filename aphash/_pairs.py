@@ -3,13 +3,14 @@
 import numpy as np
 
 from aphash import _search
-from aphash._checks import check_count
+from aphash._checks import as_ids, check_count
 from aphash._lookup import SCAN_COST
 from aphash._runtime import n_threads
 
 COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
 
-_TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64
+_BLOCK_CODES = 512  # a scan begins at a multiple of it
+_TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64, and of _BLOCK_CODES
 _BLOCK = 1 << 16  # pairs that are handed out at a time, at least, until the last
 
 
@@ -42,19 +43,20 @@ class Pairs:
         ------
         TypeError, ValueError
             When an argument is not as said: at the call, not at the first block.
-        RuntimeError
-            When the index is changed before the last block was taken.
 
         Notes
         -----
+        The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
+        kept until the last block is taken or the generator is closed.
+
         Codes within a small radius agree in one of ``radius + 1`` spans of their bits, so only such are compared; where
         the spans are too short for that, all are, by scans. Memory: 8 bytes a code, and 200 MiB at most for the blocks.
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _search.max_threads())
-        with self._lock.shared():
-            stream = self._stream(radius, self._bitmap(filter), threads, verbose, self._as_ids)
-        return _in_blocks(stream, _BLOCK)
+        snapshot = self._store.present
+        stream = _stream(snapshot, radius, bitmap(snapshot, filter), threads, verbose)
+        return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
 
     def groups(self, radius, *, n_jobs=None, verbose=0):
         """Group the codes so that any two within a radius are in the same group: the connected components.
@@ -72,7 +74,7 @@ class Pairs:
 
         Raises
         ------
-        TypeError, ValueError, RuntimeError
+        TypeError, ValueError
             As :meth:`pairs`.
 
         Notes
@@ -84,9 +86,9 @@ class Pairs:
 
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _search.max_threads())
-        with self._lock.shared():
-            n = self._n
-            stream = self._stream(radius, None, threads, verbose, lambda *pairs: pairs)
+        snapshot = self._store.present
+        n = len(snapshot)
+        stream = _stream(snapshot, radius, None, threads, verbose)
         labels = np.arange(n)  # the group of each code so far: a number below n
         for i, j, _ in _in_blocks(stream, max(n, _BLOCK)):  # as many pairs as codes, for each merge costs O(n)
             edges = coo_array((np.ones(len(i), bool), (labels[i], labels[j])), shape=(n, n))
@@ -120,74 +122,80 @@ class Pairs:
 
         k = check_count(k, "k", 1)
         threads = n_threads(n_jobs, _search.max_threads())
-        with self._lock.shared():
-            n = self._n
-            k = max(0, min(k, n - 1))
-            distances, columns = np.empty((n, k), np.int32), np.empty((n, k), np.int64)
-            step = max(1, (1 << 20) // (k + 1))
-            for start in range(0, n if k else 0, step):
-                rows = slice(start, min(n, start + step))
-                codes = _search.load(self._blocks, self._n_words, rows.start, rows.stop - rows.start)
-                d, ids = self._search(codes, k + 1, None, threads)
-                other = ids != self._ids[rows, np.newaxis]
-                other[other.all(axis=1), -1] = False  # itself is not among so many equal ones: the last is too much
-                distances[rows] = d[other].reshape(-1, k)
-                columns[rows] = self._positions(ids[other]).reshape(-1, k)
+        snapshot = self._store.present
+        n = len(snapshot)
+        k = max(0, min(k, n - 1))
+        distances, columns = np.empty((n, k), np.int32), np.empty((n, k), np.int64)
+        step = max(1, (1 << 20) // (k + 1))
+        engine = snapshot.lookup or _search
+        for start in range(0, n if k else 0, step):
+            rows = slice(start, min(n, start + step))
+            codes = snapshot.load(start, rows.stop - start)
+            d, ids = engine.search(snapshot, codes, k + 1, None, threads)
+            other = ids != snapshot.load_ids(start, rows.stop - start)[:, np.newaxis]
+            other[other.all(axis=1), -1] = False  # itself is not among so many equal ones: the last is too much
+            distances[rows] = d[other].reshape(-1, k)
+            columns[rows] = snapshot.find(ids[other]).reshape(-1, k)
         return csr_array((distances.ravel(), columns.ravel(), np.arange(n + 1, dtype=np.int64) * k), shape=(n, n))
 
-    # ---- inside ----
 
-    def _stream(self, radius, filter, threads, verbose, name):
-        """Return a generator of ``name(i, j)``, distances and progress, i < j positions; the lock is held only now."""
-        reader = None
-        if radius < self.n_bits and self._n < 1 << 32:
-            reader = _search.PairStream(self._blocks, self._n, self._n_words, self.n_bits, radius, filter)
-            scan = self._n / 2 * self._n * self._n_words * SCAN_COST[_search.isa()][1] / threads
-            if reader.comparisons() * COMPARE_COST > scan:
-                reader = None
-        blocks = self._tiles(radius, filter, threads) if reader is None else _read(reader)
-        return _with_progress(self._while_unchanged(blocks, name, self._changes), self._n, verbose)
+def bitmap(snapshot, filter):
+    """Return a filter as a packed bitmap by position of a snapshot: uint64 (ceil(n / 64),)."""
+    if filter is None:
+        return None
+    n = len(snapshot)
+    words = -(-n // 64)
+    filter = np.asarray(filter)
+    if filter.dtype == bool:
+        if filter.shape != (n,):
+            raise ValueError(f"filter of booleans must have shape ({n},), got {filter.shape}")
+        mask = filter
+    elif filter.dtype == np.uint64 and filter.dtype.isnative:
+        if filter.shape != (words,):
+            raise ValueError(f"filter as a packed bitmap must have shape ({words},), got {filter.shape}")
+        return np.ascontiguousarray(filter)
+    else:
+        positions = snapshot.find(as_ids(filter, "filter"))
+        mask = np.zeros(n, bool)
+        mask[positions[positions >= 0]] = True
+    bytes_ = np.zeros(words * 8, np.uint8)
+    packed = np.packbits(mask, bitorder="little")
+    bytes_[: len(packed)] = packed
+    return bytes_.view("<u8").astype(np.uint64, copy=False)
 
-    def _while_unchanged(self, blocks, name, changes):
-        """Take each block under the lock, which is not held while the caller works on it."""
-        while True:
-            with self._lock.shared():
-                if self._changes != changes:
-                    raise RuntimeError("the index was changed while its pairs were being read")
-                block = next(blocks, None)
-                if block is None:
-                    return
-                i, j, *rest = block
-                block = (*name(i, j), *rest)
-            yield block
 
-    def _as_ids(self, i, j):
-        i, j = self._ids[i], self._ids[j]
-        return np.minimum(i, j), np.maximum(i, j)
+def _stream(snapshot, radius, filter, threads, verbose):
+    """Return a generator of positions i < j, distances and progress."""
+    reader, n = None, len(snapshot)
+    if radius < snapshot.n_bits and n < 1 << 32:
+        reader = _search.PairStream(snapshot, radius, filter)
+        scan = n / 2 * n * snapshot.n_words * SCAN_COST[_search.isa()][1] / threads
+        if reader.comparisons() * COMPARE_COST > scan:
+            reader = None
+    blocks = _tiles(snapshot, radius, filter, threads) if reader is None else _read(reader)
+    return _with_progress(blocks, n, verbose)
 
-    def _tiles(self, radius, filter, threads):
-        """Compare all codes, in tiles above the diagonal: (i, j, distances, progress)."""
-        n, size = self._n, 8 * self._n_words
-        for top in range(0, n, _TILE_QUERIES):
-            rows = np.arange(top, min(n, top + _TILE_QUERIES))
-            if filter is not None:
-                rows = rows[(filter[top // 64] >> (rows % 64).astype(np.uint64)) & np.uint64(1) == 1]
-            queries = _search.load(self._blocks, self._n_words, top, min(_TILE_QUERIES, n - top))[rows - top]
-            for left in range(top, n if len(rows) else 0, _TILE_CODES):
-                width = min(_TILE_CODES, n - left)
-                offsets, distances, columns = _search.radius_search(
-                    self._blocks[left // 8 * size : -(-(left + width) // 8) * size],
-                    width,
-                    queries,
-                    radius,
-                    None,
-                    True,
-                    None if filter is None else filter[left // 64 : -(-(left + width) // 64)],
-                    threads,
-                )
-                i, j = np.repeat(rows, np.diff(offsets)), left + columns
-                once = i < j
-                yield i[once], j[once], distances[once], 1 - ((n - top) / n) ** 2
+
+def _as_ids(snapshot, i, j, distances):
+    i, j = snapshot.ids_at(i), snapshot.ids_at(j)
+    return np.minimum(i, j), np.maximum(i, j), distances
+
+
+def _tiles(snapshot, radius, filter, threads):
+    """Compare all codes, in tiles above the diagonal: (i, j, distances, progress)."""
+    n = len(snapshot)
+    for top in range(0, n, _TILE_QUERIES):
+        rows = np.arange(top, min(n, top + _TILE_QUERIES))
+        if filter is not None:
+            rows = rows[(filter[top // 64] >> (rows % 64).astype(np.uint64)) & np.uint64(1) == 1]
+        queries = snapshot.codes_at(rows)
+        for left in range(top // _BLOCK_CODES * _BLOCK_CODES, n if len(rows) else 0, _TILE_CODES):
+            offsets, distances, columns = _search.radius_search(
+                snapshot, queries, radius, filter, threads, True, left, left + _TILE_CODES
+            )
+            i, j = np.repeat(rows, np.diff(offsets)), columns
+            once = i < j
+            yield i[once], j[once], distances[once], 1 - ((n - top) / n) ** 2
 
 
 def _read(reader):

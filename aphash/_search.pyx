@@ -1,10 +1,8 @@
 """Threaded wrappers of the Hamming kernels: arrays in, arrays out. The caller has checked everything.
 
-A database is ``blocks`` (uint64, one-dimensional, C-contiguous, possibly a read-only memory map): groups of 8 codes,
-word-major inside a group, so that word w of the code at position i is ``blocks[(i // 8 * n_words + w) * 8 + i % 8]``;
-at least ``ceil(n / 8) * 8 * n_words`` long. ``ids`` is None (a position is its own id) or int64 of at least n;
-``ascending`` says that they ascend with the position. ``filter`` is None or a packed bitmap by position: uint64, at
-least ``ceil(n / 64)`` words, bit p % 64 of word p // 64 set = the code at position p takes part.
+A database is a :class:`aphash._store.Snapshot`. ``positions`` says that results name positions instead of ids.
+``filter`` is None or a packed bitmap by position: uint64, at least ``ceil(n / 64)`` words, bit p % 64 of word p // 64
+set = the code at position p takes part.
 
 Work is done in waves of about 50 ms, with the GIL released; between waves Ctrl-C is noticed.
 """
@@ -16,6 +14,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
+from aphash._store cimport APH_BLOCK, APH_GROUP, Snapshot, aph_codes, aph_gather
 from aphash._threads cimport APH_OPENMP, omp_get_max_threads, omp_get_thread_num
 
 import numpy as np
@@ -29,17 +28,7 @@ cdef extern from "isa.h":
 
 cdef extern from "hamming.h":
     enum:
-        APH_BLOCK
         APH_QUERY_BLOCK
-        APH_GROUP
-    ctypedef struct aph_codes:
-        const uint64_t *groups
-        int64_t n
-        int64_t n_words
-        const uint64_t *filter
-        const int64_t *ids
-        int32_t ascending
-        int32_t compact
     ctypedef struct aph_found:
         uint64_t *hits
         int64_t count
@@ -66,20 +55,7 @@ cdef extern from "select.h":
     int64_t aph_order(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, int32_t *,
                       int64_t *) noexcept nogil
     int64_t aph_sample(const aph_codes *, int64_t, int64_t *) noexcept nogil
-    void aph_gather(const uint64_t *, int64_t, const int64_t *, int64_t, uint64_t *, int64_t) noexcept nogil
-    void aph_store(uint64_t *, int64_t, int64_t, const uint64_t *, int64_t) noexcept nogil
-    void aph_load(const uint64_t *, int64_t, int64_t, uint64_t *, int64_t) noexcept nogil
     int64_t aph_count_bits(const uint64_t *, int64_t) noexcept nogil
-
-
-cdef extern from "idmap.h":
-    ctypedef struct aph_idmap:
-        int64_t *slots
-        int64_t mask
-    int64_t aph_idmap_find(const aph_idmap *, const int64_t *, int64_t) noexcept nogil
-    void aph_idmap_insert(aph_idmap *, const int64_t *, int64_t, int64_t) noexcept nogil
-    void aph_idmap_erase(aph_idmap *, const int64_t *, int64_t) noexcept nogil
-    void aph_idmap_move(aph_idmap *, const int64_t *, int64_t, int64_t) noexcept nogil
 
 
 PAD_ID = -1
@@ -118,34 +94,18 @@ def has_openmp():
     return bool(APH_OPENMP)
 
 
-# ---- moving codes ----
+# ---- databases ----
 
-def store(uint64_t[::1] blocks, int64_t first, const uint64_t[:, ::1] codes):
-    """Write codes (n, n_words) to the positions first, first + 1, ..."""
-    if codes.shape[0]:
-        with nogil:
-            aph_store(&blocks[0], codes.shape[1], first, &codes[0, 0], codes.shape[0])
-
-
-def load(const uint64_t[::1] blocks, int64_t n_words, int64_t first, int64_t n):
-    """Return the codes at the positions [first, first + n): uint64 (n, n_words)."""
-    out = np.empty((n, n_words), np.uint64)
-    cdef uint64_t[:, ::1] view = out
-    if n:
-        with nogil:
-            aph_load(&blocks[0], n_words, first, &view[0, 0], n)
-    return out
-
-
-def gather(const uint64_t[::1] blocks, int64_t n_words, const int64_t[::1] positions):
-    """Return the codes at `positions`, as blocks."""
-    cdef int64_t n = positions.shape[0]
-    out = np.zeros((n + APH_GROUP - 1) // APH_GROUP * APH_GROUP * n_words, np.uint64)
-    cdef uint64_t[::1] view = out
-    if n:
-        with nogil:
-            aph_gather(&blocks[0], n_words, &positions[0], n, &view[0], 0)
-    return out
+cdef aph_codes database(Snapshot snapshot, filter_, bint positions):
+    """The kernels' view of a snapshot and a filter, which must outlive it."""
+    cdef aph_codes db = snapshot.db
+    cdef const uint64_t[::1] filter_view
+    db.positions = positions
+    db.ascending = positions or db.ascending
+    if filter_ is not None and db.n:
+        filter_view = filter_
+        db.filter = &filter_view[0]
+    return db
 
 
 def count_bits(const uint64_t[::1] bitmap, int64_t n):
@@ -247,32 +207,23 @@ cdef class Plan:
 
     cdef aph_codes db
     cdef int n_threads
-    cdef int64_t n_parts, per_job, n_blocks, scratch_stride
+    cdef int64_t n_parts, per_job, first_block, n_blocks, scratch_stride
     cdef object keep  # arrays that the pointers point into
     cdef job_t *jobs
     cdef aph_found *found
     cdef char *scratch
     cdef int64_t *histograms
 
-    def __cinit__(self, const uint64_t[::1] blocks, int64_t n, int64_t n_words, ids, bint ascending, filter_,
-                  int64_t n_queries, int n_threads, int64_t most_queries):
-        cdef const int64_t[::1] id_view
-        cdef const uint64_t[::1] filter_view
+    def __cinit__(self, Snapshot snapshot, filter_, bint positions, int64_t first, int64_t end, int64_t n_queries,
+                  int n_threads, int64_t most_queries):
+        """`first` and `end`: the stretch of positions to scan, the first a multiple of 512."""
         cdef int64_t[::1] longs
         cdef uint8_t[::1] bytes_
-        self.db.groups = &blocks[0] if blocks.shape[0] else NULL
-        self.db.n = n
-        self.db.n_words = n_words
-        self.db.ids = NULL
-        self.db.filter = NULL
-        if ids is not None and n:
-            id_view = ids
-            self.db.ids = &id_view[0]
-        self.db.ascending = ids is None or ascending
-        if filter_ is not None and n:
-            filter_view = filter_
-            self.db.filter = &filter_view[0]
-        self.n_blocks = (n + APH_BLOCK - 1) // APH_BLOCK
+        self.db = database(snapshot, filter_, positions)
+        self.db.n = min(self.db.n, end)
+        cdef int64_t n_words = self.db.n_words
+        self.first_block = first // APH_BLOCK
+        self.n_blocks = (self.db.n + APH_BLOCK - 1) // APH_BLOCK - self.first_block
         # Many queries: each thread its own. Few: each thread its stretch of the database, merged afterwards.
         self.n_parts = 1
         if n_queries < 16 * n_threads and self.n_blocks >= 32 * n_threads:
@@ -289,7 +240,7 @@ cdef class Plan:
         histograms = np.empty(n_jobs * (64 * n_words + 1 + 8), np.int64)
         jobs = np.zeros(n_jobs * sizeof(job_t), np.uint8)
         found = np.zeros(n_jobs * self.per_job * sizeof(aph_found), np.uint8)
-        self.keep = (blocks, ids, filter_, scratch, histograms, jobs, found)
+        self.keep = (snapshot, filter_, scratch, histograms, jobs, found)
         bytes_ = scratch
         self.scratch = <char *> ((<size_t> &bytes_[0] + 63) & ~<size_t> 63)
         longs = histograms
@@ -315,8 +266,8 @@ cdef class Plan:
                 job.first = first + start
                 job.n_queries = min(each, n_queries - start)
                 job.found = self.found + n_jobs * self.per_job
-                job.block = self.n_blocks * part // self.n_parts
-                job.end = self.n_blocks * (part + 1) // self.n_parts
+                job.block = self.first_block + self.n_blocks * part // self.n_parts
+                job.end = self.first_block + self.n_blocks * (part + 1) // self.n_parts
                 job.scratch = self.scratch + n_jobs * self.scratch_stride
                 job.histogram = self.histograms + n_jobs * (64 * self.db.n_words + 1 + 8)
                 job.out_of_memory = 0
@@ -422,14 +373,14 @@ cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_j
                 order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
 
 
-def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries, int64_t k, ids=None,
-           bint ascending=True, filter=None, int n_threads=1, bint speculate=True):
+def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=None, int n_threads=1,
+           bint positions=False, bint speculate=True):
     """Find the k nearest codes of each query.
 
     Parameters
     ----------
-    blocks, n, ids, ascending, filter
-        The database, as the module's docstring says.
+    snapshot, filter, positions
+        As the module's docstring says.
     queries : uint64 (n_queries, n_words)
     k : int
         At least 1.
@@ -445,7 +396,7 @@ def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries
     ids : int64 (n_queries, k)
         Ordered by (distance, id); PAD_DISTANCE and PAD_ID where fewer than k codes take part.
     """
-    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
+    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1], n = snapshot.db.n
     out_distances = np.full((n_queries, k), PAD_DISTANCE, np.int32)
     out_ids = np.full((n_queries, k), PAD_ID, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
@@ -455,7 +406,7 @@ def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries
     cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
     cdef int64_t room = room_of(capacity)
     cdef int64_t most_queries = max(1, min(APH_QUERY_BLOCK, BUFFER_BYTES // (8 * room)))
-    cdef Plan plan = Plan(blocks, n, n_words, ids, ascending, filter, n_queries, n_threads, most_queries)
+    cdef Plan plan = Plan(snapshot, filter, positions, 0, n, n_queries, n_threads, most_queries)
     plan.db.compact = choose_compact(plan, candidates)
 
     # A sample gives each query its first threshold. The k-th distance in it is certain to be enough; of a large k a
@@ -464,12 +415,12 @@ def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries
     if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
         m = max(m, min(8192, 8 * candidates // most, candidates // 64))
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
-    positions = np.empty(max(m, 1), np.int64)
-    cdef int64_t[::1] position_view = positions
+    cdef int64_t[::1] sampled = np.empty(max(m, 1), np.int64)
     if m:
-        m = aph_sample(&plan.db, m, &position_view[0]) // APH_GROUP * APH_GROUP
-    sample = gather(blocks, n_words, positions[:m]) if m else np.zeros(1, np.uint64)
-    cdef const uint64_t[::1] sample_view = sample
+        m = aph_sample(&plan.db, m, &sampled[0]) // APH_GROUP * APH_GROUP
+    cdef uint64_t[::1] sample_view = np.empty(max(m, 1) * n_words, np.uint64)
+    if m:
+        aph_gather(&plan.db, &sampled[0], m, &sample_view[0])
     cdef double expected = <double> most * m / candidates
     cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
 
@@ -500,19 +451,20 @@ def search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries
     if short:
         again = np.asarray(short)
         out_distances[again], out_ids[again] = search(
-            blocks, n, np.ascontiguousarray(np.asarray(queries)[again]), k, ids, ascending, filter, n_threads, False)
+            snapshot, np.ascontiguousarray(np.asarray(queries)[again]), k, filter, n_threads, positions, False)
     return out_distances, out_ids
 
 
 # ---- radius ----
 
-def radius_search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] queries, int64_t radius, ids=None,
-                  bint ascending=True, filter=None, int n_threads=1):
+def radius_search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t radius, filter=None, int n_threads=1,
+                  bint positions=False, int64_t first=0, end=None):
     """Find all codes within a radius of each query.
 
     Parameters
     ----------
-    As :func:`search`; radius : int, at least 0: a code at this distance is found.
+    As :func:`search`; radius : int, at least 0: a code at this distance is found; first, end : the stretch of positions
+    that is searched, the first a multiple of 512; by default all.
 
     Returns
     -------
@@ -522,12 +474,13 @@ def radius_search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] 
         Those of query i stand at offsets[i] .. offsets[i + 1], ordered by (distance, id). While the search runs it
         holds about four times the result.
     """
-    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
+    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1], n = snapshot.db.n
+    n = n if end is None else min(n, end)
     offsets = np.zeros(n_queries + 1, np.int64)
-    if n_queries == 0 or n == 0:
+    if n_queries == 0 or n <= first:
         return offsets, np.empty(0, np.int32), np.empty(0, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
-    cdef Plan plan = Plan(blocks, n, n_words, ids, ascending, filter, n_queries, n_threads, APH_QUERY_BLOCK)
+    cdef Plan plan = Plan(snapshot, filter, positions, first, n, n_queries, n_threads, APH_QUERY_BLOCK)
     plan.db.compact = choose_compact(plan, candidates)
     cdef int64_t[::1] offset_view = offsets
     cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.n_threads * plan.per_job
@@ -568,80 +521,6 @@ def radius_search(const uint64_t[::1] blocks, int64_t n, const uint64_t[:, ::1] 
             free(plan.found[i].hits)
             plan.found[i].hits = NULL
     return offsets, np.concatenate(all_distances), np.concatenate(all_ids)
-
-
-# ---- ids ----
-
-cdef class IdMap:
-    """The positions of ids (int64, by position, all different): find, enter, remove, each in constant time an id.
-
-    Memory: 16 to 32 bytes an id.
-    """
-
-    cdef aph_idmap map
-    cdef int64_t n  # entries
-    cdef object keep
-
-    def __cinit__(self, const int64_t[::1] ids, int64_t n):
-        """Enter the first n of ids."""
-        self.n = n
-        self.make_room(ids, n)
-
-    cdef make_room(self, const int64_t[::1] ids, int64_t n):
-        """Have at least twice n slots; MemoryError leaves the table as it was."""
-        cdef int64_t size = 16
-        while size < 2 * n:
-            size *= 2
-        if self.keep is not None and size <= self.map.mask + 1:
-            return
-        slots = np.full(size, -1, np.int64)
-        cdef int64_t[::1] view = slots
-        self.map.slots = &view[0]
-        self.map.mask = size - 1
-        self.keep = slots
-        if self.n:
-            with nogil:
-                aph_idmap_insert(&self.map, &ids[0], 0, self.n)
-
-    def reserve(self, const int64_t[::1] ids, int64_t n):
-        """Make room for n entries in all; `ids` holds those that are in the table."""
-        self.make_room(ids, n)
-
-    def find(self, const int64_t[::1] ids, const int64_t[::1] wanted):
-        """Return the positions of `wanted`, int64, -1 for one that is not there."""
-        out = np.empty(wanted.shape[0], np.int64)
-        cdef int64_t[::1] view = out
-        cdef int64_t i
-        with nogil:
-            for i in range(wanted.shape[0]):
-                view[i] = aph_idmap_find(&self.map, &ids[0], wanted[i]) if self.n else -1
-        return out
-
-    def enter(self, const int64_t[::1] ids, int64_t first, int64_t n):
-        """Enter ids[first : first + n]; there must be room."""
-        if n:
-            aph_idmap_insert(&self.map, &ids[0], first, n)
-            self.n += n
-
-
-def fill_holes(uint64_t[::1] blocks, int64_t n_words, int64_t[::1] ids, IdMap id_map,
-               const int64_t[::1] removed, const int64_t[::1] holes, const int64_t[::1] movers):
-    """Remove the codes at the positions `removed`: those at `movers` go to `holes`, in the table `id_map` (or None) too.
-
-    One call, so that no signal handler sees half of it.
-    """
-    cdef int64_t i, word
-    if id_map is not None:
-        for i in range(removed.shape[0]):
-            aph_idmap_erase(&id_map.map, &ids[0], ids[removed[i]])
-        id_map.n -= removed.shape[0]
-        for i in range(movers.shape[0]):
-            aph_idmap_move(&id_map.map, &ids[0], ids[movers[i]], holes[i])
-    for i in range(movers.shape[0]):
-        ids[holes[i]] = ids[movers[i]]
-        for word in range(n_words):
-            blocks[(holes[i] // APH_GROUP * n_words + word) * APH_GROUP + holes[i] % APH_GROUP] = (
-                blocks[(movers[i] // APH_GROUP * n_words + word) * APH_GROUP + movers[i] % APH_GROUP])
 
 
 # ---- lookup and pairs ----

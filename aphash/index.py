@@ -1,25 +1,38 @@
 """HammingIndex: exact search over packed codes. Needs numpy only."""
 
-import contextlib
-import copy
+import functools
 import numbers
-import threading
 
 import numpy as np
 
-from aphash import _index_file, _search
-from aphash._checks import as_ids, ascend, check_count, check_ids, some
-from aphash._lock import ReadWriteLock
+from aphash import _index_file, _io, _search
+from aphash._checks import as_ids, check_count, check_ids
 from aphash._lookup import SHARE, Lookup
-from aphash._pairs import Pairs
+from aphash._pairs import Pairs, bitmap
 from aphash._runtime import n_threads
-from aphash.codes import check_codes, check_n_bits, n_words
+from aphash._store import Store, refuse_unknown
+from aphash.codes import check_codes, check_n_bits
 from aphash.rescore import ProjectionRescore, VectorRescore, rerank
 
 PAD_ID = _search.PAD_ID
 PAD_DISTANCE = _search.PAD_DISTANCE
 
 _MOST_CANDIDATES = 1 << 20  # that are held at a time while they are ranked anew
+
+
+def _codes_first(method):
+    """Refuse ids of dtype uint64 by position: two arrays of uint64 cannot show which of them are the codes."""
+
+    @functools.wraps(method)
+    def checked(self, *args, **kwargs):
+        if len(args) > 1 and getattr(args[1], "dtype", None) == np.uint64:
+            name = method.__name__
+            raise TypeError(
+                f"codes come first, {name}(codes, ids), and ids of dtype uint64 by name: {name}(codes, ids=...)"
+            )
+        return method(self, *args, **kwargs)
+
+    return checked
 
 
 class HammingIndex(Pairs):
@@ -37,45 +50,47 @@ class HammingIndex(Pairs):
         A copy of the codes, in the order of ``ids``.
     ids : ndarray of int64, shape (n,)
         A copy of the ids, by position.
+    nbytes : int
+        Memory of codes, ids and lookup, in bytes; of a mapped index, of the map.
 
     Notes
     -----
-    Memory: ``8 * n_words`` bytes a code and 8 an id, up to half as much again after growth, and 16 to 32 bytes an id
-    once ids do not ascend with the position (given in another order, or after a removal). What a removal frees is kept
-    for codes to come. A search needs a few megabytes a thread beside its result, whatever n is.
+    Codes lie in pages of 128 KiB (of at least 512 codes), which are never copied when the index grows. Memory:
+    ``8 * n_words`` bytes a code, and at most 4 MiB that wait for codes to come. Ids that count up cost nothing;
+    otherwise 8 bytes an id in each page of others, and 16 to 40 bytes an id once ids do not ascend with the position
+    (given in another order, or moved by a removal). A removal gives back the pages that it empties, in pieces of up to
+    4 MiB of which one page in use keeps the whole; :meth:`compact` gives back the rest.
 
-    Adding, removing and updating cost in proportion to the codes in question (growth and the table of ids are paid off
-    over many changes). A removal puts codes from the end in the place of the removed ones: positions change, ids and
-    results do not depend on them.
+    Adding costs in proportion to the codes in question; removing and updating copy the pages that they touch. A removal
+    puts codes from the end in the place of the removed ones: positions change, ids and results do not depend on them.
 
-    Searches may run in several threads at once, and while another thread changes the index: each sees it as it was
-    before or after the change. Distances are int32, ids int64; results are ordered by (distance, id), the same for
-    every instruction set, number of threads and batch.
+    Any number of threads may search while others change the index. A search takes the index as it is at the call, and
+    neither waits nor makes anyone wait; a change is seen by the searches that begin after it, wholly or, when an
+    exception comes out of it (Ctrl-C, no memory), not at all. Changes wait for each other; one that is asked for by a
+    signal handler inside another change of the same thread raises RuntimeError. A forked child has the index as it was,
+    whatever other threads were doing. Distances are int32, ids int64; results are ordered by (distance, id), the same
+    for every instruction set, number of threads and batch.
     """
 
     def __init__(self, n_bits):
-        self.n_bits = check_n_bits(n_bits)
-        self._n_words = n_words(self.n_bits)
-        self._n = 0
-        self._blocks = np.zeros(0, np.uint64)  # groups of 8 codes, word-major: see _search
-        self._ids = np.zeros(0, np.int64)
-        self._next_id = 0  # after the largest that ever was in the index
-        self._lookup = None
-        self._ascending = True  # ids ascend with the position: they are found by bisection, else by a table
-        self._start()
+        self._store = Store(check_n_bits(n_bits))
 
-    def _start(self):
-        """What is not kept in a file or pickle."""
-        self._id_map = None
-        self._id_map_lock = threading.Lock()  # searches that share the lock may want to build the table at once
-        self._changes = 0
-        self._lock = ReadWriteLock()
+    @classmethod
+    def _of(cls, store):
+        """Return an index of a store; a subclass's __init__ is not called, as by pickle."""
+        index = cls.__new__(cls)
+        index._store = store
+        return index
+
+    @property
+    def n_bits(self):
+        return self._store.present.n_bits
 
     def __len__(self):
-        return self._n
+        return len(self._store.present)
 
     def __repr__(self):
-        return f"HammingIndex(n_bits={self.n_bits}), {self._n} codes"
+        return f"HammingIndex(n_bits={self.n_bits}), {len(self)} codes"
 
     def __contains__(self, id):
         if not isinstance(id, numbers.Integral):
@@ -84,16 +99,33 @@ class HammingIndex(Pairs):
 
     @property
     def codes(self):
-        with self._lock.shared():
-            return _search.load(self._blocks, self._n_words, 0, self._n)
+        return self.snapshot()[1]
 
     @property
     def ids(self):
-        with self._lock.shared():
-            return self._ids[: self._n].copy()
+        present = self._store.present
+        return present.load_ids(0, len(present))
+
+    @property
+    def nbytes(self):
+        present = self._store.present
+        return present.memory() + (0 if present.lookup is None else present.lookup.nbytes)
+
+    def snapshot(self):
+        """Return ids and codes of one moment, whatever other threads change meanwhile.
+
+        Returns
+        -------
+        ids : ndarray of int64, shape (n,)
+        codes : ndarray of uint64, shape (n, n_words)
+            Copies.
+        """
+        present = self._store.present
+        return present.load_ids(0, len(present)), present.load(0, len(present))
 
     # ---- changes ----
 
+    @_codes_first
     def add(self, codes, ids=None):
         """Add codes.
 
@@ -102,8 +134,9 @@ class HammingIndex(Pairs):
         codes : ndarray of uint64, shape (n_new, n_words) or (n_words,)
             As :func:`aphash.pack_codes` makes them.
         ids : array_like of int, shape (n_new,), optional
-            Any int64 but -1, none of them in the index yet. By default they are counted on from the largest id that was
-            ever in the index, or from 0: the id of a removed code does not come back by itself.
+            Any int64 but -1, none of them in the index yet; of dtype uint64 by keyword only. By default they are
+            counted on from the largest id that was ever in the index, or from 0: the id of a removed code does not come
+            back by itself.
 
         Returns
         -------
@@ -117,34 +150,55 @@ class HammingIndex(Pairs):
         codes = check_codes(codes, self.n_bits)
         if ids is not None:
             ids = check_ids(ids, len(codes))
-        with self._lock.exclusive():
-            if ids is None:
-                if self._next_id + len(codes) - 1 > np.iinfo(np.int64).max:
-                    raise ValueError(f"ids cannot be counted on from {self._next_id - 1}: give them")
-                ids = np.arange(self._next_id, self._next_id + len(codes), dtype=np.int64)
-            else:
-                known = ids[self._positions(ids) >= 0]
-                if known.size:
-                    raise ValueError(f"ids are in the index already: {some(known)}")
-            old, n = self._n, self._n + len(codes)
-            blocks, all_ids = self._room(n)
-            _search.store(blocks, old, codes)
-            all_ids[old:n] = ids
-            ascending = self._ascending and ascend(all_ids[max(0, old - 1) : n])
-            next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
-            id_map = None
-            if not ascending:
-                id_map = self._table(self._ids)
-                id_map.reserve(all_ids, n)
-            self._unsettle(np.arange(old, n))
-            # Plain stores and one call, so that a Ctrl-C comes before or after them all; all memory is there.
-            self._blocks, self._ids, self._ascending, self._id_map = blocks, all_ids, ascending, id_map
-            self._n, self._next_id = n, next_id
-            self._changes += 1
-            if id_map is not None:
-                id_map.enter(all_ids, old, n - old)
-            self._renew_lookup()
+        ids = self._store.add(codes, ids)
+        self._store.renew_lookup()
         return ids
+
+    @_codes_first
+    def update(self, codes, ids):
+        """Replace codes; the ids stay.
+
+        Parameters
+        ----------
+        codes : ndarray of uint64, shape (n_old, n_words) or (n_words,)
+        ids : array_like of int, shape (n_old,), or one int
+            Of dtype uint64 by keyword only.
+
+        Raises
+        ------
+        KeyError
+            When some are not in the index; they are named, and nothing is changed.
+        TypeError, ValueError, MemoryError
+            When codes or ids are not as said. The index stays as it was.
+        """
+        codes = check_codes(codes, self.n_bits)
+        self._store.update(codes, check_ids(ids, len(codes)))
+        self._store.renew_lookup()
+
+    @_codes_first
+    def upsert(self, codes, ids):
+        """Replace the codes of ids that are in the index, and add the others, in one change.
+
+        Parameters
+        ----------
+        codes : ndarray of uint64, shape (n, n_words) or (n_words,)
+        ids : array_like of int, shape (n,), or one int
+            All different; of dtype uint64 by keyword only.
+
+        Returns
+        -------
+        int
+            How many were added.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            When codes or ids are not as said, or an id is given twice. The index stays as it was.
+        """
+        codes = check_codes(codes, self.n_bits)
+        added = self._store.upsert(codes, check_ids(ids, len(codes)))
+        self._store.renew_lookup()
+        return added
 
     def remove(self, ids, *, missing="raise"):
         """Remove codes by their ids.
@@ -164,59 +218,74 @@ class HammingIndex(Pairs):
         ------
         KeyError
             When some are not in the index; they are named, and nothing is removed.
-        TypeError, ValueError
-            When an argument is not as said.
+        TypeError, ValueError, MemoryError
+            When an argument is not as said. The index stays as it was.
         """
         if missing not in ("raise", "ignore"):
             raise ValueError(f"missing must be 'raise' or 'ignore', got {missing!r}")
-        ids = check_ids(ids)
-        with self._lock.exclusive():
-            positions = self._positions(ids)
-            if missing == "raise":
-                self._refuse_unknown(ids, positions)
-            removed = np.sort(positions[positions >= 0])
-            n = self._n - len(removed)
-            holes = removed[: np.searchsorted(removed, n)]
-            stay = np.ones(self._n - n, bool)  # of the positions beyond n
-            stay[removed[len(holes) :] - n] = False
-            movers = n + np.flatnonzero(stay)
-            ascending = self._ascending and not len(holes)
-            blocks, all_ids = self._room(self._n)
-            id_map = None if ascending else self._table(self._ids)
-            self._unsettle(holes)
-            # As in add: before or after, never between.
-            self._blocks, self._ids, self._ascending, self._id_map = blocks, all_ids, ascending, id_map
-            self._n = n
-            self._changes += 1
-            _search.fill_holes(blocks, self._n_words, all_ids, id_map, removed, holes, movers)
-            self._renew_lookup()
-        return len(removed)
+        removed = self._store.remove(check_ids(ids), missing == "ignore")
+        self._store.renew_lookup()
+        return removed
 
-    def update(self, ids, codes):
-        """Replace codes; the ids stay.
+    def merge(self, other):
+        """Add all codes of another index, under their ids.
 
         Parameters
         ----------
-        ids : array_like of int, shape (n_old,), or one int
-        codes : ndarray of uint64, shape (n_old, n_words) or (n_words,)
+        other : HammingIndex
+            It stays as it is. Changes of it during the call are not seen.
 
         Raises
         ------
-        KeyError
-            When some are not in the index; they are named, and nothing is changed.
-        TypeError, ValueError
-            When codes or ids are not as said.
+        TypeError
+            When it is not a HammingIndex.
+        ValueError
+            When its ``n_bits`` is another, or ids are in both; they are named. The index stays as it was.
         """
-        codes = check_codes(codes, self.n_bits)
-        ids = check_ids(ids, len(codes))
-        with self._lock.exclusive():
-            positions = self._positions(ids)
-            self._refuse_unknown(ids, positions)
-            self._blocks, self._ids = self._room(self._n)
-            self._changes += 1
-            self._unsettle(positions)
-            self._grouped()[positions // 8, :, positions % 8] = codes
-            self._renew_lookup()
+        if not isinstance(other, HammingIndex):
+            raise TypeError(f"other must be a HammingIndex, got {type(other).__name__}")
+        if other.n_bits != self.n_bits:
+            raise ValueError(f"other must have n_bits={self.n_bits}, got {other.n_bits}")
+        self._store.merge(other._store.present)
+        self._store.renew_lookup()
+
+    def clear(self):
+        """Remove all codes. The next id that is counted is the same as before."""
+        lookup = self._store.present.lookup
+        self._store.clear(None if lookup is None else Lookup(Store(self.n_bits).present, lookup.share))
+
+    def reserve(self, n):
+        """Allocate memory for n codes in all, so that adding them does not fail for want of it.
+
+        Parameters
+        ----------
+        n : int
+            At least 0. Memory for fewer codes than there are is not given back: see :meth:`compact`. Ids that do not
+            count up, and tables, need more.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            When n is not as said, or there is not so much. The index stays as it was.
+        """
+        self._store.reserve(check_count(n, "n", 0))
+
+    def compact(self):
+        """Give memory back that removals have left, and build the table of ids and the lookup anew.
+
+        Codes are copied in the order of their ids, so ids ascend with the position again. Results do not change.
+        Changes wait meanwhile, searches do not. Needs memory for the codes once more, and 16 bytes a code beside it.
+
+        Raises
+        ------
+        MemoryError
+            The index stays as it was.
+        """
+        lookup = self._store.present.lookup
+        self._store.compact()
+        if lookup is not None:
+            present = self._store.present
+            self._store.set_lookup(lookup.rebuilt(present), present)
 
     # ---- lookup ----
 
@@ -226,7 +295,7 @@ class HammingIndex(Pairs):
         From then on a search first tries the tables, and scans the codes for those queries that would cost too much
         there; the results are the same. It pays for near-duplicates, small radii and single queries; for large batches
         of queries without near neighbours the scan is as good. Changes of the index keep the tables in step; they are
-        built anew when more than a 32nd of the codes has changed.
+        built anew when more than a 32nd of the codes, and 4,096, have changed. Searches and changes go on meanwhile.
 
         Parameters
         ----------
@@ -244,13 +313,12 @@ class HammingIndex(Pairs):
         Memory: about 8 bytes a code for each of the n_bits / log2(n) spans of the bits that the tables are made of.
         They are saved and pickled with the index.
         """
-        with self._lock.exclusive():
-            self._lookup = Lookup(self._blocks, self._n, self.n_bits, share)
+        present = self._store.present
+        self._store.set_lookup(Lookup(present, share), present)
 
     def drop_lookup(self):
         """Forget the tables of :meth:`build_lookup`; searches scan again."""
-        with self._lock.exclusive():
-            self._lookup = None
+        self._store.set_lookup(None, self._store.present)
 
     # ---- by id ----
 
@@ -270,9 +338,7 @@ class HammingIndex(Pairs):
         KeyError
             When some are not in the index; they are named.
         """
-        wanted = as_ids(ids)
-        with self._lock.shared():
-            codes = self._get(wanted)
+        codes = _get(self._store.present, as_ids(ids))
         return codes[0] if np.ndim(ids) == 0 else codes
 
     def contains(self, ids):
@@ -286,9 +352,7 @@ class HammingIndex(Pairs):
         -------
         ndarray of bool, shape (n_wanted,)
         """
-        ids = as_ids(ids)
-        with self._lock.shared():
-            return self._positions(ids) >= 0
+        return self._store.present.find(as_ids(ids)) >= 0
 
     # ---- searches ----
 
@@ -328,12 +392,12 @@ class HammingIndex(Pairs):
             if not isinstance(rescore, VectorRescore | ProjectionRescore):
                 raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
             rescore.check(len(rows), self.n_bits)
-        with self._lock.shared():
-            filter = self._bitmap(filter)
-            if rescore is None:
-                distances, ids = self._search(rows, k, filter, threads)
-            else:
-                distances, ids = self._search_and_rescore(rows, k, filter, threads, rescore)
+        present = self._store.present
+        filter = bitmap(present, filter)
+        if rescore is None:
+            distances, ids = (present.lookup or _search).search(present, rows, k, filter, threads)
+        else:
+            distances, ids = _search_and_rescore(present, rows, k, filter, threads, rescore)
         return (distances[0], ids[0]) if np.ndim(codes) == 1 else (distances, ids)
 
     def radius_search(self, codes, radius, *, filter=None, n_jobs=None):
@@ -362,135 +426,37 @@ class HammingIndex(Pairs):
         rows = check_codes(codes, self.n_bits)
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _search.max_threads())
-        with self._lock.shared():
-            return (self._lookup or _search).radius_search(
-                self._blocks,
-                self._n,
-                rows,
-                radius,
-                self._ids,
-                self._ascending,
-                self._bitmap(filter),
-                threads,
-            )
+        present = self._store.present
+        return (present.lookup or _search).radius_search(present, rows, radius, bitmap(present, filter), threads)
 
     save = _index_file.save
     load = classmethod(_index_file.load)
 
-    # ---- inside: the lock is held ----
-
-    def _unsettle(self, positions):
-        """Tell the lookup that codes will be written there; true too early does no harm."""
-        if self._lookup is not None:
-            self._lookup.changed(positions)
-
-    def _renew_lookup(self):
-        if self._lookup is not None and self._lookup.worn(self._n):
-            with contextlib.suppress(MemoryError):  # the old tables are right, only slower
-                self._lookup = Lookup(self._blocks, self._n, self.n_bits, self._lookup.share)
-
-    def _search(self, rows, k, filter, threads):
-        engine = self._lookup or _search
-        return engine.search(self._blocks, self._n, rows, k, self._ids, self._ascending, filter, threads)
-
-    def _search_and_rescore(self, rows, k, filter, threads, rescore):
-        distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
-        n_candidates = max(k, min(k * rescore.factor, self._n))
-        step = max(1, _MOST_CANDIDATES // n_candidates)
-        for start in range(0, len(rows), step):
-            _, found = self._search(rows[start : start + step], n_candidates, filter, threads)
-            finer = rescore.distances(start, found, self._get)
-            distances[start : start + step], ids[start : start + step] = rerank(found, finer, k)
-        return distances, ids
-
-    def _room(self, n):
-        """Return arrays with room for n codes: the present ones, or copies that have grown by at least half.
-
-        A copy, too, of a map of a file, which cannot be written to.
-        """
-        groups = -(-n // 8)
-        enough = groups * 8 * self._n_words <= len(self._blocks) and n <= len(self._ids)
-        if enough and self._blocks.flags.writeable and self._ids.flags.writeable:
-            return self._blocks, self._ids
-        if not enough:
-            groups = max(groups, -(-(self._n + self._n // 2) // 8))
-        blocks = np.zeros(groups * 8 * self._n_words, np.uint64)
-        used = -(-self._n // 8) * 8 * self._n_words
-        blocks[:used] = self._blocks[:used]
-        ids = np.zeros(groups * 8, np.int64)
-        ids[: self._n] = self._ids[: self._n]
-        return blocks, ids
-
-    def _grouped(self):
-        """The blocks as (n_groups, n_words, 8)."""
-        return self._blocks[: len(self._blocks) // (8 * self._n_words) * 8 * self._n_words].reshape(
-            -1, self._n_words, 8
-        )
-
-    def _table(self, ids):
-        """Return the table of positions, built at its first use."""
-        with self._id_map_lock:
-            if self._id_map is None:
-                self._id_map = _search.IdMap(ids, self._n)
-            return self._id_map
-
-    def _positions(self, ids):
-        """Return the positions of ids, -1 for unknown ones."""
-        if self._n == 0:
-            return np.full(len(ids), -1, np.int64)
-        if not self._ascending:
-            return self._table(self._ids).find(self._ids, ids)
-        known = self._ids[: self._n]
-        at = np.minimum(np.searchsorted(known, ids), self._n - 1)
-        return np.where(known[at] == ids, at, -1)
-
-    def _refuse_unknown(self, ids, positions):
-        if (positions < 0).any():
-            raise KeyError(f"ids are not in the index: {some(ids[positions < 0])}")
-
-    def _get(self, ids):
-        positions = self._positions(ids)
-        self._refuse_unknown(ids, positions)
-        return self._grouped()[positions // 8, :, positions % 8]
-
-    def _bitmap(self, filter):
-        """Return a filter as a packed bitmap by position."""
-        if filter is None:
-            return None
-        words = -(-self._n // 64)
-        filter = np.asarray(filter)
-        if filter.dtype == bool:
-            if filter.shape != (self._n,):
-                raise ValueError(f"filter of booleans must have shape ({self._n},), got {filter.shape}")
-            mask = filter
-        elif filter.dtype == np.uint64 and filter.dtype.isnative:
-            if filter.shape != (words,):
-                raise ValueError(f"filter as a packed bitmap must have shape ({words},), got {filter.shape}")
-            return np.ascontiguousarray(filter)
-        else:
-            positions = self._positions(as_ids(filter, "filter"))
-            mask = np.zeros(self._n, bool)
-            mask[positions[positions >= 0]] = True
-        bytes_ = np.zeros(words * 8, np.uint8)
-        packed = np.packbits(mask, bitorder="little")
-        bytes_[: len(packed)] = packed
-        return bytes_.view("<u8").astype(np.uint64, copy=False)
-
-    # ---- pickling: no lock, table or spare room ----
+    # ---- pickling, and copying: as a file ----
 
     def __getstate__(self):
-        with self._lock.shared():
-            return {
-                "n_bits": self.n_bits,
-                "_n_words": self._n_words,
-                "_n": self._n,
-                "_blocks": self._blocks[: -(-self._n // 8) * 8 * self._n_words].copy(),
-                "_ids": self._ids[: self._n].copy(),
-                "_next_id": self._next_id,
-                "_ascending": self._ascending,
-                "_lookup": copy.copy(self._lookup),
-            }
+        arrays, params = _index_file.to_file(self._store.present)
+        own = {name: value for name, value in self.__dict__.items() if name != "_store"}
+        return {"arrays": {name: _io.whole(array) for name, array in arrays.items()}, "params": params, "own": own}
 
     def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._start()
+        self.__dict__.update(state["own"])
+        self._store = _index_file.from_file("pickle", state["arrays"], state["params"], _index_file.VERSION, check=True)
+
+
+def _get(snapshot, ids):
+    positions = snapshot.find(ids)
+    refuse_unknown(ids, positions)
+    return snapshot.codes_at(positions)
+
+
+def _search_and_rescore(snapshot, rows, k, filter, threads, rescore):
+    engine = snapshot.lookup or _search
+    distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    n_candidates = max(k, min(k * rescore.factor, len(snapshot)))
+    step = max(1, _MOST_CANDIDATES // n_candidates)
+    for start in range(0, len(rows), step):
+        _, found = engine.search(snapshot, rows[start : start + step], n_candidates, filter, threads)
+        finer = rescore.distances(start, found, lambda ids: _get(snapshot, ids))
+        distances[start : start + step], ids[start : start + step] = rerank(found, finer, k)
+    return distances, ids

@@ -1,33 +1,18 @@
 /* Exact Hamming scan: the contract between the kernels and whoever calls them.
  *
- * A database is an array of groups of 8 codes, word-major inside a group: word w of code i stands at
- *     groups[(i / 8 * n_words + w) * 8 + i % 8].
- * The last group is padded with anything; positions >= n are never reported. The kernels work on blocks of 512 codes
- * (64 groups). They are serial, allocate nothing and keep no state; everything a thread writes is its own. */
+ * The database is the pages of pages.h. The kernels work on blocks of 512 codes, which lie in one page. They are
+ * serial, allocate nothing and keep no state; everything a thread writes is its own. */
 #ifndef APH_HAMMING_H
 #define APH_HAMMING_H
 
-#include <stdint.h>
+#include "pages.h"
 
 enum {
-    APH_GROUP = 8,
-    APH_BLOCK = 512,
-    APH_BLOCK_GROUPS = APH_BLOCK / APH_GROUP,
     APH_POSITION_BITS = 44, /* a hit is distance << 44 | position: distances need 17 bits */
     APH_MAX_PLANES = 18,    /* bit planes of a sum: 2^17 > 65,536, and one for what is beyond */
     APH_QUERY_BLOCK = 256,  /* the most queries of one scan */
     APH_PATTERNS = 24       /* table offsets per word of a query: 21 triples of bits, 1 single bit, 2 unused */
 };
-
-typedef struct {
-    const uint64_t *groups; /* ceil(n / 8) * 8 * n_words words, aligned to 8 bytes; may be a read-only map */
-    int64_t n;              /* number of codes, < 2^44 */
-    int64_t n_words;        /* words per code, 1 .. 1024 */
-    const uint64_t *filter; /* NULL, or ceil(n / 64) words: bit p % 64 of word p / 64 set = position p takes part */
-    const int64_t *ids;     /* NULL: a position is its own id; else n distinct ids */
-    int32_t ascending;      /* 1 where ids is NULL or ascends with the position: then of two equals the earlier wins */
-    int32_t compact;        /* 1: gather the candidates of the filter into dense blocks first; 0: mask the hits */
-} aph_codes;
 
 typedef struct { /* what one query has found so far in one stretch of the database */
     uint64_t *hits;     /* room for capacity + APH_BLOCK hits; in order of position where ids ascend */
@@ -47,7 +32,7 @@ int64_t aph_scratch_bytes(int64_t n_words);
 typedef int64_t aph_scan_fn(const aph_codes *db, int64_t block, int64_t end, const uint64_t *queries, int64_t n_queries,
                             aph_found *found, void *scratch);
 
-/* Distances of one query to the codes [0, n) of a database, n a multiple of 8. */
+/* Distances of one query to n codes, a multiple of 8, in groups as in a page. */
 typedef void aph_distances_fn(const uint64_t *groups, int64_t n, int64_t n_words, const uint64_t *query,
                               int32_t *distances);
 
@@ -85,11 +70,6 @@ static inline int aph_n_planes(int64_t n_words) /* the least p with 2^p > 64 n_w
     int p = 7;
     while ((INT64_C(1) << p) <= 64 * n_words) p++;
     return p;
-}
-
-static inline uint64_t aph_word(const uint64_t *groups, int64_t n_words, int64_t position, int64_t word)
-{
-    return groups[(position / APH_GROUP * n_words + word) * APH_GROUP + position % APH_GROUP];
 }
 
 #endif

@@ -540,7 +540,7 @@ static void scan_waiting(scan_state *scan, int64_t n)
     uint64_t allowed[8];
     const int64_t *positions = scan->s.head->positions;
     allow_first(allowed, n);
-    aph_gather(scan->db->groups, scan->db->n_words, positions, n, scan->s.block, 0);
+    aph_gather(scan->db, positions, n, scan->s.block);
     scan_block(scan, scan->s.block, allowed, 0, positions);
 }
 
@@ -563,7 +563,7 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
             if (here - word * 64 < 64) left &= ~UINT64_C(0) >> (64 - (here - word * 64));
             for (; left; left &= left - 1) {
                 const int64_t position = first + word * 64 + __builtin_ctzll(left);
-                __builtin_prefetch(db->groups + position / APH_GROUP * APH_GROUP * db->n_words);
+                __builtin_prefetch(aph_code_of(db, position));
                 head->positions[n++] = position;
             }
         }
@@ -575,13 +575,12 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
 static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
 {
     const aph_codes *db = scan->db;
-    const int64_t words_of_block = APH_BLOCK * db->n_words;
     uint64_t allowed[8];
     for (; block < end && scan->n_active; block++) {
         if (scan->full) return block;
         const int64_t first = block * APH_BLOCK;
         const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
-        const uint64_t *groups = db->groups + block * words_of_block;
+        const uint64_t *groups = aph_code_of(db, first);
         if (here < APH_BLOCK) { /* the database ends here: never read past it */
             memcpy(scan->s.block, groups, (size_t)((here + 7) / 8 * APH_GROUP * db->n_words) * sizeof *groups);
             groups = scan->s.block;

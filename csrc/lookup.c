@@ -2,21 +2,23 @@
 
 void aph_span_count(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t bits, uint32_t *counts)
 {
-    for (int64_t p = first; p < end; p++) counts[aph_span_value(db, p, start, bits) + 1]++;
+    for (int64_t p = first; p < end; p++) counts[aph_span_value(aph_code_of(db, p), start, bits) + 1]++;
 }
 
 void aph_span_place(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t bits, uint32_t *offsets,
                     uint32_t *positions)
 {
-    for (int64_t p = first; p < end; p++) positions[offsets[aph_span_value(db, p, start, bits)]++] = (uint32_t)p;
+    for (int64_t p = first; p < end; p++)
+        positions[offsets[aph_span_value(aph_code_of(db, p), start, bits)]++] = (uint32_t)p;
 }
 
 uint32_t aph_span_hash(const aph_codes *db, int64_t position, int32_t start, int32_t end, int32_t bits)
 {
-    if (end - start <= bits) return (uint32_t)aph_span_value(db, position, start, end - start);
+    const uint64_t *code = aph_code_of(db, position);
+    if (end - start <= bits) return (uint32_t)aph_span_value(code, start, end - start);
     uint64_t hash = 0;
     for (int32_t at = start; at < end; at += 32) {
-        hash ^= aph_span_value(db, position, at, end - at < 32 ? end - at : 32);
+        hash ^= aph_span_value(code, at, end - at < 32 ? end - at : 32);
         hash *= UINT64_C(0x9E3779B97F4A7C15); /* 2^64 / golden ratio: Knuth's multiplicative hashing */
         hash ^= hash >> 32;
     }

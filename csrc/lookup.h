@@ -19,9 +19,8 @@ typedef struct aph_lookup_s {
     const uint32_t *offsets;    /* of span j: 2^bits + 1 offsets into its positions */
     const uint32_t *positions;  /* n_spans x n_indexed */
     int64_t n_indexed;          /* positions [0, n_indexed) stand in the tables; later ones are looked at one by one */
-    const uint64_t *stale;      /* NULL, or a bitmap of positions < n_indexed whose code is not the one in the tables */
-    const int64_t *extra;       /* those positions as a list, where they still exist */
-    int64_t n_extra;
+    const int64_t *stale;       /* positions < n_indexed whose pages say so: their code is not the one in the tables. */
+    int64_t n_stale;            /* Each once; also those that the database no longer reaches */
 } aph_lookup;
 
 /* Count (into counts[value + 1]) or place (advancing offsets[value]) the span's values of positions [first, end). */
@@ -49,19 +48,14 @@ void aph_hash_count(const aph_codes *db, int64_t first, int64_t end, int32_t sta
 void aph_hash_place(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t stop, int32_t bits,
                     uint32_t *offsets, uint32_t *order);
 
-static inline uint64_t aph_span_value(const aph_codes *db, int64_t position, int32_t start, int32_t bits)
+/* The bits start .. start + bits - 1 of the code whose first word is `code`. */
+static inline uint64_t aph_span_value(const uint64_t *code, int32_t start, int32_t bits)
 {
-    const uint64_t *code = db->groups + position / APH_GROUP * db->n_words * APH_GROUP + position % APH_GROUP;
     const int64_t word = start / 64;
     const int shift = start % 64;
     uint64_t value = code[word * APH_GROUP] >> shift;
     if (shift + bits > 64) value |= code[(word + 1) * APH_GROUP] << (64 - shift);
     return value & ((UINT64_C(1) << bits) - 1);
-}
-
-static inline int aph_takes_part(const aph_codes *db, int64_t position)
-{
-    return !db->filter || (db->filter[position / 64] >> (position % 64) & 1);
 }
 
 #endif

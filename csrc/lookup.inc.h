@@ -4,12 +4,18 @@
 
 /* ---- one query ---- */
 
-static inline int32_t distance_to(const aph_codes *db, int64_t position, const uint64_t *query)
+static inline int32_t distance_to(const uint64_t *code, int64_t n_words, const uint64_t *query)
 {
-    const uint64_t *code = db->groups + position / APH_GROUP * db->n_words * APH_GROUP + position % APH_GROUP;
     int32_t distance = 0;
-    for (int64_t word = 0; word < db->n_words; word++) distance += count_word(code[word * APH_GROUP] ^ query[word]);
+    for (int64_t word = 0; word < n_words; word++) distance += count_word(code[word * APH_GROUP] ^ query[word]);
     return distance;
+}
+
+static inline int is_stale(const aph_codes *db, int64_t position)
+{
+    const uint64_t *stale = aph_page_of(db, position)->stale;
+    const int64_t place = aph_place_of(db, position);
+    return stale && (stale[place / 64] >> (place % 64) & 1);
 }
 
 static inline uint64_t query_value(const uint64_t *query, int32_t start, int32_t bits)
@@ -21,12 +27,11 @@ static inline uint64_t query_value(const uint64_t *query, int32_t start, int32_t
 }
 
 /* Whether an earlier step than (r, span) has met this code: each is to be reported once. */
-static int met_before(const aph_lookup *lookup, const aph_codes *db, int64_t position, const uint64_t *query, int r,
-                      int64_t span)
+static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint64_t *query, int r, int64_t span)
 {
     for (int64_t j = 0; j < lookup->n_spans; j++) {
         const int32_t start = lookup->starts[j], bits = lookup->starts[j + 1] - start;
-        const int32_t d = count_word(aph_span_value(db, position, start, bits) ^ query_value(query, start, bits));
+        const int32_t d = count_word(aph_span_value(code, start, bits) ^ query_value(query, start, bits));
         if (d < r || (d == r && j < span)) return 1;
     }
     return 0;
@@ -48,6 +53,7 @@ static double choose(int32_t n, int32_t r)
 enum { BATCH = 64, WAITING = 512 };
 
 typedef struct {
+    const uint64_t *codes[WAITING];
     uint32_t positions[WAITING];
     int n;
 } waiting_codes;
@@ -58,10 +64,10 @@ static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_code
 {
     for (int i = 0; i < waiting->n; i++) {
         const int64_t position = waiting->positions[i];
-        const int32_t distance = distance_to(db, position, query);
+        const uint64_t *code = waiting->codes[i];
+        const int32_t distance = distance_to(code, db->n_words, query);
         if (distance > found->threshold || !aph_takes_part(db, position)) continue;
-        if (lookup->stale && (lookup->stale[position / 64] >> (position % 64) & 1)) continue;
-        if (met_before(lookup, db, position, query, r, span)) continue;
+        if (is_stale(db, position) || met_before(lookup, code, query, r, span)) continue;
         if (!found->k && found->count >= found->capacity) return 0;
         take(db, position, distance, found, histogram);
     }
@@ -72,14 +78,15 @@ static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_code
 static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uint64_t *query, aph_found *found,
                      double budget, double probe_cost, double code_cost, int64_t *histogram)
 {
-    double spent = (double)(db->n - lookup->n_indexed + lookup->n_extra) * code_cost * 0.2; /* in order: cheaper */
-    if (spent > budget) return APH_LOOKUP_DEAR;
     const int64_t loose = db->n > lookup->n_indexed ? db->n - lookup->n_indexed : 0;
+    double spent = (double)(loose + lookup->n_stale) * code_cost * 0.2; /* in order: cheaper */
+    if (spent > budget) return APH_LOOKUP_DEAR;
     /* Tables may be a map of a damaged file: whatever they say, nothing outside the arrays is read. */
     const uint32_t n_listed = (uint32_t)lookup->n_indexed, limit = (uint32_t)(loose ? lookup->n_indexed : db->n);
-    for (int64_t i = 0; i < loose + lookup->n_extra; i++) {
-        const int64_t position = i < loose ? lookup->n_indexed + i : lookup->extra[i - loose];
-        const int32_t distance = distance_to(db, position, query);
+    for (int64_t i = 0; i < loose + lookup->n_stale; i++) {
+        const int64_t position = i < loose ? lookup->n_indexed + i : lookup->stale[i - loose];
+        if (position >= db->n) continue; /* removed since */
+        const int32_t distance = distance_to(aph_code_of(db, position), db->n_words, query);
         if (distance > found->threshold || !aph_takes_part(db, position)) continue;
         if (!found->k && found->count >= found->capacity) return APH_LOOKUP_FULL;
         take(db, position, distance, found, histogram);
@@ -125,7 +132,9 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uin
                     for (uint32_t at = offsets[values[i]]; at < last; at++) {
                         const uint32_t position = positions[at];
                         if (position >= limit) continue; /* removed since */
-                        __builtin_prefetch(db->groups + position / APH_GROUP * APH_GROUP * db->n_words);
+                        const uint64_t *code = aph_code_of(db, position);
+                        __builtin_prefetch(code);
+                        waiting.codes[waiting.n] = code;
                         waiting.positions[waiting.n++] = position;
                         if (waiting.n == WAITING && !look(&waiting, lookup, db, query, r, j, found, histogram))
                             return APH_LOOKUP_FULL;
@@ -147,11 +156,11 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uin
 
 /* ---- all pairs ---- */
 
-static int agree(const aph_codes *db, int64_t x, int64_t y, int32_t start, int32_t end)
+static int agree(const uint64_t *x, const uint64_t *y, int32_t start, int32_t end)
 {
     for (int32_t at = start; at < end; at += 32) {
         const int32_t bits = end - at < 32 ? end - at : 32;
-        if (aph_span_value(db, x, at, bits) != aph_span_value(db, y, at, bits)) return 0;
+        if (aph_span_value(x, at, bits) != aph_span_value(y, at, bits)) return 0;
     }
     return 1;
 }
@@ -166,19 +175,19 @@ static int64_t pairs_step(aph_pairs *pairs, const aph_codes *db, int64_t room, i
         const int64_t size = pairs->bounds[pairs->group + 1] - pairs->bounds[pairs->group];
         for (; pairs->a + 1 < size; pairs->a++, pairs->b = pairs->a + 1) {
             const int64_t x = group[pairs->a];
-            const uint64_t *cx = db->groups + x / APH_GROUP * n_words * APH_GROUP + x % APH_GROUP;
+            const uint64_t *cx = aph_code_of(db, x);
             for (; pairs->b < size; pairs->b++) {
                 if (n == room || work <= 0) return n;
                 work--;
                 const int64_t y = group[pairs->b];
-                const uint64_t *cy = db->groups + y / APH_GROUP * n_words * APH_GROUP + y % APH_GROUP;
+                const uint64_t *cy = aph_code_of(db, y);
                 int32_t distance = 0;
                 for (int64_t w = 0; w < n_words && distance <= pairs->radius; w++)
                     distance += count_word(cx[w * APH_GROUP] ^ cy[w * APH_GROUP]);
                 if (distance > pairs->radius) continue;
-                if (!agree(db, x, y, pairs->starts[pairs->span], pairs->starts[pairs->span + 1])) continue;
+                if (!agree(cx, cy, pairs->starts[pairs->span], pairs->starts[pairs->span + 1])) continue;
                 int64_t span = 0;
-                while (span < pairs->span && !agree(db, x, y, pairs->starts[span], pairs->starts[span + 1])) span++;
+                while (span < pairs->span && !agree(cx, cy, pairs->starts[span], pairs->starts[span + 1])) span++;
                 if (span < pairs->span) continue; /* reported for that span */
                 i[n] = x;
                 j[n] = y;

@@ -6,7 +6,10 @@ static const uint64_t POSITION_MASK = (UINT64_C(1) << APH_POSITION_BITS) - 1;
 
 static inline int32_t distance_of(uint64_t hit) { return (int32_t)(hit >> APH_POSITION_BITS); }
 static inline int64_t position_of(uint64_t hit) { return (int64_t)(hit & POSITION_MASK); }
-static inline int64_t id_of(const aph_codes *db, int64_t position) { return db->ids ? db->ids[position] : position; }
+static inline int64_t id_of(const aph_codes *db, int64_t position)
+{
+    return db->positions ? position : aph_id_of(db, position);
+}
 
 /* ---- heaps: the smallest ids among equals, where ids do not ascend ---- */
 
@@ -161,7 +164,7 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
     return k;
 }
 
-/* ---- moving codes ---- */
+/* ---- candidates ---- */
 
 int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
 {
@@ -184,33 +187,6 @@ int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
         }
     }
     return found;
-}
-
-void aph_gather(const uint64_t *groups, int64_t n_words, const int64_t *positions, int64_t n, uint64_t *out,
-                int64_t first)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t from = positions[i], to = first + i;
-        const uint64_t *in = groups + from / APH_GROUP * n_words * APH_GROUP + from % APH_GROUP;
-        uint64_t *place = out + to / APH_GROUP * n_words * APH_GROUP + to % APH_GROUP;
-        for (int64_t word = 0; word < n_words; word++) place[word * APH_GROUP] = in[word * APH_GROUP];
-    }
-}
-
-void aph_store(uint64_t *groups, int64_t n_words, int64_t first, const uint64_t *codes, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t to = first + i;
-        uint64_t *place = groups + to / APH_GROUP * n_words * APH_GROUP + to % APH_GROUP;
-        for (int64_t word = 0; word < n_words; word++) place[word * APH_GROUP] = codes[i * n_words + word];
-    }
-}
-
-void aph_load(const uint64_t *groups, int64_t n_words, int64_t first, uint64_t *codes, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t word = 0; word < n_words; word++)
-            codes[i * n_words + word] = aph_word(groups, n_words, first + i, word);
 }
 
 int64_t aph_count_bits(const uint64_t *bitmap, int64_t n)

@@ -17,14 +17,6 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
 /* Up to `wanted` positions spread evenly over the candidates of `db`, ascending and distinct; returns their number. */
 int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions);
 
-/* Copy codes to the places first, first + 1, ... of another blocked array. */
-void aph_gather(const uint64_t *groups, int64_t n_words, const int64_t *positions, int64_t n, uint64_t *out,
-                int64_t first);
-
-/* Write n codes (row-major) to the places first, first + 1, ... of a blocked array; and read places back. */
-void aph_store(uint64_t *groups, int64_t n_words, int64_t first, const uint64_t *codes, int64_t n);
-void aph_load(const uint64_t *groups, int64_t n_words, int64_t first, uint64_t *codes, int64_t n);
-
 /* Number of set bits among the first n bits. */
 int64_t aph_count_bits(const uint64_t *bitmap, int64_t n);
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from aphash import _learn, _search
+from aphash import _learn, _search, _store
 
 
 def _each(module, names):
@@ -32,3 +32,11 @@ def digits():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def small_pages():
+    """Stores that are made in the test have pages of 512 codes, the fewest there are."""
+    before = _store.set_page_bytes(0)
+    yield
+    _store.set_page_bytes(before)

@@ -160,8 +160,23 @@ def test_bad_ids_are_refused(ids, error, message):
     index = HammingIndex(64)
     index.add(np.zeros((1, 1), np.uint64), [7])
     with pytest.raises(error, match=message):
-        index.add(np.ones((2, 1), np.uint64), ids)
+        index.add(np.ones((2, 1), np.uint64), ids=ids)
     assert len(index) == 1 and index.ids.tolist() == [7] and index.codes.tolist() == [[0]]
+
+
+def test_codes_come_first():
+    """The old order of update, and whatever looks like it, is refused; two arrays of uint64 are not guessed at."""
+    index = HammingIndex(64)
+    codes = np.array([[5], [6]], np.uint64)
+    index.add(codes, ids=np.array([1, 2], np.uint64))
+    for call in (index.update, index.upsert, index.add):
+        for wrong in (lambda call=call: call([1, 2], codes), lambda call=call: call(np.array([1, 2]), codes),
+                      lambda call=call: call(np.array([1, 2], np.uint64), np.array([7, 8], np.uint64))):  # fmt: skip
+            with pytest.raises(TypeError, match="codes"):
+                wrong()
+    assert index.snapshot()[0].tolist() == [1, 2] and index.snapshot()[1].tolist() == [[5], [6]]
+    assert index.upsert(codes[::-1], ids=np.array([2, 3], np.uint64)) == 1
+    assert index.get([1, 2, 3]).tolist() == [[5], [6], [5]]
 
 
 @pytest.mark.parametrize("k, error", [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])

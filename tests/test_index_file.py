@@ -50,7 +50,7 @@ def test_a_loaded_index_changes_as_the_saved_one_and_its_file_does_not(tmp_path,
     codes = pack_codes(rng.random((40, 70)) < 0.5)
     calls = [
         lambda index: index.add(codes[:1]), lambda index: index.add(codes, ids=np.arange(10_000, 10_040)),
-        lambda index: index.remove(index.ids[[0, 20]]), lambda index: index.update(index.ids[:5], codes[:5]),
+        lambda index: index.remove(index.ids[[0, 20]]), lambda index: index.update(codes[:5], index.ids[:5]),
     ]  # fmt: skip
     for order in (calls, calls[::-1], *[[call] for call in calls]):
         one, other = HammingIndex.load(tmp_path / "index"), HammingIndex.load(tmp_path / "index", **how)
@@ -123,8 +123,8 @@ GOOD = {"n_bits": 70, "next_id": 9, "ascending": True}
     ("arrays", "params", "message"),
     [
         ({"blocks": np.zeros(16, np.int64)}, {}, "blocks must be uint64"),
-        ({"ids": np.arange(8, dtype=np.uint64)}, {}, "ids int64"),
-        ({"ids": np.zeros((8, 1), np.int64)}, {}, "ids int64 with one dimension"),
+        ({"ids": np.arange(8, dtype=np.uint64)}, {}, "ids must be int64"),
+        ({"ids": np.zeros((8, 1), np.int64)}, {}, "ids must be int64 with one dimension"),
         ({"blocks": np.zeros(8, np.uint64)}, {}, r"8 ids and blocks of shape \(8,\) for 70 bits"),
         ({"blocks": np.zeros((8, 2), np.uint64)}, {}, "blocks of shape"),
         ({"blocks": np.full(16, 1 << 6, np.uint64)}, {}, "padding bits"),
@@ -137,7 +137,7 @@ GOOD = {"n_bits": 70, "next_id": 9, "ascending": True}
 def test_what_does_not_fit_is_refused(tmp_path, arrays, params, message):
     good = {"blocks": np.zeros(16, np.uint64), "ids": np.arange(8)}
 
-    def write(arrays, params, version=1, kind="HammingIndex"):
+    def write(arrays, params, version=2, kind="HammingIndex"):
         _io.write(tmp_path / "f", arrays, kind=kind, version=version, params=params)
 
     write(good, GOOD)
@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, params, message):
     with pytest.raises(ValueError, match=r"f: not a whole index: .*blocks"):
         HammingIndex.load(tmp_path / "f", mmap=True)
     write(good, GOOD, version=_index_file.VERSION + 1)
-    with pytest.raises(ValueError, match="f: version 2 "):
+    with pytest.raises(ValueError, match="f: version 3 "):
         HammingIndex.load(tmp_path / "f")
     write(good, GOOD, kind="APHash")
     with pytest.raises(ValueError, match="f: it holds 'APHash', expected 'HammingIndex'"):
@@ -175,7 +175,7 @@ def with_lookup(rng, n=600, share=np.inf):
     index.build_lookup(share=share)
     index.remove(index.ids[[5, 100, n - 1]])
     index.add(pack_codes(rng.random((20, 70)) < 0.5))
-    index.update(index.ids[:7], index.codes[7:14])
+    index.update(index.codes[7:14], index.ids[:7])
     return index
 
 
@@ -185,9 +185,11 @@ def test_a_lookup_is_saved_with_its_index(tmp_path, rng, how, share):
     index = with_lookup(rng, share=share)
     index.save(tmp_path / "index")
     loaded = HammingIndex.load(tmp_path / "index", **how)
-    assert loaded._lookup.share == share
-    for name, array in index._lookup.arrays().items():
-        np.testing.assert_array_equal(loaded._lookup.arrays()[name], array)
+    present, again = index._store.present, loaded._store.present
+    assert again.lookup.share == share
+    for name, array in present.lookup.arrays().items():
+        np.testing.assert_array_equal(again.lookup.arrays()[name], array)
+    np.testing.assert_array_equal(again.stale_positions(), present.stale_positions())
     assert_same(loaded, index, rng)
     for each in (loaded, index):
         each.add(index.codes[:30])
@@ -196,18 +198,16 @@ def test_a_lookup_is_saved_with_its_index(tmp_path, rng, how, share):
     loaded.drop_lookup()
     assert_same(loaded, index, rng)
     loaded.save(tmp_path / "index")
-    assert HammingIndex.load(tmp_path / "index")._lookup is None
+    assert HammingIndex.load(tmp_path / "index")._store.present.lookup is None
 
 
 def test_a_lookup_that_does_not_fit_is_refused(tmp_path, rng):
     index = with_lookup(rng)
-    arrays, params = _index_file.to_file(index)
-    arrays = {
-        name: each if isinstance(each, np.ndarray) else np.concatenate(each.pieces) for name, each in arrays.items()
-    }
+    arrays, params = _index_file.to_file(index._store.present)
+    arrays = {name: _io.whole(each) for name, each in arrays.items()}
 
     def load(changed, params=params):
-        _io.write(tmp_path / "f", changed, kind="HammingIndex", version=1, params=params)
+        _io.write(tmp_path / "f", changed, kind="HammingIndex", version=2, params=params)
         return HammingIndex.load(tmp_path / "f")
 
     assert_same(load(arrays), index, rng)
@@ -240,7 +240,7 @@ def test_a_damaged_map_of_a_lookup_gives_other_results_but_no_crash(tmp_path, rn
     index.save(path)
     whole = path.read_bytes()
     queries = pack_codes(rng.random((3, 70)) < 0.5)
-    arrays = index._lookup.arrays()
+    arrays = index._store.present.lookup.arrays()
     for name in ("offsets", "positions"):
         start, length = whole.index(arrays[name].tobytes()), arrays[name].nbytes
         for noise in (rng.bytes(length), bytes(length), b"\xff" * length):

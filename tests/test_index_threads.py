@@ -24,13 +24,13 @@ def test_results_are_of_before_or_after_a_change(rng, change, lookup):
 
     def forth():
         if change == "update":
-            index.update(some, more)
+            index.update(more, some)
         else:
             index.add(more, np.arange(N, N + 500))
 
     def back():
         if change == "update":
-            index.update(some, np.array([before[i] for i in some.tolist()]))
+            index.update(np.array([before[i] for i in some.tolist()]), some)
         else:
             index.remove(np.arange(N, N + 500))
 

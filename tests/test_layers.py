@@ -11,8 +11,9 @@ import aphash
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     "_version _threads",
-    "_runtime codes _checks _lock",
-    "_learn _search _linear _io metrics rescore",
+    "_runtime codes _checks",
+    "_learn _store _linear _io metrics rescore",
+    "_search",
     "_rows _affinity _lookup",
     "_optimize _pairs _index_file",
     "_hasher index _dask_rows",

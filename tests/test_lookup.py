@@ -6,26 +6,36 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_search import ISAS, brute, make_bitmap, make_blocks, make_codes
+from test_search import ISAS, brute, make_bitmap, make_blocks, make_codes, make_snapshot
 
-from aphash import HammingIndex, _lookup, _search
+from aphash import HammingIndex, _lookup, _search, _store
 
 
-def check(codes, lookup, queries, k, radius, ids=None, mask=None, n_threads=1):
-    """Both searches, with the lookup forced and with the cost model's choice, against the scan."""
-    blocks, n = make_blocks(codes), len(codes)
-    ascending = ids is None
+def with_lookup(codes, n_bits, ids=None):
+    """A store in pages of 512 codes, whose lookup describes its codes."""
+    before = _store.set_page_bytes(0)
+    store = _store.Store(n_bits)
+    _store.set_page_bytes(before)
+    store.add(codes, ids)
+    store.set_lookup(_lookup.Lookup(store.present), store.present)
+    return store
+
+
+def check(store, queries, k, radius, mask=None, n_threads=1):
+    """Both searches, with the lookup forced and with the cost model's choice, against brute force and the scan."""
+    present = store.present
     filter = None if mask is None else make_bitmap(mask)
-    rest = (ids, ascending, filter, n_threads)
-    expected = _search.search(blocks, n, queries, k, *rest)
-    near = _search.radius_search(blocks, n, queries, radius, *rest)
+    expected = _search.search(present, queries, k, filter, n_threads)
+    codes, ids = present.load(0, len(present)), present.load_ids(0, len(present))
+    for a, b in zip(expected, brute(codes, queries, k, ids, mask)):
+        np.testing.assert_array_equal(a, b)
+    near = _search.radius_search(present, queries, radius, filter, n_threads)
     for share in (np.inf, 0.0, _lookup.SHARE):
-        lookup.share = share
-        for a, b in zip(lookup.search(blocks, n, queries, k, *rest), expected):
+        present.lookup.share = share
+        for a, b in zip(present.lookup.search(present, queries, k, filter, n_threads), expected):
             np.testing.assert_array_equal(a, b)
-        for a, b in zip(lookup.radius_search(blocks, n, queries, radius, *rest), near):
+        for a, b in zip(present.lookup.radius_search(present, queries, radius, filter, n_threads), near):
             np.testing.assert_array_equal(a, b)
-    return expected
 
 
 def near_duplicates(rng, n, n_bits):
@@ -42,12 +52,12 @@ def test_lookup_equals_scan(isa, n_bits):
     for n in (1, 2, 513, 3000):
         codes = near_duplicates(rng, n, n_bits)
         queries = codes[rng.integers(0, n, 12)]
-        lookup = _lookup.Lookup(make_blocks(codes), n, n_bits)
+        store = with_lookup(codes, n_bits)
         for k in (1, 2, n + 1):
             for radius in (0, 1, 3):
-                check(codes, lookup, queries, k, radius)
-        ids = rng.permutation(n) - n // 3
-        check(codes, lookup, queries, 2, 2, ids, rng.random(n) < 0.5, 3)
+                check(store, queries, k, radius)
+        ids = 2 * (rng.permutation(n) - n // 3)
+        check(with_lookup(codes, n_bits, ids), queries, 2, 2, rng.random(n) < 0.5, 3)
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,35 +76,50 @@ def test_lookup_equals_scan_property(seed, n, n_bits, values, k, radius, shuffle
     pool = make_codes(rng, min(values, n), n_bits)
     codes = pool[rng.integers(0, len(pool), n)]
     queries = np.concatenate([codes[:3], make_codes(rng, 2, n_bits)])
-    lookup = _lookup.Lookup(make_blocks(codes), n, n_bits)
     ids = rng.permutation(n) if shuffled else None
     mask = None if share is None else rng.random(n) < share
-    expected = check(codes, lookup, queries, k, radius, ids, mask)
-    np.testing.assert_array_equal(expected[1], brute(codes, queries, k, ids, mask)[1])
+    check(with_lookup(codes, n_bits, ids), queries, k, radius, mask)
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), steps=st.lists(st.sampled_from(["add", "remove", "replace"]), max_size=12))
-def test_lookup_stays_in_step(seed, steps):
-    """Codes added behind the tables or in freed places, the last one moved to a removed one's place, and replaced."""
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.sampled_from([200, 511, 512, 513, 1025]),
+    steps=st.lists(st.sampled_from(["add", "remove", "replace", "remove many", "add many", "older"]), max_size=12),
+)
+def test_lookup_stays_in_step(seed, n, steps):
+    """Codes added behind the tables or in freed places, the last one moved to a removed one's place, and replaced; also
+    tables that were made of an older snapshot."""
     rng = np.random.default_rng(seed)
-    codes = near_duplicates(rng, 200, 40)
-    lookup = _lookup.Lookup(make_blocks(codes), len(codes), 40)
+    codes = near_duplicates(rng, n, 40)
+    store = with_lookup(codes, 40)
+    older = store.present
     for step in steps:
-        at = rng.integers(0, len(codes))
-        if step == "add":
-            before = len(codes)
-            codes = np.concatenate([codes, codes[at : at + 5] ^ np.uint64(1)])
-            lookup.changed(np.arange(before, len(codes)))  # they may take places that stand in the tables
-        elif step == "remove":
-            codes[at] = codes[-1]
-            codes = codes[:-1].copy()
-            lookup.changed([at])
+        ids = store.present.load_ids(0, len(store.present))
+        some = rng.permutation(ids)[: len(ids) // 3 if "many" in step else 1]
+        if step.startswith("add"):
+            store.add(store.present.codes_at(store.present.find(some)) ^ np.uint64(1))
+        elif step.startswith("remove"):
+            store.remove(some, False)
+        elif step == "replace":
+            store.update(codes[rng.integers(0, n, len(some))] ^ np.uint64(6), some)
         else:
-            codes[at] = codes[at - 1] ^ np.uint64(6)
-            lookup.changed([at])
-    check(codes, lookup, codes[:: max(1, len(codes) // 10)].copy(), 4, 2)
-    check(codes, pickle.loads(pickle.dumps(lookup)), codes[-3:].copy(), 4, 2)
+            store.set_lookup(_lookup.Lookup(older), older)
+            older = store.present
+    queries = np.concatenate([codes[:: n // 10], make_codes(rng, 1, 40)])
+    check(store, queries, 4, 2)
+    present = store.present
+    held = older.load(0, len(older))  # what an older snapshot shows does not change, nor what its tables find
+    np.testing.assert_array_equal(
+        _lookup.Lookup(older, np.inf).search(older, queries, 3)[1],
+        brute(held, queries, 3, older.load_ids(0, len(older)))[1],
+    )
+    again = _store.Store(40)
+    stale = present.stale_positions()
+    again.adopt(make_blocks(present.load(0, len(present))), present.load_ids(0, len(present)), 0, 10**6,
+                present.ascending, True, present.lookup, stale)  # fmt: skip
+    assert again.present.n_stale == len(stale) == len(np.unique(stale))
+    check(again, queries, 4, 2)
 
 
 @pytest.mark.parametrize("order", ["ascending", "shuffled"])
@@ -106,7 +131,7 @@ def test_index_with_a_lookup_equals_one_without(order):
     for index in (plain, quick):
         index.add(codes[:6_000], ids[:6_000])
     quick.build_lookup(share=np.inf)
-    built = quick._lookup
+    built = quick._store.present.lookup
     queries = codes[::400]
 
     def compare(a, b):
@@ -119,14 +144,14 @@ def test_index_with_a_lookup_equals_one_without(order):
     compare(plain, quick)
     for index in (plain, quick):
         index.remove(ids[:600:3])
-        index.update(ids[1:600:3], codes[6_000:6_200])
+        index.update(codes[6_000:6_200], ids[1:600:3])
         index.add(codes[6_200:6_500], ids[6_200:6_500])
-    assert quick._lookup is built  # so few changes do not build it anew
+    assert quick._store.present.lookup is built  # so few changes do not build it anew
     compare(plain, quick)
     compare(plain, pickle.loads(pickle.dumps(quick)))
     for index in (plain, quick):
         index.add(codes[6_500:], ids[6_500:])
-    assert quick._lookup is not built
+    assert quick._store.present.lookup is not built
     compare(plain, quick)
     quick.drop_lookup()
     compare(plain, quick)
@@ -142,13 +167,20 @@ def test_bad_share(share, error):
 
 def test_a_worn_lookup_says_so():
     codes = make_codes(np.random.default_rng(0), 20_000, 32)
-    lookup = _lookup.Lookup(make_blocks(codes), 20_000, 32)
-    assert not lookup.worn(20_000)
-    assert not lookup.worn(24_000)
-    assert lookup.worn(24_500)
-    assert lookup.worn(15_000)
-    lookup.changed(np.arange(4_097))
-    assert lookup.worn(20_000)
+    store = with_lookup(codes, 32)
+    lookup = store.present.lookup
+    assert not lookup.is_worn(store.present)
+    store.add(codes[:4_000])
+    assert not lookup.is_worn(store.present)
+    store.add(codes[:500])
+    assert lookup.is_worn(store.present)
+    store.remove(np.arange(15_000, 24_500), False)
+    assert lookup.is_worn(store.present)
+    store = with_lookup(codes, 32)
+    store.update(codes[:4_097], np.arange(4_097))
+    assert store.present.lookup.is_worn(store.present)
+    store.renew_lookup()
+    assert store.present.n_stale == 0 and not store.present.lookup.is_worn(store.present)
 
 
 def test_costs_decide():
@@ -156,13 +188,11 @@ def test_costs_decide():
     rng = np.random.default_rng(1)
     n = 200_000
     codes = near_duplicates(rng, n, 64)
-    blocks = make_blocks(codes)
-    lookup = _lookup.Lookup(blocks, n, 64)
-    budget = lookup.budget(n, 1)
-    tables = lookup._tables(n)
-    costs = (_lookup.PROBE_COST, _lookup.CODE_COST)
-    assert _search.lookup_search(tables, blocks, n, codes[:50], 2, 0, budget, *costs)[0].all()
-    assert not _search.lookup_search(tables, blocks, n, make_codes(rng, 50, 64), 2, 0, budget, *costs)[0].any()
+    present = with_lookup(codes, 64).present
+    lookup = present.lookup
+    limits = (lookup.budget(n, 1), _lookup.PROBE_COST, _lookup.CODE_COST)
+    assert _search.lookup_search(lookup._tables, present, codes[:50], 2, 0, *limits)[0].all()
+    assert not _search.lookup_search(lookup._tables, present, make_codes(rng, 50, 64), 2, 0, *limits)[0].any()
 
 
 def all_pairs(codes, radius):
@@ -188,7 +218,7 @@ def test_pairs(isa, n_bits, radius):
     radius = min(radius, n_bits - 1)
     for n in (0, 1, 2, 600):
         codes = near_duplicates(rng, n, n_bits)
-        stream = _search.PairStream(make_blocks(codes), n, codes.shape[1], n_bits, radius)
+        stream = _search.PairStream(make_snapshot(codes, n_bits=n_bits), radius)
         seen = read_pairs(stream)
         assert len(seen) == len(set(seen))  # each pair once
         assert set(seen) == all_pairs(codes, radius)
@@ -201,9 +231,9 @@ def test_pairs_in_small_blocks_and_filtered():
     codes[:50] = codes[0]  # one large group
     mask = rng.random(400) < 0.5
     expected = all_pairs(codes, 2)
-    stream = _search.PairStream(make_blocks(codes), 400, 1, 64, 2)
+    stream = _search.PairStream(make_snapshot(codes), 2)
     assert sorted(read_pairs(stream, room=7, work=13)) == sorted(expected)
-    stream = _search.PairStream(make_blocks(codes), 400, 1, 64, 2, make_bitmap(mask))
+    stream = _search.PairStream(make_snapshot(codes), 2, make_bitmap(mask))
     assert set(read_pairs(stream)) == {p for p in expected if mask[p[0]] and mask[p[1]]}
 
 

@@ -1,5 +1,7 @@
 """pairs, groups and knn_graph against naive numpy, by every way of finding them."""
 
+import weakref
+
 import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
@@ -49,7 +51,7 @@ def naive_pairs(codes, ids, radius, mask=None):
 @pytest.fixture(params=["stream", "tiles"])
 def way(request, monkeypatch):
     monkeypatch.setattr("aphash._pairs.COMPARE_COST", 0.0 if request.param == "stream" else np.inf)
-    monkeypatch.setattr("aphash._pairs._TILE_CODES", 128)
+    monkeypatch.setattr("aphash._pairs._TILE_CODES", 512)
     return request.param
 
 
@@ -73,7 +75,7 @@ def test_pairs_come_in_blocks_of_bounded_size(rng, way, monkeypatch):
     blocks = list(index.pairs(1, n_jobs=2))
     sizes = [len(d) for _, _, d in blocks]
     assert sum(sizes) == n * (n - 1) // 2 and len(blocks) > 2
-    assert max(sizes) <= 100 + (1 << 16 if way == "stream" else 64 * 128)
+    assert max(sizes) <= 100 + (1 << 16 if way == "stream" else 64 * 512)
     assert all(size >= 100 for size in sizes[:-1])
     for i, j, d in blocks:
         assert i.dtype == j.dtype == np.int64 and d.dtype == np.int32
@@ -82,7 +84,7 @@ def test_pairs_come_in_blocks_of_bounded_size(rng, way, monkeypatch):
 
 def test_the_cheaper_way_is_taken(rng, monkeypatch):
     calls = []
-    monkeypatch.setattr(HammingIndex, "_tiles", lambda *a: calls.append(a) or iter(()))
+    monkeypatch.setattr("aphash._pairs._tiles", lambda *a: calls.append(a) or iter(()))
     index = HammingIndex(64)
     index.add(pack_codes(rng.standard_normal((20_000, 64))))
     list(index.pairs(2))
@@ -93,21 +95,26 @@ def test_the_cheaper_way_is_taken(rng, monkeypatch):
 
 
 def test_pairs_of_an_index_that_changes(rng, way):
-    index = HammingIndex(64)
-    index.add(np.zeros((600, 1), np.uint64))
-    for change in (
-        lambda: index.add(np.zeros((1, 1), np.uint64)),
-        lambda: index.remove([index.ids[0]]),
-        lambda: index.update([index.ids[0]], np.ones((1, 1), np.uint64)),
-    ):
-        blocks = index.pairs(1)
-        change()
-        with pytest.raises(RuntimeError, match="changed"):
-            next(blocks)
-    blocks = index.pairs(1)
-    next(blocks)
-    index.search(np.zeros(1, np.uint64), 1)
-    list(blocks)
+    """The pairs are those of the index at the call."""
+    codes = near_duplicates(rng, 1200, 64)
+    index, ids = index_of(rng, codes, 64)
+    expected = naive_pairs(codes, ids, 2)
+    blocks = index.pairs(2)
+    index.update(np.zeros((600, 1), np.uint64), ids[::2])
+    index.remove(ids[1::2])
+    index.add(np.zeros((900, 1), np.uint64))
+    assert as_set(blocks) == expected
+
+
+def test_pairs_keep_no_pages_once_they_are_closed(rng, way):
+    index, _ = index_of(rng, near_duplicates(rng, 600, 64), 64)
+    for end in (list, lambda blocks: blocks.close(), lambda blocks: (next(blocks), blocks.close())):
+        before = weakref.ref(index._store.present)
+        blocks = index.pairs(2)
+        index.add(np.zeros((1, 1), np.uint64))
+        assert before() is not None
+        end(blocks)
+        assert before() is None
 
 
 def test_progress_bar(rng, way, capsys):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from aphash import _search
+from aphash import _search, _store
 
 BLOCK = 512  # codes that a kernel takes at a time
 ISAS = _search.isa_names()
@@ -27,12 +27,23 @@ def make_codes(rng, n, n_bits):
     return codes
 
 
-def make_blocks(codes, spare=0):
-    """The blocked array, with no room behind its last group: a read past it is a fault of the kernel."""
+def make_blocks(codes):
+    """The codes in groups of 8, with no room behind the last group: a read past it is a fault of the kernel."""
     n, n_words = codes.shape
-    blocks = np.full(-(-n // 8) * 8 * n_words, 2**64 - 1, np.uint64)  # padding that would count as codes
-    _search.store(blocks, 0, codes)
-    return blocks
+    blocks = np.full((-(-n // 8), n_words, 8), 2**64 - 1, np.uint64)  # padding that would count as codes
+    blocks[np.arange(n) // 8, :, np.arange(n) % 8] = codes
+    return blocks.ravel()
+
+
+def make_snapshot(codes, ids=None, n_bits=None, blocks=None):
+    """Codes in pages of 512, the fewest there are, each of which ends where the next begins."""
+    before = _store.set_page_bytes(0)
+    store = _store.Store(n_bits or 64 * codes.shape[1])
+    _store.set_page_bytes(before)
+    ascending = ids is None or bool((ids[1:] > ids[:-1]).all())
+    blocks = make_blocks(codes) if blocks is None else blocks
+    store.adopt(blocks, len(codes) if ids is None else ids, 0, 0, ascending, True)
+    return store.present
 
 
 def make_bitmap(mask):
@@ -59,33 +70,19 @@ def brute(codes, queries, k, ids=None, mask=None):
     return distances, found
 
 
-def check_search(codes, queries, k, ids=None, ascending=True, mask=None, n_threads=1):
-    got = _search.search(
-        make_blocks(codes),
-        len(codes),
-        queries,
-        k,
-        ids,
-        ascending,
-        None if mask is None else make_bitmap(mask),
-        n_threads,
-    )
-    expected = brute(codes, queries, k, ids, mask)
-    np.testing.assert_array_equal(got[0], expected[0])
-    np.testing.assert_array_equal(got[1], expected[1])
+def check_search(codes, queries, k, ids=None, mask=None, n_threads=1):
+    bitmap = None if mask is None else make_bitmap(mask)
+    snapshot = make_snapshot(codes, ids)
+    for positions in (False, True) if ids is not None else (False,):
+        got = _search.search(snapshot, queries, k, bitmap, n_threads, positions)
+        expected = brute(codes, queries, k, None if positions else ids, mask)
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
 
 
-def check_radius(codes, queries, radius, ids=None, ascending=True, mask=None, n_threads=1):
-    offsets, distances, found = _search.radius_search(
-        make_blocks(codes),
-        len(codes),
-        queries,
-        radius,
-        ids,
-        ascending,
-        None if mask is None else make_bitmap(mask),
-        n_threads,
-    )
+def check_radius(codes, queries, radius, ids=None, mask=None, n_threads=1):
+    bitmap = None if mask is None else make_bitmap(mask)
+    offsets, distances, found = _search.radius_search(make_snapshot(codes, ids), queries, radius, bitmap, n_threads)
     expected = brute(codes, queries, len(codes), ids, mask)
     inside = (expected[0] <= radius) & (expected[1] != -1) if ids is None else expected[0] <= radius
     np.testing.assert_array_equal(np.diff(offsets), inside.sum(1))
@@ -138,10 +135,10 @@ def test_hard_orders(isa, data, order, n_queries):
         codes = codes[near if data == "near-to-far" else near[::-1]]
     ids = None if order == "ascending" else rng.permutation(n) - n // 2
     for k in (1, 10, 300, 2000):
-        check_search(codes, queries, k, ids, order == "ascending")
-    check_search(codes, queries, 300, ids, order == "ascending", n_threads=3)
+        check_search(codes, queries, k, ids)
+    check_search(codes, queries, 300, ids, n_threads=3)
     if data in ("equal", "few values"):
-        check_radius(codes[:3000], queries, 3, None if ids is None else ids[:3000], order == "ascending")
+        check_radius(codes[:3000], queries, 3, None if ids is None else ids[:3000])
 
 
 def test_sample_that_misleads(isa):
@@ -165,16 +162,16 @@ def test_filters(isa, share, n_bits):
     for n_queries in (1, 9):
         queries = make_codes(rng, n_queries, n_bits)
         for k in (1, 50):
-            check_search(codes, queries, k, None, True, mask)
-            check_search(codes, queries, k, ids, False, mask, 2)
-        check_radius(codes, queries, int(0.4 * n_bits), ids, False, mask)
+            check_search(codes, queries, k, None, mask)
+            check_search(codes, queries, k, ids, mask, 2)
+        check_radius(codes, queries, int(0.4 * n_bits), ids, mask)
 
 
 def test_filter_bits_beyond_the_end_do_not_count(isa):
     codes = make_codes(np.random.default_rng(4), 70, 64)
     bitmap = np.full(2, 2**64 - 1, np.uint64)
     for n_queries in (1, 9):
-        distances, ids = _search.search(make_blocks(codes), 70, codes[:n_queries], 80, None, True, bitmap, 1)
+        distances, ids = _search.search(make_snapshot(codes), codes[:n_queries], 80, bitmap)
         assert (ids[:, 70:] == -1).all() and (np.sort(ids[:, :70]) == np.arange(70)).all()
         assert (distances[:, 70:] == _search.PAD_DISTANCE).all()
 
@@ -185,41 +182,60 @@ def test_threads_batches_and_splits_do_not_matter(isa):
     codes, queries = make_codes(rng, n, 64), make_codes(rng, 300, 64)
     codes[::3] &= np.uint64(0xFFF)  # ties
     queries[::2] &= np.uint64(0xFFFF)
-    blocks = make_blocks(codes)
     for ids in (None, rng.permutation(n)):
-        expected = _search.search(blocks, n, queries, 20, ids, ids is None)
+        snapshot = make_snapshot(codes, ids)
+        expected = _search.search(snapshot, queries, 20)
         np.testing.assert_array_equal(expected[1][:20], brute(codes, queries[:20], 20, ids)[1])
-        radius = _search.radius_search(blocks, n, queries, 12, ids, ids is None)
+        radius = _search.radius_search(snapshot, queries, 12)
         for n_threads in (2, 3, 7):
             for part in (queries, queries[:1], queries[:31]):
-                got = _search.search(blocks, n, part, 20, ids, ids is None, None, n_threads)
+                got = _search.search(snapshot, part, 20, None, n_threads)
                 np.testing.assert_array_equal(got[0], expected[0][: len(part)])
                 np.testing.assert_array_equal(got[1], expected[1][: len(part)])
-            again = _search.radius_search(blocks, n, queries, 12, ids, ids is None, None, n_threads)
+            again = _search.radius_search(snapshot, queries, 12, None, n_threads)
             for a, b in zip(again, radius):
                 np.testing.assert_array_equal(a, b)
-        one_by_one = [_search.search(blocks, n, queries[i : i + 1], 20, ids, ids is None)[1][0] for i in range(50)]
+        one_by_one = [_search.search(snapshot, queries[i : i + 1], 20)[1][0] for i in range(50)]
         np.testing.assert_array_equal(one_by_one, expected[1][:50])
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_stretch_of_positions(isa, n_threads):
+    rng = np.random.default_rng(11)
+    codes, ids = make_codes(rng, 2000, 64), rng.permutation(2000)
+    snapshot, queries = make_snapshot(codes, ids), codes[:40]
+    mask = rng.random(2000) < 0.5
+    for first, end in ((0, 512), (512, 1536), (1536, 2000), (1024, 5000), (1536, 1537), (0, None), (2048, 2560)):
+        for part in (queries, queries[:2]):
+            offsets, _, found = _search.radius_search(
+                snapshot, part, 30, make_bitmap(mask), n_threads, True, first, end
+            )
+            near = (all_distances(codes, part) <= 30) & mask
+            near[:, :first] = False
+            near[:, 2000 if end is None else end :] = False
+            np.testing.assert_array_equal(np.diff(offsets), near.sum(1))
+            for i in range(len(part)):
+                np.testing.assert_array_equal(np.sort(found[offsets[i] : offsets[i + 1]]), np.flatnonzero(near[i]))
 
 
 def test_read_only_map(isa, tmp_path):
     codes = make_codes(np.random.default_rng(6), 1000, 128)
     make_blocks(codes).tofile(tmp_path / "blocks")
     blocks = np.memmap(tmp_path / "blocks", np.uint64, mode="r")
-    got = _search.search(blocks, 1000, codes[:10], 4)
+    got = _search.search(make_snapshot(codes, blocks=blocks), codes[:10], 4)
     np.testing.assert_array_equal(got[1], brute(codes, codes[:10], 4)[1])
 
 
 def test_concurrent_searches(isa):
     rng = np.random.default_rng(7)
     codes, queries = make_codes(rng, 30_000, 128), make_codes(rng, 40, 128)
-    blocks = make_blocks(codes)
+    snapshot = make_snapshot(codes)
     expected = brute(codes, queries, 10)
     wrong = []
 
     def work():
         for _ in range(5):
-            got = _search.search(blocks, len(codes), queries, 10, None, True, None, 2)
+            got = _search.search(snapshot, queries, 10, None, 2)
             if not (np.array_equal(got[0], expected[0]) and np.array_equal(got[1], expected[1])):
                 wrong.append(got)
 
@@ -253,7 +269,7 @@ def test_a_forked_child_can_search():
 def test_interrupt(isa, search):
     """A signal's exception comes out of a long search soon, and not at its end."""
     codes = make_codes(np.random.default_rng(9), 200_000, 256)
-    blocks = make_blocks(codes)
+    snapshot = make_snapshot(codes)
     queries = np.tile(codes[:1000], (100, 1))  # tens of seconds on the fastest set
 
     class Interrupted(Exception):
@@ -267,25 +283,11 @@ def test_interrupt(isa, search):
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         start = time.monotonic()
         with pytest.raises(Interrupted):
-            getattr(_search, search)(blocks, len(codes), queries, 5)
+            getattr(_search, search)(snapshot, queries, 5)
         assert time.monotonic() - start < 10  # not a measurement: the whole search takes far longer
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def test_store_load_gather():
-    rng = np.random.default_rng(10)
-    for n_words in (1, 2, 5):
-        codes = make_codes(rng, 83, 64 * n_words)
-        blocks = np.zeros(11 * 8 * n_words, np.uint64)
-        _search.store(blocks, 0, codes[:30])
-        _search.store(blocks, 30, codes[30:])
-        np.testing.assert_array_equal(blocks.reshape(11, n_words, 8)[3, :, 4], codes[28])
-        np.testing.assert_array_equal(_search.load(blocks, n_words, 0, 83), codes)
-        np.testing.assert_array_equal(_search.load(blocks, n_words, 13, 50), codes[13:63])
-        some = rng.permutation(83)[:21]
-        np.testing.assert_array_equal(_search.load(_search.gather(blocks, n_words, some), n_words, 0, 21), codes[some])
 
 
 def test_set_isa_refuses_what_cannot_run():
