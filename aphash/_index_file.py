@@ -132,7 +132,7 @@ def _ids_of_file(arrays, params, version):
     for name, value in (("first_id", first_id), ("n", n)):
         if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
             raise ValueError(f"{name} must be an integer of 64 bits")
-    if n < 0 or first_id + n > 1 << 63 or first_id <= -1 < first_id + n or not params["ascending"]:
+    if n < 0 or first_id + n > 1 << 63 or first_id <= -1 < first_id + n or (n and not params["ascending"]):
         raise ValueError(f"ids cannot be {n} numbers from {first_id} on")
     return None, n, first_id
 

@@ -615,6 +615,20 @@ cdef class Draft:
         self.n_stale += 1
         return 0
 
+    cdef int forget_stale(self, int64_t end) except -1:
+        """Take positions from `end` on from the list, as the bits of their pages are gone."""
+        cdef Positions fewer
+        cdef int64_t i, kept = 0
+        if self.n_stale == 0:
+            return 0
+        fewer = grown(None, 0, self.n_stale)
+        for i in range(self.n_stale):
+            if self.stale.values[i] < end:
+                fewer.values[kept] = self.stale.values[i]
+                kept += 1
+        self.stale, self.n_stale = fewer, kept
+        return 0
+
     # -- ids
 
     cdef int need_map(self, int64_t more) except -1:
@@ -633,11 +647,11 @@ cdef class Draft:
         self.map = new
         return 0
 
-    cdef int enter(self, int64_t first, int64_t count) except -1:
-        """Enter the positions [first, first + count) in the table of ids, where there is one."""
+    cdef int enter(self, int64_t first, int64_t count, int64_t expected) except -1:
+        """Enter the positions [first, first + count) in the table of ids, where there is one, with room for more."""
         if self.map is None and self.db.ascending:
             return 0
-        self.need_map(count)
+        self.need_map(max(count, expected))
         self.map.count += count  # at most; and first, so that a fork between cannot leave it too small
         with nogil:
             aph_idmap_enter(&self.map.map, &self.db, &self.runs.runs, first, first + count)
@@ -648,7 +662,7 @@ cdef class Draft:
             self.runs, self.own_runs = self.runs.copy(), True
         return 0
 
-    cdef int find_ids(self, int64_t first, int64_t count, bint count_up) except -1:
+    cdef int find_ids(self, int64_t first, int64_t count, bint count_up, int64_t expected) except -1:
         """Have the ids of new positions found: by a run where they count up, else by the table."""
         cdef int64_t first_id = aph_id_of(&self.db, first)
         cdef aph_run evicted
@@ -661,10 +675,10 @@ cdef class Draft:
                 shortest = aph_runs_shortest(&self.runs.runs, first)
                 evicted = self.runs.runs.runs[shortest]
                 aph_runs_drop(&self.runs.runs, shortest)
-                self.enter(evicted.position, min(evicted.length, first - evicted.position))
+                self.enter(evicted.position, min(evicted.length, first - evicted.position), 0)
             if aph_runs_insert(&self.runs.runs, first_id, first, count):
                 return 0
-        return self.enter(first, count)
+        return self.enter(first, count, expected)
 
     # -- what a change is made of
 
@@ -706,7 +720,7 @@ cdef class Draft:
                 for j in range(take):
                     written[place + j] = first_id + j if count_up else ids[done + j]
             self.db.n = first + take
-            self.find_ids(first, take, count_up)
+            self.find_ids(first, take, count_up, count - done)
             for j in range(first, min(self.n_indexed, first + take)):
                 self.mark_stale(j)
             done += take
@@ -755,7 +769,7 @@ cdef class Draft:
                         to[word * APH_GROUP] = code[word * APH_GROUP]
         self.cut(n)
         for j in range(n_holes):
-            self.enter(holes[j], 1)
+            self.enter(holes[j], 1, 0)
             self.mark_stale(holes[j])
         return 0
 
@@ -770,9 +784,12 @@ cdef class Draft:
             for at in range(n_pages - ((n_leaves - 1) << APH_LEAF_BITS) if n_leaves else 0, APH_LEAF_PAGES):
                 memset(leaf.pages + at, 0, sizeof(aph_page))
                 leaf.owners[3 * at] = leaf.owners[3 * at + 1] = leaf.owners[3 * at + 2] = None
+            self.forget_stale(n_pages << self.db.page_bits)
         self.write_runs()
         aph_runs_cut(&self.runs.runs, n)
         self.db.n = n
+        if n == 0:
+            self.db.ascending, self.map = 1, None
         if n_pages == 0 or self.page(n_pages - 1).codes != self.tail.codes:
             self.tail.codes = NULL
         return 0

@@ -50,7 +50,8 @@ typedef struct {
     uint64_t bias[APH_QUERY_BLOCK][APH_MAX_PLANES];
     int32_t active[APH_QUERY_BLOCK];  /* queries that can still find something */
     int32_t hot[APH_QUERY_BLOCK + 1]; /* those with a hit in this block */
-    int64_t positions[APH_BLOCK];
+    int64_t positions[APH_BLOCK]; /* of candidates that wait, and where their codes are */
+    const uint64_t *codes[APH_BLOCK];
 } scratch_head;
 
 /* Behind the head: histogram (64 n_words + 1), patterns of every word, sums of every query, one block of codes. */
@@ -540,7 +541,12 @@ static void scan_waiting(scan_state *scan, int64_t n)
     uint64_t allowed[8];
     const int64_t *positions = scan->s.head->positions;
     allow_first(allowed, n);
-    aph_gather(scan->db, positions, n, scan->s.block);
+    const int64_t n_words = scan->db->n_words;
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t *out = scan->s.block + i / APH_GROUP * n_words * APH_GROUP + i % APH_GROUP;
+        for (int64_t word = 0; word < n_words; word++)
+            out[word * APH_GROUP] = scan->s.head->codes[i][word * APH_GROUP];
+    }
     scan_block(scan, scan->s.block, allowed, 0, positions);
 }
 
@@ -552,7 +558,7 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
     for (; block < end && scan->n_active && !scan->full; block++) {
         const int64_t first = block * APH_BLOCK;
         const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
-        const uint64_t *filter = db->filter + block * 8;
+        const uint64_t *filter = db->filter + block * 8, *groups = aph_code_of(db, first);
         if (n + aph_count_bits(filter, here) > APH_BLOCK) {
             scan_waiting(scan, n);
             n = 0;
@@ -562,9 +568,11 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
             uint64_t left = filter[word];
             if (here - word * 64 < 64) left &= ~UINT64_C(0) >> (64 - (here - word * 64));
             for (; left; left &= left - 1) {
-                const int64_t position = first + word * 64 + __builtin_ctzll(left);
-                __builtin_prefetch(aph_code_of(db, position));
-                head->positions[n++] = position;
+                const int64_t at = word * 64 + __builtin_ctzll(left);
+                const uint64_t *code = groups + at / APH_GROUP * APH_GROUP * db->n_words + at % APH_GROUP;
+                __builtin_prefetch(code);
+                head->codes[n] = code;
+                head->positions[n++] = first + at;
             }
         }
     }
