@@ -178,7 +178,9 @@ def main(argv=None):
             "other_ms": statistics.median(others) * 1e3,
             "ratio": statistics.median(a / b for a, b in times),
         }
-        print(f"{row:44} {record['ours_ms']:10.3f} ms {record['other_ms']:10.3f} ms  {record['ratio']:6.3f}", flush=True)
+        print(
+            f"{row:44} {record['ours_ms']:10.3f} ms {record['other_ms']:10.3f} ms  {record['ratio']:6.3f}", flush=True
+        )
         if args.json:
             with open(args.json, "a") as file:
                 file.write(json.dumps(record) + "\n")

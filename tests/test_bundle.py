@@ -11,9 +11,9 @@ import aphash
 from aphash import APHash, HammingIndex, _io
 
 DATA = Path(__file__).parent / "data"
-# What tests/data holds, written by version 0.1.0: a model of 24 bits fitted to QUERIES, an index of its codes under the
-# ids 10, 11, ..., both in one file, and the index with a lookup and without the id 20. They must open for ever; never
-# write them again.
+# What tests/data holds, in each version of the format: a model of 24 bits fitted to QUERIES, an index of its codes
+# under the ids 10, 11, ..., both in one file, and the index with a lookup and without the id 20. They must open for
+# ever; never write them again.
 QUERIES = (np.add.outer(7 * np.arange(40), np.arange(5) ** 2) % 11 * np.array([1.0, 2, 3, 5, 8])).astype(np.float32)
 
 
@@ -59,21 +59,22 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         aphash.load(tmp_path / "x")
 
 
-def test_files_of_version_1_open_for_ever():
-    hasher, index = APHash.load(DATA / "model-1.aphash"), HammingIndex.load(DATA / "index-1.aphash")
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_of_old_versions_open_for_ever(version):
+    hasher, index = APHash.load(DATA / "model-1.aphash"), HammingIndex.load(DATA / f"index-{version}.aphash")
     codes = hasher.transform(QUERIES)
     np.testing.assert_array_equal(index.ids, np.arange(10, 50))
     np.testing.assert_array_equal(index.codes, codes)
     assert hasher.n_bits == 24 and hasher.codes_.shape == (40, 1) and hasher.anchors_.shape == (10, 5)
     assert index.add(codes[:1]) == [50]
     for mmap in (False, True):
-        tabled = HammingIndex.load(DATA / "index-lookup-1.aphash", mmap=mmap, verify=True)
+        tabled = HammingIndex.load(DATA / f"index-lookup-{version}.aphash", mmap=mmap, verify=True)
         present = tabled._store.present
         assert (present.lookup.share, present.lookup.n_indexed, present.n_stale) == (0.25, 40, 1)
         np.testing.assert_array_equal(tabled.get(tabled.ids), index.get(tabled.ids))
         for one, other in zip(tabled.search(codes, 3), index.search(codes, 3, filter=tabled.ids), strict=True):
             np.testing.assert_array_equal(one, other)
-        again, found = aphash.load(DATA / "product-1.aphash", mmap=mmap, verify=True)
+        again, found = aphash.load(DATA / f"product-{version}.aphash", mmap=mmap, verify=True)
         np.testing.assert_array_equal(again.transform(QUERIES), codes)
         np.testing.assert_array_equal(found.codes, codes)
 
@@ -97,11 +98,10 @@ def test_info_describes_a_file_and_finds_damage(tmp_path):
         assert found.returncode == 1 and message in found.stderr and "Traceback" not in found.stderr
 
 
-if __name__ == "__main__":  # how tests/data was made, once, by version 0.1.0
-    model, codes = product()
-    model.save(DATA / "model-1.aphash")
-    codes.save(DATA / "index-1.aphash")
-    aphash.save(DATA / "product-1.aphash", model, codes)
+if __name__ == "__main__":  # how a new version's files in tests/data are made, once: python test_bundle.py VERSION
+    model, codes = APHash.load(DATA / "model-1.aphash"), HammingIndex.load(DATA / "index-1.aphash")
+    codes.save(DATA / f"index-{sys.argv[1]}.aphash")
+    aphash.save(DATA / f"product-{sys.argv[1]}.aphash", model, codes)
     codes.build_lookup(share=0.25)
     codes.remove([20])
-    codes.save(DATA / "index-lookup-1.aphash")
+    codes.save(DATA / f"index-lookup-{sys.argv[1]}.aphash")

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -176,10 +177,12 @@ def soak(seconds, folder, n_writers=3, seed=0):
                 check(*index.snapshot())
                 assert np.array_equal(index.get(index.ids), index.codes)
             except BaseException:
+                traceback.print_exc()
                 os._exit(1)
             os._exit(0)
-        if os.waitpid(pid, 0)[1]:
-            failures.append("a child failed or hung")
+        status = os.waitpid(pid, 0)[1]
+        if status:
+            failures.append(f"a child hung or failed: {os.waitstatus_to_exitcode(status)}")
         counts["fork"] = counts.get("fork", 0) + 1
         time.sleep(0.02)
     for thread in threads:

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds the extensions with the address and undefined-behaviour sanitizers into a folder of its own, and runs the tests of
+# the kernels and of the index with them:
+#
+#     tests/sanitizers.sh [pytest arguments]
+#
+# The environment is that of `python` (or $PYTHON), which needs the tests' packages, cython, setuptools and numpy. A report
+# ends the tests with an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=$(command -v "${PYTHON:-python}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
+CFLAGS="$flags" LDFLAGS="$flags" "$python" setup.py -q build --build-base "$work" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+built=$(dirname "$(dirname "$(find "$work" -name '_store*.so' | head -n 1)")")
+
+tests=(tests/test_search.py tests/test_lookup.py tests/test_pairs.py tests/test_index.py tests/test_index_changes.py
+    tests/test_index_file.py tests/test_index_interrupts.py tests/test_index_threads.py tests/test_learn_kernels.py
+    tests/test_learn_kernels_affinity.py)
+# Leaks are not looked for: the interpreter keeps what it likes. Memory comes from malloc, so that arrays have guards.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc
+# Out of memory is tried by a limit of address space, which the sanitizer itself exceeds.
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" PYTHONPATH="$built" \
+    "$python" -P -m pytest -p no:cacheprovider --timeout 1200 --deselect \
+    tests/test_index_changes.py::test_out_of_memory_leaves_the_index_as_it_was "$@" "${tests[@]}"
