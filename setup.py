@@ -1,22 +1,23 @@
-"""Builds the two extension modules. Everything else about the project stands in pyproject.toml."""
+"""Builds the extension modules. Everything else about the project stands in pyproject.toml."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 # Never -march=native or -ffast-math: one wheel runs on every CPU of its architecture, the instruction set is chosen at
 # run time, and NaN and the order of every sum mean what they say. errno and FP traps are given up: nothing reads them,
 # and they stop the compiler from vectorising square roots and comparisons.
 CFLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
-
-ISA_VARIANTS = ["base", "avx2", "avx512"]  # one ~10-line file each, the same body
 
 
 def openmp_flags(compiler):
@@ -40,22 +41,49 @@ def openmp_flags(compiler):
 
 
 class BuildExt(build_ext):
-    """Adds the OpenMP flags, which can be found only when the compiler is known."""
+    """Adds the OpenMP flags, which can be found only when the compiler is known, and compiles in parallel.
+
+    An editable install (``pip install -e``) takes an extension that lies in the checkout and is newer than everything
+    that it is made of as it is, so that installing once more, with other extras, compiles nothing.
+    """
 
     def build_extensions(self):
         flags = [] if os.environ.get("APHASH_NO_OPENMP") else openmp_flags(self.compiler.compiler_so[:1])
         for extension in self.extensions:
             extension.extra_compile_args += flags
             extension.extra_link_args += flags
+        self.parallel = self.parallel or os.cpu_count()
+        one_by_one = self.compiler.compile
+
+        def compile_all(sources, *args, **kwargs):  # the C library's files; each module has one file of its own
+            with ThreadPoolExecutor(self.parallel) as pool:
+                made = pool.map(lambda source: one_by_one([source], *args, **kwargs), sources)
+                return [each for objects in made for each in objects]
+
+        self.compiler.compile = compile_all
         super().build_extensions()
 
+    def build_extension(self, ext):
+        built = Path(self.get_ext_filename(self.get_ext_fullname(ext.name)))  # relative to the checkout
+        target = Path(self.get_ext_fullpath(ext.name))
+        module = ext.name.replace(
+            ".", "/"
+        )  # cythonize has put its C file, made anew for each environment, into sources
+        sources = [f"{module}.pyx", *(s for s in ext.sources if s != f"{module}.c"), *ext.depends, "setup.py"]
+        if getattr(self, "editable_mode", False) and built.exists() and not newer_group(sources, str(built)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(built, target)
+        else:
+            super().build_extension(ext)
 
-def extension(name, sources):
+
+def extension(name, sources=()):
+    headers = [*Path("csrc").glob("*.h"), *Path("csrc").glob("*.def"), *Path("aphash").glob("*.px[di]")]
     return Extension(
         f"aphash.{name}",
         [f"aphash/{name}.pyx", *sources],
         include_dirs=["csrc", np.get_include()],
-        depends=[str(p) for p in Path("csrc").glob("*.h")],
+        depends=sorted(map(str, headers)),
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=list(CFLAGS),
         extra_link_args=[],
@@ -65,16 +93,10 @@ def extension(name, sources):
 setup(
     ext_modules=cythonize(
         [
-            extension("_learn", ["csrc/isa.c", *(f"csrc/learn_{v}.c" for v in ISA_VARIANTS)]),
-            extension("_store", ["csrc/pages.c", "csrc/idmap.c"]),
-            extension(
-                "_search",
-                [
-                    "csrc/isa.c",
-                    *(f"csrc/{part}.c" for part in ["pages", "select", "lookup"]),
-                    *(f"csrc/hamming_{v}.c" for v in ISA_VARIANTS),
-                ],
-            ),
+            extension("_kernels", sorted(map(str, Path("csrc").glob("*.c")))),  # the only one that links the C library
+            extension("_learn"),
+            extension("_store"),
+            extension("_search"),
         ],
         compiler_directives={
             "language_level": 3,

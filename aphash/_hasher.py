@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from aphash import _io, _learn, _runtime
+from aphash import _io, _kernels, _learn, _runtime
 from aphash._optimize import HISTORY, Settings, learn
 from aphash._rows import Rows, check_finite
 from aphash.codes import check_n_bits, n_words, pack_codes
@@ -301,7 +301,7 @@ class APHash(TransformerMixin, BaseEstimator):
         """
         self._check_params()
         rng = self._random_state()
-        n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
+        n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
         with _naming_X():
             checked = check_array(X, ensure_min_samples=2, estimator=self, **_X)
         n = len(checked)
@@ -489,7 +489,7 @@ class APHash(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         with _naming_X():
             X = validate_data(self, X, reset=False, **_X)
-        n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
+        n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
         check_finite(X, n_threads)
         return X, n_threads
 

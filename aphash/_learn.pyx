@@ -19,15 +19,9 @@ import numpy as np
 
 cimport numpy as cnp
 
-from aphash._threads cimport APH_OPENMP, omp_get_max_threads, omp_get_thread_num
-
-from aphash import _runtime
+from aphash._kernels cimport aph_isa, chosen_isa, omp_get_thread_num
 
 cnp.import_array()
-
-
-cdef extern from "isa.h" nogil:
-    int aph_isa_supported(int isa)
 
 
 cdef extern from "learn.h" nogil:
@@ -35,7 +29,7 @@ cdef extern from "learn.h" nogil:
         APH_DEPTH
         APH_TILE
         APH_SPAN
-        APH_GROUP
+        APH_ROW_GROUP
         APH_SCAN
 
     struct aph_source:
@@ -87,61 +81,22 @@ cdef extern from "learn.h" nogil:
         int64_t (*project_scratch)(int64_t) noexcept nogil
         float (*multiply_add)(int64_t) noexcept nogil
 
-    const aph_learn aph_learn_base
-
-
-cdef extern from *:
+cdef extern from *:  # the training kernels of the instruction set in use
     """
-    #if defined(__x86_64__)
-    static const struct aph_learn *const aph_learn_tables[] = {&aph_learn_base, &aph_learn_avx2, &aph_learn_avx512};
-    #else
-    static const struct aph_learn *const aph_learn_tables[] = {&aph_learn_base, 0, 0};
-    #endif
+    static const aph_isa *const *aph_learn_isa;
+    #define APH_LEARN_KERNEL ((*aph_learn_isa)->learn)
     """
-    const aph_learn *aph_learn_tables[3]
+    const aph_isa *const *aph_learn_isa
+    const aph_learn *kernel "APH_LEARN_KERNEL"
 
 
-cdef const aph_learn *kernel
-cdef int isa_number
-
-OPENMP = bool(APH_OPENMP)
+aph_learn_isa = chosen_isa()
 
 # One wave: so many multiply-adds a thread, about 50 ms with AVX2. The wave's results wait in a buffer of at most so many
 # floats (distances) or bytes (partial sums).
 cdef int64_t WAVE_WORK = 1_000_000_000
 cdef int64_t WAVE_FLOATS = 4_000_000
 cdef int64_t WAVE_BYTES = 64_000_000
-
-
-def set_isa(name):
-    """Use the kernels of one instruction set, by its name; ValueError where it cannot run here."""
-    if name not in supported_isas():
-        raise ValueError(f"isa must be one of {', '.join(supported_isas())} on this machine, got {name!r}")
-    _set_isa(_runtime.ISA_NAMES.index(name))
-
-
-def isa():
-    """Return the name of the instruction set in use."""
-    return _runtime.ISA_NAMES[isa_number]
-
-
-def supported_isas():
-    """Return the names of the instruction sets that this CPU and build can run."""
-    return tuple(name for number, name in enumerate(_runtime.ISA_NAMES) if aph_isa_supported(number))
-
-
-def max_threads():
-    """Return how many threads OpenMP would use now; 1 in a build without it."""
-    return omp_get_max_threads()
-
-
-cdef _set_isa(int number):
-    global kernel, isa_number
-    kernel = aph_learn_tables[number]
-    isa_number = number
-
-
-_set_isa(_runtime.choose_isa(lambda number: bool(aph_isa_supported(number))))
 
 
 cdef inline int64_t least(int64_t a, int64_t b) noexcept nogil:
@@ -246,7 +201,7 @@ cdef class Distances:
             kernel.square_norms(&A[i, 0], 1, d, &self.norms[i])
         work = WAVE_WORK // d * n_threads
         self.n_items = APH_TILE * most(8, 4 * n_threads)
-        self.n_anchors = most(APH_GROUP, least(m, least(work, WAVE_FLOATS) // self.n_items))
+        self.n_anchors = most(APH_ROW_GROUP, least(m, least(work, WAVE_FLOATS) // self.n_items))
         self.n_items = APH_TILE * most(n_threads, least(self.n_items, work // self.n_anchors) // APH_TILE)
         self.n_items = least(self.n_items, (n + APH_TILE - 1) // APH_TILE * APH_TILE)
         # an odd number of cache lines a row: rows of one column do not share a cache set
@@ -731,7 +686,7 @@ cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *ou
         columns[t].nat = columns[t].panels + APH_TILE * r
         columns[t].bias = columns[t].nat + APH_TILE * ld
         kernel.pack_columns(&H[t * APH_TILE, 0], least(APH_TILE, m - t * APH_TILE), r, q_scale, 1.0, &columns[t])
-    block_rows = least(block_rows, most(APH_GROUP, WAVE_WORK // (2 * m * r) // APH_GROUP * APH_GROUP))
+    block_rows = least(block_rows, most(APH_ROW_GROUP, WAVE_WORK // (2 * m * r) // APH_ROW_GROUP * APH_ROW_GROUP))
     scratch = Scratch(kernel.item_scratch(r), n_threads)
     n_blocks = (n + block_rows - 1) // block_rows
     wave = most(1, WAVE_WORK // (2 * m * r * block_rows)) * n_threads
@@ -789,7 +744,7 @@ cdef int _project(X, rows, int64_t start, int64_t stop, mean, double scale, cons
     padded[:r] = bias
     for panel in prange(n_panels, num_threads=n_threads, nogil=True):
         kernel.pack_panel(&W[0, 0], d, r, panel, packed + panel * d * width)
-    block = APH_GROUP * most(1, least(16, WAVE_WORK // (APH_GROUP * d * r)))
+    block = APH_ROW_GROUP * most(1, least(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
     n_blocks = (stop - start + block - 1) // block
     wave = most(1, WAVE_WORK // (block * d * r)) * n_threads
     for first in range(0, n_blocks, wave):

@@ -24,11 +24,6 @@ cdef extern from "lookup.h":
         const int32_t *starts
         int64_t span
         int32_t radius
-    void aph_span_count(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil
-    void aph_span_place(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *, uint32_t *) noexcept nogil
-    void aph_hash_count(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *) noexcept nogil
-    void aph_hash_place(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *,
-                        uint32_t *) noexcept nogil
 
 
 MAX_SPAN_BITS = APH_SPAN_BITS  # of a span of a lookup
@@ -70,12 +65,12 @@ def build_tables(Snapshot snapshot, const int32_t[::1] starts):
         # Counting one place further than the offsets' own leaves them right after placing has advanced them.
         for first in range(0, n, BUILD_STEP):
             with nogil:
-                aph_span_count(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1])
+                c.span_count(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1])
             check_signals()
         np.cumsum(table, out=table, dtype=np.uint32)
         for first in range(0, n, BUILD_STEP):
             with nogil:
-                aph_span_place(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1],
+                c.span_place(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1],
                                &position_view[j, 0])
             check_signals()
     return tables, offsets, positions
@@ -131,7 +126,7 @@ cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
         found.count = 0
         found.k = job.k
         found.threshold = <int32_t> (64 * job.db.n_words if job.k else min(job.radius, 64 * job.db.n_words))
-        status = aph_hamming_of(_isa).lookup(job.lookup, job.db, job.queries + q * job.db.n_words, found,
+        status = chosen[0].search.lookup(job.lookup, job.db, job.queries + q * job.db.n_words, found,
                                              job.budget, job.probe_cost, job.code_cost, histogram)
         if status != APH_LOOKUP_FULL:
             job.done[q] = status == APH_LOOKUP_DONE
@@ -225,7 +220,7 @@ def lookup_search(Tables tables, Snapshot snapshot, const uint64_t[:, ::1] queri
                     for q in range(wave):
                         total = offset_view[start + q + 1] - offset_view[start + q]
                         if total:
-                            aph_order(found + q, 1, 1, total, &db, job.histograms,
+                            c.order(found + q, 1, 1, total, &db, job.histograms,
                                       &distance_view[offset_view[start + q] - offset_view[start]],
                                       &id_view[offset_view[start + q] - offset_view[start]])
             check_signals()
@@ -289,12 +284,12 @@ cdef class PairStream:
         bounds, order = self.bounds, self.order
         for first in range(0, n, BUILD_STEP):
             with nogil:
-                aph_hash_count(&self.db, first, min(n, first + BUILD_STEP), start, stop, bits, &bounds[1])
+                c.hash_count(&self.db, first, min(n, first + BUILD_STEP), start, stop, bits, &bounds[1])
             check_signals()
         np.cumsum(self.bounds, out=self.bounds, dtype=np.uint32)
         for first in range(0, n, BUILD_STEP):
             with nogil:
-                aph_hash_place(&self.db, first, min(n, first + BUILD_STEP), start, stop, bits, &bounds[1], &order[0])
+                c.hash_place(&self.db, first, min(n, first + BUILD_STEP), start, stop, bits, &bounds[1], &order[0])
             check_signals()
         self.pairs.order = &order[0]
         self.pairs.bounds = &bounds[0]
@@ -342,7 +337,7 @@ cdef class PairStream:
         cdef int32_t[::1] distance_view = distances
         cdef int64_t m
         with nogil:
-            m = aph_hamming_of(_isa).pairs(&self.pairs, &self.db, room, work, &i_view[0], &j_view[0],
+            m = chosen[0].search.pairs(&self.pairs, &self.db, room, work, &i_view[0], &j_view[0],
                                            &distance_view[0])
         check_signals()
         return i[:m].copy(), j[:m].copy(), distances[:m].copy()

@@ -4,12 +4,10 @@ import numbers
 
 import numpy as np
 
-from aphash import _search
+from aphash import _kernels, _search
 from aphash.codes import check_n_bits
 
-# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search). A scan's are for each word of
-# a code: of a query alone, and of one in a batch, where the bit planes are shared.
-SCAN_COST = {"base": (2.2, 0.20), "avx2": (0.40, 0.09), "avx512": (0.35, 0.05)}
+# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search), as a scan's in csrc/isa.def.
 PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
@@ -92,7 +90,7 @@ class Lookup:
 
     def budget(self, n, n_queries):
         """Return how many nanoseconds a query may cost before the scan is the better choice."""
-        alone, batch = SCAN_COST[_search.isa()]
+        alone, batch = _kernels.scan_costs()
         return self.share * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
     def search(self, snapshot, queries, k, filter=None, n_threads=1):

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from aphash import _search
+from aphash import _kernels, _search
 from aphash._checks import as_ids, check_count
-from aphash._lookup import SCAN_COST
 from aphash._runtime import n_threads
 
 COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
@@ -53,7 +52,7 @@ class Pairs:
         the spans are too short for that, all are, by scans. Memory: 8 bytes a code, and 200 MiB at most for the blocks.
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        threads = n_threads(n_jobs, _search.max_threads())
+        threads = n_threads(n_jobs, _kernels.max_threads())
         snapshot = self._store.present
         stream = _stream(snapshot, radius, bitmap(snapshot, filter), threads, verbose)
         return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
@@ -85,7 +84,7 @@ class Pairs:
         from scipy.sparse.csgraph import connected_components
 
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        threads = n_threads(n_jobs, _search.max_threads())
+        threads = n_threads(n_jobs, _kernels.max_threads())
         snapshot = self._store.present
         n = len(snapshot)
         stream = _stream(snapshot, radius, None, threads, verbose)
@@ -121,7 +120,7 @@ class Pairs:
         from scipy.sparse import csr_array
 
         k = check_count(k, "k", 1)
-        threads = n_threads(n_jobs, _search.max_threads())
+        threads = n_threads(n_jobs, _kernels.max_threads())
         snapshot = self._store.present
         n = len(snapshot)
         k = max(0, min(k, n - 1))
@@ -169,7 +168,7 @@ def _stream(snapshot, radius, filter, threads, verbose):
     reader, n = None, len(snapshot)
     if radius < snapshot.n_bits and n < 1 << 32:
         reader = _search.PairStream(snapshot, radius, filter)
-        scan = n / 2 * n * snapshot.n_words * SCAN_COST[_search.isa()][1] / threads
+        scan = n / 2 * n * snapshot.n_words * _kernels.scan_costs()[1] / threads
         if reader.comparisons() * COMPARE_COST > scan:
             reader = None
     blocks = _tiles(snapshot, radius, filter, threads) if reader is None else _read(reader)

@@ -1,11 +1,9 @@
-"""How many threads, and which instruction set: the two things that a kernel asks of its surroundings."""
+"""How many threads, and BLAS with one: what work asks of its surroundings."""
 
 import numbers
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-
-ISA_NAMES = ("base", "avx2", "avx512")  # in the order of enum aph_isa in csrc/isa.h
 
 _forked = False
 
@@ -92,23 +90,3 @@ class _BlasLimit:
 
 
 one_blas_thread = _BlasLimit()
-
-
-def choose_isa(supported):
-    """Return the number of the instruction set to use: the best one, or what ``APHASH_ISA`` names.
-
-    Parameters
-    ----------
-    supported : callable
-        ``supported(isa) -> bool`` for the numbers of ISA_NAMES.
-
-    Raises
-    ------
-    ValueError
-        When APHASH_ISA names an unknown set, or one that this CPU or build cannot run.
-    """
-    usable = [name for isa, name in enumerate(ISA_NAMES) if supported(isa)]
-    wanted = os.environ.get("APHASH_ISA", "").strip().lower() or usable[-1]
-    if wanted not in usable:
-        raise ValueError(f"APHASH_ISA={wanted!r}: expected one of {', '.join(usable)} on this machine")
-    return ISA_NAMES.index(wanted)

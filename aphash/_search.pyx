@@ -14,84 +14,22 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from aphash._store cimport APH_BLOCK, APH_GROUP, Snapshot, aph_codes, aph_gather
-from aphash._threads cimport APH_OPENMP, omp_get_max_threads, omp_get_thread_num
+from aphash._kernels cimport (
+    APH_BLOCK, APH_GROUP, APH_QUERY_BLOCK, aph_codes, aph_distances_fn, aph_found, aph_hamming, aph_isa, aph_portable,
+    aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
+from aphash._store cimport Snapshot
 
 import numpy as np
 
-from aphash._runtime import ISA_NAMES, choose_isa
 
-
-cdef extern from "isa.h":
-    int aph_isa_supported(int isa) noexcept nogil
-
-
-cdef extern from "hamming.h":
-    enum:
-        APH_QUERY_BLOCK
-    ctypedef struct aph_found:
-        uint64_t *hits
-        int64_t count
-        int64_t capacity
-        int64_t k
-        int32_t threshold
-    ctypedef int64_t aph_scan_fn(const aph_codes *, int64_t, int64_t, const uint64_t *, int64_t, aph_found *,
-                                 void *) noexcept nogil
-    ctypedef void aph_distances_fn(const uint64_t *, int64_t, int64_t, const uint64_t *, int32_t *) noexcept nogil
-    ctypedef int aph_lookup_fn(const void *, const aph_codes *, const uint64_t *, aph_found *, double, double, double,
-                               int64_t *) noexcept nogil
-    ctypedef int64_t aph_pairs_fn(void *, const aph_codes *, int64_t, int64_t, int64_t *, int64_t *,
-                                  int32_t *) noexcept nogil
-    ctypedef struct aph_hamming:
-        aph_scan_fn *scan
-        aph_distances_fn *distances
-        aph_lookup_fn *lookup
-        aph_pairs_fn *pairs
-    const aph_hamming *aph_hamming_of(int isa) noexcept nogil
-    int64_t aph_scratch_bytes(int64_t n_words) noexcept nogil
-
-
-cdef extern from "select.h":
-    int64_t aph_order(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, int32_t *,
-                      int64_t *) noexcept nogil
-    int64_t aph_sample(const aph_codes *, int64_t, int64_t *) noexcept nogil
-    int64_t aph_count_bits(const uint64_t *, int64_t) noexcept nogil
-
+cdef const aph_isa *const *chosen = chosen_isa()
+cdef const aph_portable *c = portable()
 
 PAD_ID = -1
 PAD_DISTANCE = np.iinfo(np.int32).max
 
 cdef double WAVE_SECONDS = 0.05
 cdef int64_t BUFFER_BYTES = 1 << 26  # of hits, a thread
-cdef int _isa = choose_isa(lambda isa: aph_isa_supported(isa))
-
-
-def isa():
-    """Return the name of the instruction set in use."""
-    return ISA_NAMES[_isa]
-
-
-def isa_names():
-    """Return the names of those that this machine and build can run, the best one last."""
-    return tuple(name for i, name in enumerate(ISA_NAMES) if aph_isa_supported(i))
-
-
-def set_isa(name):
-    """Use the named instruction set from now on, in every thread; ValueError where it cannot run."""
-    global _isa
-    if name not in isa_names():
-        raise ValueError(f"isa must be one of {', '.join(isa_names())} on this machine, got {name!r}")
-    _isa = ISA_NAMES.index(name)
-
-
-def max_threads():
-    """Return how many threads OpenMP would use; 1 in a build without it."""
-    return omp_get_max_threads()
-
-
-def has_openmp():
-    """Return whether this build has OpenMP."""
-    return bool(APH_OPENMP)
 
 
 # ---- databases ----
@@ -112,7 +50,7 @@ def count_bits(const uint64_t[::1] bitmap, int64_t n):
     """Return how many of the first n bits are set."""
     if n == 0:
         return 0
-    return aph_count_bits(&bitmap[0], n)
+    return c.count_bits(&bitmap[0], n)
 
 
 # ---- waves of scans ----
@@ -164,7 +102,7 @@ cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_
 
 cdef int run(job_t *jobs, int64_t n_jobs, const aph_codes *db, int n_threads) except -1:
     """Run jobs to their end, in waves; raise what a signal handler raises between them, or MemoryError."""
-    cdef aph_scan_fn *scan = aph_hamming_of(_isa).scan
+    cdef aph_scan_fn *scan = chosen[0].search.scan
     cdef int64_t j, left = 1
     cdef double most = 1, start, took
     for j in range(n_jobs):  # a first guess on the safe side, then as measured
@@ -235,7 +173,7 @@ cdef class Plan:
         if n_queries < n_jobs and self.n_parts == 1:
             n_jobs = max(1, n_queries)
         self.n_threads = n_jobs
-        self.scratch_stride = aph_scratch_bytes(n_words) + 64
+        self.scratch_stride = chosen[0].search.scratch_bytes(n_words) + 64
         scratch = np.empty(n_jobs * self.scratch_stride + 64, np.uint8)
         histograms = np.empty(n_jobs * (64 * n_words + 1 + 8), np.int64)
         jobs = np.zeros(n_jobs * sizeof(job_t), np.uint8)
@@ -322,7 +260,7 @@ cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most,
             total += job.found[part * per_job + q].count
         at = (job.first + q) * k
         if total >= most:
-            aph_order(job.found + q, n_parts, per_job, most, db, job.histogram, distances + at, ids + at)
+            c.order(job.found + q, n_parts, per_job, most, db, job.histogram, distances + at, ids + at)
 
 
 cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
@@ -332,7 +270,7 @@ cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_code
     for q in range(job.n_queries):
         at = offsets[job.first + q]
         total = offsets[job.first + q + 1] - at
-        aph_order(job.found + q, n_parts, per_job, total, db, job.histogram, distances + (at - base),
+        c.order(job.found + q, n_parts, per_job, total, db, job.histogram, distances + (at - base),
                   ids + (at - base))
 
 
@@ -417,10 +355,10 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
     cdef int64_t[::1] sampled = np.empty(max(m, 1), np.int64)
     if m:
-        m = aph_sample(&plan.db, m, &sampled[0]) // APH_GROUP * APH_GROUP
+        m = c.sample(&plan.db, m, &sampled[0]) // APH_GROUP * APH_GROUP
     cdef uint64_t[::1] sample_view = np.empty(max(m, 1) * n_words, np.uint64)
     if m:
-        aph_gather(&plan.db, &sampled[0], m, &sample_view[0])
+        c.gather(&plan.db, &sampled[0], m, &sample_view[0])
     cdef double expected = <double> most * m / candidates
     cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
 
@@ -429,7 +367,7 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     cdef int32_t[:, ::1] distance_view = out_distances
     cdef int64_t[:, ::1] id_view = out_ids
     cdef int64_t start, wave, n_jobs, j, i, q
-    cdef aph_distances_fn *distances = aph_hamming_of(_isa).distances
+    cdef aph_distances_fn *distances = chosen[0].search.distances
     short = []
     for start in range(0, n_queries, plan.queries_of_wave()):
         wave = min(plan.queries_of_wave(), n_queries - start)

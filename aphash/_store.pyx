@@ -15,9 +15,14 @@ runs, which are verified by each reader against its own pages; and entries of th
 that any snapshot counts.
 """
 
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+
+from aphash._kernels cimport (
+    APH_GROUP, APH_LEAF_BITS, APH_LEAF_PAGES, APH_RUNS, aph_codes, aph_id_of, aph_idmap, aph_page, aph_portable, aph_run,
+    aph_runs, portable)
 
 import threading
 
@@ -54,18 +59,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
 
 
-cdef extern from "idmap.h":
-    int64_t aph_find(const aph_codes *, const aph_runs *, const aph_idmap *, int64_t) noexcept nogil
-    int64_t aph_idmap_enter(aph_idmap *, const aph_codes *, const aph_runs *, int64_t, int64_t) noexcept nogil
-    int64_t aph_idmap_take(aph_idmap *, const aph_idmap *, const aph_codes *, const aph_runs *) noexcept nogil
-    int64_t aph_idmap_live(const aph_idmap *, const aph_codes *, const aph_runs *) noexcept nogil
-    int64_t aph_outside_runs(const aph_codes *, const aph_runs *, int64_t, int64_t) noexcept nogil
-    int aph_runs_extend(aph_runs *, int64_t, int64_t, int64_t) noexcept nogil
-    int aph_runs_insert(aph_runs *, int64_t, int64_t, int64_t) noexcept nogil
-    int64_t aph_runs_shortest(const aph_runs *, int64_t) noexcept nogil
-    void aph_runs_drop(aph_runs *, int64_t) noexcept nogil
-    void aph_runs_cut(aph_runs *, int64_t) noexcept nogil
-
+cdef const aph_portable *c = portable()
 
 if aph_watch_forks() != 0:
     raise MemoryError("pthread_atfork")
@@ -212,7 +206,7 @@ cdef int enter_all(IdMap map, const aph_codes *db, const aph_runs *runs) except 
     cdef int64_t first
     for first in range(0, db.n, SIGNAL_STEP):
         with nogil:
-            map.count += aph_idmap_enter(&map.map, db, runs, first, min(db.n, first + SIGNAL_STEP))
+            map.count += c.idmap_enter(&map.map, db, runs, first, min(db.n, first + SIGNAL_STEP))
         PyErr_CheckSignals()
     return 0
 
@@ -222,7 +216,7 @@ cdef IdMap map_of(const aph_codes *db, const aph_runs *runs, int64_t more):
     cdef int64_t outside
     cdef IdMap map
     with nogil:
-        outside = aph_outside_runs(db, runs, 0, db.n)
+        outside = c.outside_runs(db, runs, 0, db.n)
     map = new_id_map(outside + more)
     enter_all(map, db, runs)
     return map
@@ -345,7 +339,7 @@ cdef class Snapshot:
         cdef int64_t i
         with nogil:
             for i in range(ids.shape[0]):
-                view[i] = aph_find(&self.db, &self.runs.runs, table, ids[i])
+                view[i] = c.find(&self.db, &self.runs.runs, table, ids[i])
         return out
 
     def ids_at(self, positions):
@@ -364,7 +358,7 @@ cdef class Snapshot:
         cdef uint64_t[:, ::1] view = out
         if positions.shape[0]:
             with nogil:
-                aph_load_at(&self.db, &positions[0], &view[0, 0], positions.shape[0])
+                c.load_at(&self.db, &positions[0], &view[0, 0], positions.shape[0])
         return out
 
     def load(self, int64_t first, int64_t n):
@@ -373,7 +367,7 @@ cdef class Snapshot:
         cdef uint64_t[:, ::1] view = out
         if n:
             with nogil:
-                aph_load(&self.db, first, &view[0, 0], n)
+                c.load(&self.db, first, &view[0, 0], n)
         return out
 
     def load_ids(self, int64_t first, int64_t n):
@@ -382,7 +376,7 @@ cdef class Snapshot:
         cdef int64_t[::1] view = out
         if n:
             with nogil:
-                aph_load_ids(&self.db, first, &view[0], n)
+                c.load_ids(&self.db, first, &view[0], n)
         return out
 
     def first_id_of_range(self):
@@ -640,10 +634,10 @@ cdef class Draft:
         if 2 * (old.count + more) <= old.map.mask + 1:
             return 0
         with nogil:
-            live = aph_idmap_live(&old.map, &self.db, &self.runs.runs)
+            live = c.idmap_live(&old.map, &self.db, &self.runs.runs)
         new = new_id_map(live + more)
         with nogil:
-            new.count = aph_idmap_take(&new.map, &old.map, &self.db, &self.runs.runs)
+            new.count = c.idmap_take(&new.map, &old.map, &self.db, &self.runs.runs)
         self.map = new
         return 0
 
@@ -654,7 +648,7 @@ cdef class Draft:
         self.need_map(max(count, expected))
         self.map.count += count  # at most; and first, so that a fork between cannot leave it too small
         with nogil:
-            aph_idmap_enter(&self.map.map, &self.db, &self.runs.runs, first, first + count)
+            c.idmap_enter(&self.map.map, &self.db, &self.runs.runs, first, first + count)
         return 0
 
     cdef int write_runs(self) except -1:
@@ -668,15 +662,15 @@ cdef class Draft:
         cdef aph_run evicted
         cdef int64_t shortest
         if count_up:
-            if aph_runs_extend(&self.runs.runs, first_id, first, count):
+            if c.runs_extend(&self.runs.runs, first_id, first, count):
                 return 0
             self.write_runs()
             if self.runs.runs.n == APH_RUNS:
-                shortest = aph_runs_shortest(&self.runs.runs, first)
+                shortest = c.runs_shortest(&self.runs.runs, first)
                 evicted = self.runs.runs.runs[shortest]
-                aph_runs_drop(&self.runs.runs, shortest)
+                c.runs_drop(&self.runs.runs, shortest)
                 self.enter(evicted.position, min(evicted.length, first - evicted.position), 0)
-            if aph_runs_insert(&self.runs.runs, first_id, first, count):
+            if c.runs_insert(&self.runs.runs, first_id, first, count):
                 return 0
         return self.enter(first, count, expected)
 
@@ -708,8 +702,8 @@ cdef class Draft:
             if place == 0 or self.tail.codes == NULL or place < self.tail.mark or place + take > self.tail.room:
                 self.renew(i, place, place + take, (count - done + place + size - 1) // size, True)
             with nogil:
-                aph_store(self.tail.codes, self.db.n_words, place, codes + done * self.db.n_words, take)
-                count_up = ids == NULL or aph_is_range(ids + done, take)
+                c.store(self.tail.codes, self.db.n_words, place, codes + done * self.db.n_words, take)
+                count_up = ids == NULL or c.is_range(ids + done, take)
             if ids != NULL:
                 first_id = ids[done]
             if place == 0 and count_up:
@@ -786,7 +780,7 @@ cdef class Draft:
                 leaf.owners[3 * at] = leaf.owners[3 * at + 1] = leaf.owners[3 * at + 2] = None
             self.forget_stale(n_pages << self.db.page_bits)
         self.write_runs()
-        aph_runs_cut(&self.runs.runs, n)
+        c.runs_cut(&self.runs.runs, n)
         self.db.n = n
         if n == 0:
             self.db.ascending, self.map = 1, None
@@ -842,7 +836,7 @@ cdef class Draft:
                     (first >> self.db.page_bits) & (APH_LEAF_PAGES - 1)].codes:
                 continue  # the same memory: a published place is never written again
             with nogil:
-                n = aph_different(&self.db, &described.db, first, min(end, first + size), &different[0])
+                n = c.different(&self.db, &described.db, first, min(end, first + size), &different[0])
             for j in range(n):
                 self.mark_stale(different[j])
         return 0
@@ -1136,14 +1130,14 @@ cdef class Store:
             if counted:
                 count_up, leaf.pages[at].first_id = True, first_id + i * size
             else:
-                count_up = look and aph_is_range(&id_view[i * size], place)
+                count_up = look and c.is_range(&id_view[i * size], place)
                 leaf.pages[at].first_id = id_view[i * size] if count_up else 0
             if not count_up:
                 leaf.pages[at].ids = &id_view[i * size]
                 leaf.owners[3 * at + 1] = ids
             draft.db.n = i * size + place
-            if count_up and not aph_runs_extend(&draft.runs.runs, leaf.pages[at].first_id, i * size, place):
-                aph_runs_insert(&draft.runs.runs, leaf.pages[at].first_id, i * size, place)
+            if count_up and not c.runs_extend(&draft.runs.runs, leaf.pages[at].first_id, i * size, place):
+                c.runs_insert(&draft.runs.runs, leaf.pages[at].first_id, i * size, place)
         draft.next_id, draft.lookup = next_id, lookup
         draft.n_indexed = 0 if lookup is None else lookup.n_indexed
         for position in () if stale is None else stale[stale < n].tolist():

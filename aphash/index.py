@@ -5,7 +5,7 @@ import numbers
 
 import numpy as np
 
-from aphash import _index_file, _io, _search
+from aphash import _index_file, _io, _kernels, _search
 from aphash._checks import as_ids, check_count, check_ids
 from aphash._lookup import SHARE, Lookup
 from aphash._pairs import Pairs, bitmap
@@ -387,7 +387,7 @@ class HammingIndex(Pairs):
         """
         rows = check_codes(codes, self.n_bits)
         k = check_count(k, "k", 1)
-        threads = n_threads(n_jobs, _search.max_threads())
+        threads = n_threads(n_jobs, _kernels.max_threads())
         if rescore is not None:
             if not isinstance(rescore, VectorRescore | ProjectionRescore):
                 raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
@@ -425,7 +425,7 @@ class HammingIndex(Pairs):
         """
         rows = check_codes(codes, self.n_bits)
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        threads = n_threads(n_jobs, _search.max_threads())
+        threads = n_threads(n_jobs, _kernels.max_threads())
         present = self._store.present
         return (present.lookup or _search).radius_search(present, rows, radius, bitmap(present, filter), threads)
 

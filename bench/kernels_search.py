@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from aphash import HammingIndex, _search
+from aphash import HammingIndex, _kernels
 
 FAISS_LEVEL = {"base": "NONE", "avx2": "AVX2", "avx512": "AVX512"}
 FAISS_QUERIES = 40  # faiss and usearch are timed on so many queries of a batch, which is linear in them
@@ -263,7 +263,7 @@ def measure(args):
     import faiss
 
     common = {
-        "isa": _search.isa(),
+        "isa": _kernels.isa(),
         "faiss": faiss.__version__,
         "faiss_level": os.environ.get("FAISS_SIMD_LEVEL", "default"),
         "numpy": np.__version__,
@@ -313,7 +313,7 @@ def main(argv=None):
     parser.add_argument("--only", help="rows whose name contains this; own: those against our own scan; pairs")
     args = parser.parse_args(argv)
     if args.isa is not None:  # each in a process of its own: faiss and aphash choose when they are imported
-        for name in args.isa or _search.isa_names():
+        for name in args.isa or _kernels.isa_names():
             options = [*(["--quick"] if args.quick else []), *(["--json", args.json] if args.json else [])]
             options += ["--only", args.only] if args.only else []
             environment = {**os.environ, "APHASH_ISA": name, "FAISS_SIMD_LEVEL": FAISS_LEVEL[name]}

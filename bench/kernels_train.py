@@ -19,7 +19,7 @@ import numpy_fit
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from aphash import APHash, _learn
+from aphash import APHash, _kernels, _learn
 
 TILE = numpy_fit.TILE
 BLOCK = 1024  # items of a block of a fit of so many items
@@ -265,7 +265,7 @@ def main(argv):
     n, rounds = (6000, 3) if options.quick else (59000, 7)
     report = Report()
     report.measure_peak()
-    print(f"isa {_learn.isa()}, numpy {np.__version__}, FMA peak of a thread {report.peak / 1e9:.1f} G/s")
+    print(f"isa {_kernels.isa()}, numpy {np.__version__}, FMA peak of a thread {report.peak / 1e9:.1f} G/s")
     with threadpool_limits(1):
         if options.only in (None, "B"):
             bench_gradients(report, n, 500, 64, rounds)
@@ -277,7 +277,12 @@ def main(argv):
         if options.only in (None, "F"):
             bench_fit(report, max(n, 21_000), 512, 500, 64, 3 if options.quick else 5)
     if options.json:
-        machine = {"machine": platform.machine(), "isa": _learn.isa(), "numpy": np.__version__, "fma_peak": report.peak}
+        machine = {
+            "machine": platform.machine(),
+            "isa": _kernels.isa(),
+            "numpy": np.__version__,
+            "fma_peak": report.peak,
+        }
         with open(options.json, "a") as file:
             file.writelines(json.dumps({**machine, **row, "time": time.time()}) + "\n" for row in report.rows)
     return 0

@@ -23,8 +23,8 @@ typedef struct { /* what one query has found so far in one stretch of the databa
     int32_t unused;
 } aph_found;
 
-/* Working memory of one thread, in bytes; aligned to 64. */
-int64_t aph_scratch_bytes(int64_t n_words);
+/* Working memory of one thread for codes of n_words, in bytes; it must be aligned to 64. */
+typedef int64_t aph_scratch_fn(int64_t n_words);
 
 /* Scan the blocks [block, end) of `db` for n_queries <= APH_QUERY_BLOCK queries (row-major, n_words words each).
  * found[i] belongs to query i. Returns `end`, or an earlier block when the buffer of a found with k = 0 is full
@@ -51,19 +51,12 @@ typedef int64_t aph_pairs_fn(struct aph_pairs_s *pairs, const aph_codes *db, int
                              int64_t *j, int32_t *distances);
 
 typedef struct {
+    aph_scratch_fn *scratch_bytes;
     aph_scan_fn *scan;
     aph_distances_fn *distances;
     aph_lookup_fn *lookup;
     aph_pairs_fn *pairs;
 } aph_hamming;
-
-extern const aph_hamming aph_hamming_base;
-#if defined(__x86_64__)
-extern const aph_hamming aph_hamming_avx2, aph_hamming_avx512;
-#endif
-
-/* The kernels of an enum aph_isa, or NULL where this build lacks them. */
-const aph_hamming *aph_hamming_of(int isa);
 
 static inline int aph_n_planes(int64_t n_words) /* the least p with 2^p > 64 n_words */
 {

@@ -81,15 +81,13 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
     return s;
 }
 
-#ifdef APH_SCRATCH_BYTES /* defined by the file with the widest vectors of the build */
-int64_t aph_scratch_bytes(int64_t n_words)
+static int64_t scratch_bytes(int64_t n_words)
 {
     return round64(sizeof(scratch_head)) + round64((64 * n_words + 1) * (int64_t)sizeof(int64_t)) +
            round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t)) +
            round64((int64_t)APH_QUERY_BLOCK * APH_MAX_PLANES * (int64_t)sizeof(vec)) +
            n_words * APH_BLOCK * (int64_t)sizeof(uint64_t);
 }
-#endif
 
 /* ---- few queries ---- */
 
@@ -617,4 +615,4 @@ static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const uint6
 
 #include "lookup.inc.h"
 
-const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scan, distances, lookup_query, pairs_step};
+const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scratch_bytes, scan, distances, lookup_query, pairs_step};

@@ -25,27 +25,4 @@ count_bits(uint64_t __attribute__((vector_size(16))) v)
 
 #define APH_LANES 2
 #define APH_SUFFIX base
-#if !defined(__x86_64__)
-#define APH_SCRATCH_BYTES
-#endif
 #include "hamming.inc.h"
-
-#include "isa.h"
-
-#include <stddef.h>
-
-const aph_hamming *aph_hamming_of(int isa)
-{
-    switch (isa) {
-    case APH_ISA_BASE:
-        return &aph_hamming_base;
-#if defined(__x86_64__)
-    case APH_ISA_AVX2:
-        return &aph_hamming_avx2;
-    case APH_ISA_AVX512:
-        return &aph_hamming_avx512;
-#endif
-    default:
-        return NULL;
-    }
-}

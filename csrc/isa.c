@@ -1,22 +1,38 @@
 #include "isa.h"
 
-int aph_isa_supported(int isa)
+#include <stddef.h>
+
+/* The kernels by the names that their files give them. */
+#define APH_ISA(name, runs, search, learn, alone, batch) extern const aph_hamming aph_hamming_##name;
+#include "isa.def"
+#undef APH_ISA
+#define APH_ISA(name, runs, search, learn, alone, batch) extern const struct aph_learn aph_learn_##name;
+#include "isa.def"
+#undef APH_ISA
+
+#define APH_ISA(name, runs, search, learn, alone, batch) {#name, 0, search, learn, alone, batch},
+static aph_isa table[] = {
+#include "isa.def"
+};
+#undef APH_ISA
+
+#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
+
+/* Runs once, when the library is loaded: from then on the table is only read. */
+__attribute__((constructor)) static void complete(void)
 {
-#if defined(__x86_64__)
-    switch (isa) {
-    case APH_ISA_BASE:
-        return 1;
-    case APH_ISA_AVX2: /* Haswell (2013) and later */
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
-               __builtin_cpu_supports("popcnt");
-    case APH_ISA_AVX512: /* Ice Lake, Zen 4 and later: the set with a vector popcount */
-        return aph_isa_supported(APH_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq");
-    default:
-        return 0;
+    int i = 0;
+#define APH_ISA(name, runs, search, learn, alone, batch) table[i++].runs_here = (runs);
+#include "isa.def"
+#undef APH_ISA
+    for (i = 1; i < aph_isa_count(); i++) {
+        if (!table[i].search) table[i].search = table[i - 1].search;
+        if (!table[i].learn) table[i].learn = table[i - 1].learn;
+        if (table[i].scan_alone == 0) table[i].scan_alone = table[i - 1].scan_alone;
+        if (table[i].scan_batch == 0) table[i].scan_batch = table[i - 1].scan_batch;
     }
-#else
-    return isa == APH_ISA_BASE;
-#endif
 }
+
+int aph_isa_count(void) { return (int)(sizeof table / sizeof *table); }
+
+const aph_isa *aph_isa_at(int i) { return table + i; }

@@ -1,10 +1,21 @@
-/* Which instruction set the kernels use. Detection only: the choice is made by the caller, once, at import. */
+/* The instruction sets that this build has (isa.def). Which one is used is the caller's choice. */
 #ifndef APH_ISA_H
 #define APH_ISA_H
 
-enum aph_isa { APH_ISA_BASE = 0, APH_ISA_AVX2 = 1, APH_ISA_AVX512 = 2, APH_ISA_COUNT = 3 };
+#include "hamming.h"
 
-/* 1 where this CPU and this build can run `isa` (an enum aph_isa), else 0. The base set runs everywhere. */
-int aph_isa_supported(int isa);
+struct aph_learn;
+
+typedef struct {
+    const char *name;
+    int runs_here; /* 1 where this CPU can run it; the first one runs everywhere */
+    const aph_hamming *search;
+    const struct aph_learn *learn;
+    double scan_alone, scan_batch;
+} aph_isa;
+
+/* How many there are, and number i, from the base upwards. */
+int aph_isa_count(void);
+const aph_isa *aph_isa_at(int i);
 
 #endif

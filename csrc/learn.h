@@ -20,7 +20,7 @@ enum {
     APH_TILE = 256,   /* most columns of a tile; a multiple of every ISA's panel width */
     APH_SCAN = 16,    /* distances looked at together */
     APH_SPAN = 1024,  /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
-    APH_GROUP = 48,   /* rows that meet a tile together; a multiple of every ISA's row block */
+    APH_ROW_GROUP = 48,   /* rows that meet a tile together; a multiple of every ISA's row block */
 };
 
 /* Items: item j is row rows[j] of x, or row j where rows is NULL. Its working vector is
@@ -122,9 +122,5 @@ struct aph_learn {
     /* rounds x (block x width) multiply-adds that touch registers only, to measure the peak. */
     float (*multiply_add)(int64_t rounds);
 };
-
-extern const struct aph_learn aph_learn_base;
-extern const struct aph_learn aph_learn_avx2;
-extern const struct aph_learn aph_learn_avx512;
 
 #endif

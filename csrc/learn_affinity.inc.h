@@ -105,15 +105,15 @@ static void pack_columns(const float *b, int64_t count, int64_t r, double scale,
     }
 }
 
-/* At most APH_GROUP rows against the columns of one tile. */
+/* At most APH_ROW_GROUP rows against the columns of one tile. */
 struct group {
     const float *rows; /* n_rows rows of r */
     const float *row_bias;
     const struct aph_columns *columns;
     const float *weight; /* of the columns; NULL: 1 */
     int64_t n_rows, n_columns, r;
-    float *t, *v; /* [APH_GROUP][APH_TILE] */
-    float *z, *s; /* [APH_GROUP][VL]: lanes of the row sums of w (only where weight is NULL) and of T */
+    float *t, *v; /* [APH_ROW_GROUP][APH_TILE] */
+    float *z, *s; /* [APH_ROW_GROUP][VL]: lanes of the row sums of w (only where weight is NULL) and of T */
 };
 
 /* x of a register block: acc, the last part of its sum over k, added to what came before. */
@@ -166,8 +166,8 @@ INLINE void weigh(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, i
 INLINE void first_product(const struct group *given, enum affinity_power which, float power, int weighted)
 {
     const struct group copy = *given, *const g = &copy; /* stays in registers: no store can change it */
-    memset(g->z, 0, 4 * APH_GROUP * VL);
-    memset(g->s, 0, 4 * APH_GROUP * VL);
+    memset(g->z, 0, 4 * APH_ROW_GROUP * VL);
+    memset(g->s, 0, 4 * APH_ROW_GROUP * VL);
     for (int64_t from = 0; from < g->r; from += APH_DEPTH) {
         const int64_t depth = least(APH_DEPTH, g->r - from);
         const int last = from + depth == g->r;
@@ -290,7 +290,7 @@ static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_
 
 struct pass_scratch {
     float *t, *v, *z, *s;
-    double *sums; /* [2][m][ld], or [APH_GROUP][ld] */
+    double *sums; /* [2][m][ld], or [APH_ROW_GROUP][ld] */
     double *row_sums;
     float *row_bias;
     struct aph_columns columns;
@@ -301,13 +301,13 @@ struct pass_scratch {
 INLINE struct pass_scratch carve_pass(char **at, int64_t n_sums, int64_t r)
 {
     struct pass_scratch s = {0};
-    s.t = carve(at, 4 * APH_GROUP * APH_TILE);
-    s.v = carve(at, 4 * APH_GROUP * APH_TILE);
-    s.z = carve(at, 4 * APH_GROUP * VL);
-    s.s = carve(at, 4 * APH_GROUP * VL);
+    s.t = carve(at, 4 * APH_ROW_GROUP * APH_TILE);
+    s.v = carve(at, 4 * APH_ROW_GROUP * APH_TILE);
+    s.z = carve(at, 4 * APH_ROW_GROUP * VL);
+    s.s = carve(at, 4 * APH_ROW_GROUP * VL);
     s.sums = carve(at, 8 * n_sums * panels_of(r) * WIDTH);
-    s.row_sums = carve(at, 8 * APH_GROUP);
-    s.row_bias = carve(at, 4 * APH_GROUP);
+    s.row_sums = carve(at, 8 * APH_ROW_GROUP);
+    s.row_bias = carve(at, 4 * APH_ROW_GROUP);
     return s;
 }
 
@@ -333,7 +333,7 @@ static int64_t anchor_scratch(int64_t m, int64_t r, int64_t max_pairs)
 static int64_t item_scratch(int64_t r)
 {
     char *end = NULL;
-    carve_pass(&end, APH_GROUP, r);
+    carve_pass(&end, APH_ROW_GROUP, r);
     return (int64_t)(intptr_t)end;
 }
 
@@ -390,8 +390,8 @@ static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n
             const float *items = b + (span + tile) * r;
             pack_columns(items, count, r, q->scale, 0.0, &s.columns);
             *penalty += sign_penalty(items, count * r);
-            for (int64_t first = 0; first < m; first += APH_GROUP) {
-                const struct group g = {h + first * r, h_bias + first, &s.columns, NULL, least(APH_GROUP, m - first),
+            for (int64_t first = 0; first < m; first += APH_ROW_GROUP) {
+                const struct group g = {h + first * r, h_bias + first, &s.columns, NULL, least(APH_ROW_GROUP, m - first),
                                         panels_of(count) * WIDTH, r,   s.t,        s.v,  s.z,
                                         s.s};
                 first_product_of_power(&g, q->power);
@@ -455,13 +455,13 @@ static void item_block(const struct aph_affinity *q, const struct aph_step *step
 {
     char *at = scratch;
     const int64_t ld = panels_of(r) * WIDTH;
-    const struct pass_scratch s = carve_pass(&at, APH_GROUP, r);
+    const struct pass_scratch s = carve_pass(&at, APH_ROW_GROUP, r);
     const double kl = step->factor * q->power / (2 * q->scale);
-    for (int64_t j = 0; j < n_rows; j += APH_GROUP) {
-        const int64_t count = least(APH_GROUP, n_rows - j);
+    for (int64_t j = 0; j < n_rows; j += APH_ROW_GROUP) {
+        const int64_t count = least(APH_ROW_GROUP, n_rows - j);
         bias(b + j * r, count, r, q->scale, 0.0, s.row_bias);
-        memset(s.sums, 0, 8 * APH_GROUP * ld);
-        memset(s.row_sums, 0, 8 * APH_GROUP);
+        memset(s.sums, 0, 8 * APH_ROW_GROUP * ld);
+        memset(s.row_sums, 0, 8 * APH_ROW_GROUP);
         for (int64_t first = 0; first < m; first += APH_TILE) {
             const int64_t n_anchors = least(APH_TILE, m - first);
             const struct group g = {b + j * r,    s.row_bias, columns + first / APH_TILE,

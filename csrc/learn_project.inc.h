@@ -5,15 +5,15 @@
 enum { RUN = 4 * APH_DEPTH, RUN_LD = RUN + 16 };
 
 struct project_scratch {
-    float *rows; /* [APH_GROUP][RUN_LD] */
-    float *sums; /* [APH_GROUP][ld] */
+    float *rows; /* [APH_ROW_GROUP][RUN_LD] */
+    float *sums; /* [APH_ROW_GROUP][ld] */
 };
 
 INLINE struct project_scratch carve_project(char **at, int64_t r)
 {
     struct project_scratch s;
-    s.rows = carve(at, 4 * APH_GROUP * RUN_LD);
-    s.sums = carve(at, 4 * APH_GROUP * panels_of(r) * WIDTH);
+    s.rows = carve(at, 4 * APH_ROW_GROUP * RUN_LD);
+    s.sums = carve(at, 4 * APH_ROW_GROUP * panels_of(r) * WIDTH);
     return s;
 }
 
@@ -55,8 +55,8 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
     char *at = scratch;
     const struct project_scratch s = carve_project(&at, r);
     const int64_t d = items->d, ld = panels_of(r) * WIDTH, words = (r + 63) / 64;
-    for (int64_t j = 0; j < count; j += APH_GROUP) {
-        const int64_t n_rows = least(APH_GROUP, count - j);
+    for (int64_t j = 0; j < count; j += APH_ROW_GROUP) {
+        const int64_t n_rows = least(APH_ROW_GROUP, count - j);
         for (int64_t from = 0; from < d; from += APH_DEPTH) {
             const int64_t depth = least(APH_DEPTH, d - from), run = least(RUN, d - from);
             const float *rows = s.rows + from % RUN;

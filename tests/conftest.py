@@ -2,24 +2,16 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from aphash import _learn, _search, _store
+from aphash import _kernels, _store
 
 
-def _each(module, names):
-    """A fixture that runs a test once with each of a module's instruction sets that this machine has."""
-
-    @pytest.fixture(params=names)
-    def chosen(request):
-        before = module.isa()
-        module.set_isa(request.param)
-        yield request.param
-        module.set_isa(before)
-
-    return chosen
-
-
-learn_isa = _each(_learn, _learn.supported_isas())
-isa = _each(_search, _search.isa_names())
+@pytest.fixture(params=_kernels.isa_names())
+def isa(request):
+    """Runs a test once with each instruction set that this machine has."""
+    before = _kernels.isa()
+    _kernels.set_isa(request.param)
+    yield request.param
+    _kernels.set_isa(before)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version _threads",
+    "_version",
+    "_kernels",
     "_runtime codes _checks",
     "_learn _store _linear _io metrics rescore",
     "_search",
@@ -70,7 +71,7 @@ def test_benchmarks_import_public_names_only(path):
         for name in imported(path.read_text())
         if any(part.startswith("_") and part != "__version__" for part in name.split("."))
     }
-    kernels = {"aphash._learn", "aphash._search"} if path.name.startswith("kernels") else set()
+    kernels = {"aphash._kernels", "aphash._learn"} if path.name.startswith("kernels") else set()
     assert {name for name in private if ".".join(name.split(".")[:2]) not in kernels} == set()
 
 
@@ -85,9 +86,9 @@ def test_the_parsers_see_every_form_of_import():
     )
     assert [module_of(name) for name in imported(python)].count("_hasher") == 1
     assert {module_of(name) for name in imported(python)} == {"index", "_hasher", "__init__", "_io"}
-    cython = "cimport cython\nfrom aphash._threads cimport (a,\n  b)\nfrom aphash import _io as io, index  # c\n"
+    cython = "cimport cython\nfrom aphash._kernels cimport (a,\n  b)\nfrom aphash import _io as io, index  # c\n"
     assert {module_of(name) for name in imported(cython + "import aphash.codes\n", True)} == {
-        "_threads",
+        "_kernels",
         "_io",
         "index",
         "codes",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import reference
 
-from aphash import _learn
+from aphash import _kernels, _learn
 
-pytestmark = pytest.mark.usefixtures("learn_isa")
+pytestmark = pytest.mark.usefixtures("isa")
 THREADS = (2, 3, 7)
 POWERS = ((1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5))  # (q_scale, q_power)
 
@@ -268,7 +268,7 @@ def test_wrong_arrays_are_refused(rng):
     X, mean, scale = source_of(rng, 10, 4)
     A = np.zeros((2, 4), np.float32)
     with pytest.raises(ValueError, match="isa must be one of"):
-        _learn.set_isa("sse9")
+        _kernels.set_isa("sse9")
     with pytest.raises(TypeError, match="C-contiguous"):
         nearest((X[:, ::2], None, mean[::2].copy(), scale), 0, 10, A[:, :2].copy(), 1)
     with pytest.raises(TypeError, match="float16, float32 or float64"):

@@ -8,7 +8,7 @@ import reference
 
 from aphash import _learn
 
-pytestmark = pytest.mark.usefixtures("learn_isa")
+pytestmark = pytest.mark.usefixtures("isa")
 THREADS = (2, 3, 7)
 POWERS = ((1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5))  # (q_scale, q_power)
 R = (1, 7, 8, 16, 63, 64, 65, 128, 256)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_search import ISAS, brute, make_bitmap, make_blocks, make_codes, make_snapshot
 
-from aphash import HammingIndex, _lookup, _search, _store
+from aphash import HammingIndex, _kernels, _lookup, _search, _store
 
 
 def with_lookup(codes, n_bits, ids=None):
@@ -246,4 +246,4 @@ def test_spans_cover_the_code():
 
 
 def test_every_instruction_set_ran():
-    assert set(ISAS) == set(_search.isa_names())
+    assert set(ISAS) == set(_kernels.isa_names())

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from aphash import _search, _store
+from aphash import _kernels, _search, _store
 
 BLOCK = 512  # codes that a kernel takes at a time
-ISAS = _search.isa_names()
+ISAS = _kernels.isa_names()
 
 
 def test_which_instruction_sets_ran(record_property):
@@ -292,14 +292,14 @@ def test_interrupt(isa, search):
 
 def test_set_isa_refuses_what_cannot_run():
     with pytest.raises(ValueError, match="isa must be one of base"):
-        _search.set_isa("mmx")
+        _kernels.set_isa("mmx")
 
 
 def test_environment_names_the_instruction_set():
     import subprocess
     import sys
 
-    code = "from aphash import _search; print(_search.isa())"
+    code = "from aphash import _kernels; print(_kernels.isa())"
     for name in ISAS:
         done = subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "APHASH_ISA": name}, capture_output=True, text=True

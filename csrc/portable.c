@@ -1,0 +1,28 @@
+#include "portable.h"
+
+const aph_portable aph_portable_functions = {
+    .store = aph_store,
+    .load = aph_load,
+    .load_at = aph_load_at,
+    .load_ids = aph_load_ids,
+    .gather = aph_gather,
+    .is_range = aph_is_range,
+    .different = aph_different,
+    .find = aph_find,
+    .idmap_enter = aph_idmap_enter,
+    .idmap_take = aph_idmap_take,
+    .idmap_live = aph_idmap_live,
+    .outside_runs = aph_outside_runs,
+    .runs_extend = aph_runs_extend,
+    .runs_insert = aph_runs_insert,
+    .runs_shortest = aph_runs_shortest,
+    .runs_drop = aph_runs_drop,
+    .runs_cut = aph_runs_cut,
+    .order = aph_order,
+    .sample = aph_sample,
+    .count_bits = aph_count_bits,
+    .span_count = aph_span_count,
+    .span_place = aph_span_place,
+    .hash_count = aph_hash_count,
+    .hash_place = aph_hash_place,
+};
