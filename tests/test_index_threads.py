@@ -1,7 +1,7 @@
 """Several threads search an index while another one changes it: every result is that of before or of after a change."""
 
+import faulthandler
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -169,7 +169,7 @@ def soak(seconds, folder, n_writers=3, seed=0):
     while time.monotonic() < end and not failures:
         pid = os.fork()
         if pid == 0:
-            signal.alarm(30)
+            faulthandler.dump_traceback_later(60, exit=True)
             try:
                 check(*index.snapshot())
                 index.upsert(codes_of(np.arange(8), 7), np.arange(8))
