@@ -4,21 +4,25 @@ import numbers
 
 import numpy as np
 
+from aphash._arrays import as_array, shown
+
+_MOST = 1 << 48  # results, candidates or bits that a count may ask for: no memory holds more
+
 
 def check_count(value, name, least):
     """Return an integer of at least `least`; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must fit in 64 bits, got {value}")
+    if value > _MOST:
+        raise ValueError(f"{name} must be at most 2^48, got {value}")
     return int(value)
 
 
 def as_ids(ids, name="ids"):
     """Return one or more integers as int64 (n,), whatever ids they may be; TypeError or ValueError otherwise."""
-    ids = np.asarray(ids)
+    ids = as_array(ids, name)
     if ids.size == 0 and ids.ndim == 1:
         return np.zeros(0, np.int64)
     if ids.dtype.kind not in "iu":

@@ -15,7 +15,7 @@ import numpy as np
 
 from aphash import _learn
 from aphash._linear import Rotation
-from aphash.codes import pack_codes
+from aphash.codes import pack
 
 _CHUNK_BYTES = 1 << 22  # of float32 working vectors held at a time, by each thread
 
@@ -312,4 +312,4 @@ class Rows(BlockSums):
         return np.concatenate(list(self._map(Rows._codes_block)))
 
     def _codes_block(self, start, stop):
-        return pack_codes(self.B[start:stop])
+        return pack(self.B[start:stop])

@@ -10,7 +10,7 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version _threads",
+    "_version _threads _arrays",
     "_runtime codes _checks _lock",
     "_learn _search _linear _io metrics rescore",
     "_rows _affinity _lookup",
