@@ -190,22 +190,25 @@ def unpack_codes(codes: NDArray[np.uint64], n_bits: int) -> NDArray[np.bool]:
     return bits[0] if np.ndim(codes) == 1 else bits
 
 
-def check_codes(codes: object, n_bits: int, name: str = "codes") -> NDArray[np.uint64]:
+def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool = False) -> NDArray[np.uint64]:
     """Return codes as a C-contiguous (n, n_words) array, checked.
 
     Parameters
     ----------
     codes : ndarray of uint64, shape (n, n_words), or one code of shape (n_words,)
+        Lists of integers are taken by their values.
     n_bits : int
     name : str
         The argument's name, for the messages.
+    padded : bool
+        Whether n_bits counts padding bits, too: then it does not matter how many were packed.
 
     Raises
     ------
     TypeError
         When the dtype is not uint64 in the machine's own byte order.
     ValueError
-        When the width is not that of n_bits, or a padding bit is set.
+        When the width is not that of n_bits, a padding bit is set, or the codes are known to be packed from fewer bits.
     """
     given = codes
     codes = as_array(codes, name)
@@ -217,7 +220,7 @@ def check_codes(codes: object, n_bits: int, name: str = "codes") -> NDArray[np.u
             f"{name} must be uint64 in native byte order, got dtype {codes.dtype.str}{_advice(codes, name)}"
         )
     origin = origin_of(codes)
-    if origin is not None and origin.n_bits < n_bits and codes.shape[-1] == words:
+    if origin is not None and origin.n_bits < n_bits and not padded and codes.shape[-1] == words:
         raise ValueError(f"{name} were packed from {origin.n_bits} bits each, expected {n_bits}")
     if codes.ndim == 1 and codes.shape[0] == words:
         codes = codes[np.newaxis]
