@@ -286,13 +286,13 @@ def _shared(*args):
 
 
 def _call(part, codes, method, shared, *own):
-    with _runtime.one_blas_thread:
+    with _runtime.one_blas_thread():
         part = _complete(part, codes)
         return method(part, 0, part.n, *shared, *own)
 
 
 def _call_blocks(part, codes, method, shared, edges):
-    with _runtime.one_blas_thread:
+    with _runtime.one_blas_thread():
         part = _complete(part, codes)
         return [method(part, start, stop, *shared) for start, stop in edges]
 
@@ -342,7 +342,7 @@ def _multiplied(codes, factor):
 
 
 def _rotated(codes, mean, rotation):
-    with _runtime.one_blas_thread:
+    with _runtime.one_blas_thread():
         return rotation(codes[0] - mean), None, None
 
 

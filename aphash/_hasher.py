@@ -312,7 +312,7 @@ class APHash(TransformerMixin, BaseEstimator):
             check_finite(checked, n_threads)
             rows = np.sort(rng.choice(n, n_train, replace=False))
 
-        with _runtime.one_blas_thread:
+        with _runtime.one_blas_thread():
             training = Rows(checked, rows, n_threads)
             with _Progress(self.verbose, settings, n_train) as progress:
                 found = learn(training, settings, rng, progress)

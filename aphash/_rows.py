@@ -9,12 +9,12 @@ X cost no precision, and never held for more rows than a chunk.
 """
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from aphash import _learn
 from aphash._linear import Rotation
+from aphash._runtime import Crew
 from aphash.codes import pack
 
 _CHUNK_BYTES = 1 << 22  # of float32 working vectors held at a time, by each thread
@@ -42,7 +42,7 @@ def map_ordered(function, arguments, n_threads):
         for args in arguments:
             yield function(*args)
         return
-    with ThreadPoolExecutor(n_threads) as pool:
+    with Crew(n_threads) as pool:
         waiting = deque()
         try:
             for args in arguments:

@@ -62,7 +62,7 @@ class APHash(_hasher.APHash):
             rows = np.sort(rng.choice(n, n_train, replace=False))
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
-        with _runtime.one_blas_thread, _hasher._Progress(self.verbose, settings, n_train) as progress:
+        with _runtime.one_blas_thread(), _hasher._Progress(self.verbose, settings, n_train) as progress:
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
             found = learn(training, settings, rng, progress)
         fitted = self._attributes(found, training, rows)
