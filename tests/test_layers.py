@@ -10,7 +10,7 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version _threads _arrays",
+    "_version _threads _arrays _progress",
     "_runtime codes _checks _lock",
     "_learn _search _linear _io metrics rescore",
     "_rows _affinity _lookup",
