@@ -186,9 +186,9 @@ def test_what_is_no_number_is_refused_in_any_chunk(X):
             lambda x: np.ma.masked_array(x, x == X[777, 0]), meta=np.empty((0, 0), X.dtype)
         ),
     ):
-        with pytest.raises(ValueError, match="masked elements, first in row 177"):
+        with pytest.raises(ValueError, match="X has masked elements"):
             aphash.dask.APHash(8, n_rounds=1, random_state=0).fit(array)
-        with pytest.raises(ValueError, match="masked elements, first in row 177"):
+        with pytest.raises(ValueError, match="X has masked elements"):
             hasher.transform(array).compute()
     far = X[:2000].astype(float)
     far[777, 2] = 1e200
