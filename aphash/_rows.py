@@ -78,8 +78,8 @@ def check_finite(X, n_threads=1, farthest=np.inf):
             raise ValueError(f"Input X contains NaN or infinity (inf), first in row {row}")
         if row is not None:
             raise ValueError(
-                f"Input X has values too far from those that were learned from, first in row {row}: "
-                f"beyond {farthest:.3g} their projections overflow float32"
+                "Input X has values too far from those that were learned from, so that projections overflow float32: "
+                f"beyond {farthest:.3g}, first in row {row}"
             )
 
 
