@@ -100,7 +100,7 @@ def pack_codes(bits: ArrayLike, *, n_bits: int | None = None, threshold: str = "
     -----
     Needs the result, and 16,384 rows of n_bits bytes beside it.
     """
-    if threshold not in ("ge", "gt"):
+    if not isinstance(threshold, str) or threshold not in ("ge", "gt"):
         raise ValueError(f"threshold must be 'ge' or 'gt', got {shown(threshold)}")
     bits = as_array(bits, "bits")
     if bits.ndim not in (1, 2):

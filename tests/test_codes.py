@@ -229,7 +229,7 @@ def test_the_width_is_checked_where_it_is_given():
     assert pack_codes(square.ravel(), n_bits=64).shape == (1,)
     with pytest.raises(TypeError, match="n_bits"):
         pack_codes(square, n_bits="64")
-    for threshold in ("gte", None, 0.5):
+    for threshold in ("gte", None, 0.5, BITS):
         with pytest.raises(ValueError, match="threshold must be 'ge' or 'gt'"):
             pack_codes(square, threshold=threshold)
 
