@@ -111,7 +111,7 @@ def principal_directions(rows, gram, n_components, rng):
     ----------
     rows : Rows
     gram : ndarray of float64, shape (d, d), or None
-        None where d > 4,096: then by subspace iteration from random directions (Halko, Martinsson & Tropp 2011), six
+        None where d > 4,096: then by subspace iteration from random directions (Halko, Martinsson & Tropp 2011), seven
         passes over the rows.
     n_components : int
     rng : RandomState

@@ -130,6 +130,24 @@ def test_random_codes_depend_on_the_seed_only(trained):
     assert abs(first.std() - 1) < 0.02
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_what_is_not_finite_or_too_far_is_named_by_row(rng, dtype):
+    X = rng.standard_normal((3000, 5)).astype(dtype)
+    check_finite(X, 2, 100.0)
+    for value, words in ((np.nan, "NaN"), (-np.nan, "NaN"), (np.inf, "NaN or infinity"), (-np.inf, "NaN or infinity")):
+        for farthest in (np.inf, 100.0):
+            bad = X.copy()
+            bad[[2000, 2500], 3] = value
+            with pytest.raises(ValueError, match=f"{words}.*first in row 2000"):
+                check_finite(bad, 2, farthest)
+    for value in (101, -101, np.finfo(dtype).max, np.finfo(dtype).min):
+        bad = X.copy()
+        bad[[2000, 2500], 3] = value
+        check_finite(bad)
+        with pytest.raises(ValueError, match=r"too far .* first in row 2000"):
+            check_finite(bad, 2, 100.0)
+
+
 @pytest.mark.parametrize("n_rows", [1, 3, 8, 9])
 def test_every_set_of_rows_is_drawn_as_often(monkeypatch, n_rows):
     monkeypatch.setattr("aphash._rows._PERMUTED_ROWS", 0)
