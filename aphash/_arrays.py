@@ -58,7 +58,8 @@ def as_array(values, name):
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         if "bfloat16" in f"{getattr(values, 'dtype', '')} {error}".lower():
             raise TypeError(f"{name} has dtype bfloat16, which numpy lacks: pass {name}.float()") from None
-        raise _uneven(values, name) or type(error)(f"{name}: {error}") from None
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise _uneven(values, name) or kind(f"{name}: {error}") from None
     if array.ndim == 0 and array.dtype.kind == "O":
         raise TypeError(f"{name} must be an array, got {type(values).__name__}")
     return array
@@ -168,8 +169,9 @@ def _from_objects(array, name):
         raise ValueError(f"{name} has no value ({value!r}) in {where}")
     if isinstance(value, str | bytes):
         raise TypeError(f"{name} must be numbers, got the text {shown(value)} in {where}")
-    if array.ndim == 1 and hasattr(value, "__len__"):
-        raise TypeError(f"{name} is a column of {type(value).__name__} objects: pass np.stack({name})")
+    if isinstance(value, list | tuple) or hasattr(value, "__array__"):
+        column = name if array.ndim == 1 else f"column {place[-1]}"
+        raise TypeError(f"{name} has a column of {type(value).__name__} objects: pass np.stack of {column}")
     try:
         float(value)
     except (TypeError, ValueError) as error:

@@ -25,6 +25,8 @@ def as_ids(ids, name="ids"):
     ids = as_array(ids, name)
     if ids.size == 0 and ids.ndim == 1:
         return np.zeros(0, np.int64)
+    if ids.dtype.kind == "O" and ids.ndim == 1:
+        ids = _from_objects(ids, name)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got dtype {ids.dtype}")
     if ids.ndim > 1:
@@ -32,6 +34,16 @@ def as_ids(ids, name="ids"):
     if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must fit in int64, got {ids.max()}")
     return np.ascontiguousarray(np.atleast_1d(ids), np.int64)
+
+
+def _from_objects(ids, name):
+    """Return objects that are integers as int64; the error names the first that is none, or does not fit."""
+    for place, each in enumerate(ids):
+        if isinstance(each, bool) or not isinstance(each, numbers.Integral):
+            raise TypeError(f"{name} must be integers, got {shown(each)} at place {place}")
+        if not -(1 << 63) <= each < 1 << 63:
+            raise ValueError(f"{name} must fit in int64, got {each} at place {place}")
+    return ids.astype(np.int64)
 
 
 def check_ids(ids, n=None, name="ids"):

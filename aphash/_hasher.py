@@ -253,8 +253,9 @@ class APHash(TransformerMixin, BaseEstimator):
     def _random_state(self):
         try:
             return check_random_state(self.random_state)
-        except ValueError as error:
-            raise ValueError(f"random_state must be an integer, a RandomState or None: {error}") from None
+        except ValueError:
+            given = shown(self.random_state)
+            raise ValueError(f"random_state must be an integer, a RandomState or None, got {given}") from None
 
     def _settings(self, n):
         """Return the Settings for n training rows: the given values, and the mode's for "auto"."""

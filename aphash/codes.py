@@ -45,8 +45,10 @@ def origin_of(codes) -> Origin | None:
     if not isinstance(codes, np.ndarray) or codes.dtype != np.uint64 or codes.ndim == 0:
         return None
     reference, origin = _origins.get(id(_owner(codes)), (None, None))
-    # A map or a cut through the words is another code: only whole rows are what was packed.
-    return origin if reference is not None and codes.shape[-1] == n_words(origin.n_bits) else None
+    if reference is None or reference() is not _owner(codes):
+        return None
+    # A cut through the words is another code: only whole rows are what was packed.
+    return origin if codes.shape[-1] == n_words(origin.n_bits) else None
 
 
 def _owner(codes):
@@ -104,7 +106,8 @@ def pack_codes(bits: ArrayLike, *, n_bits: int | None = None, threshold: str = "
         raise ValueError(f"threshold must be 'ge' or 'gt', got {shown(threshold)}")
     bits = as_array(bits, "bits")
     if bits.ndim not in (1, 2):
-        raise ValueError(f"bits must have 1 or 2 dimensions, got shape {bits.shape}")
+        advice = ": pass bits.reshape(len(bits), -1)" if bits.ndim > 2 else ""
+        raise ValueError(f"bits must have 1 or 2 dimensions, got shape {bits.shape}{advice}")
     if bits.dtype.kind == "u":
         raise TypeError(
             f"bits must be booleans or signed real numbers, got dtype {bits.dtype}: pass (bits > 0) for a mask; "
@@ -225,7 +228,9 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
     if codes.ndim == 1 and codes.shape[0] == words:
         codes = codes[np.newaxis]
     if codes.ndim != 2 or codes.shape[1] != words:
-        one_each = f": for one code a number, pass {name}[:, np.newaxis]" if words == 1 and codes.ndim == 1 else ""
+        one_each = (
+            f": for one code a number, pass numpy.reshape({name}, (-1, 1))" if words == 1 and codes.ndim == 1 else ""
+        )
         raise ValueError(f"{name} must have shape (n, {words}) for {n_bits} bits, got {codes.shape}{one_each}")
     codes = np.ascontiguousarray(codes)
     if n_bits % 64:
@@ -247,7 +252,8 @@ def _from_list(given, codes, name):
     for at, each in enumerate(objects.ravel()):
         if not 0 <= each < 1 << 64:
             row = at // max(1, objects[0].size) if objects.ndim > 1 else at
-            raise ValueError(f"{name} must be whole numbers from 0 to 2^64 - 1, got {each} in row {row}")
+            advice = ": of signed ones, each % 2**64" if -(1 << 63) <= each < 0 else ""
+            raise ValueError(f"{name} must be whole numbers from 0 to 2^64 - 1, got {each} in row {row}{advice}")
     return objects.astype(np.uint64)
 
 
@@ -255,6 +261,8 @@ def _advice(codes, name):
     """Return what to do with an array that does not hold codes, as the end of a message."""
     kind, size = codes.dtype.kind, codes.dtype.itemsize
     if kind == "f":
+        if codes.ndim == 2 and codes.shape[1] == 1:
+            return ": float64 does not hold codes, so some went through it"
         return f": they are vectors; codes are hasher.transform(X), or pack_codes({name}) of projections"
     if kind == "b":
         return f": codes are pack_codes({name})"
@@ -262,8 +270,11 @@ def _advice(codes, name):
         return ": aphash.interchange.from_bytes or from_ubinary make codes of bytes"
     if kind in "iu" and size == 8:
         return f": {name}.astype(np.uint64) keeps the bits"
-    if kind in "US":
+    if kind == "S":
+        return f": of bytes, np.frombuffer(b''.join({name}), np.uint64).reshape(len({name}), -1)"
+    if kind == "U":
         return ": aphash.interchange.from_bit_strings makes codes of texts of 0 and 1"
-    if kind == "O":
-        return f": objects, such as {shown(codes.flat[0]) if codes.size else 'none'}"
+    if kind == "O" and codes.size:
+        stack = f", which np.stack({name}) makes one of" if hasattr(codes.flat[0], "shape") else ""
+        return f": objects, such as {shown(codes.flat[0])}{stack}"
     return ""

@@ -343,7 +343,9 @@ def _byte_rows(rows, n_bits, signed):
             raise ValueError(f"rows must be bytes, got integers from {low} to {high}")
     if rows.dtype != np.uint8 and not (signed and rows.dtype == np.int8):
         advice = ""
-        if rows.dtype == np.uint64:
+        if rows.dtype.kind in "SO":
+            advice = ": of a list of bytes, np.frombuffer(b''.join(rows), np.uint8).reshape(len(rows), -1)"
+        elif rows.dtype == np.uint64:
             advice = ": they may be codes already"
         elif rows.dtype == bool:
             advice = ": aphash.pack_codes(rows) takes bits"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aphash._arrays import as_array, as_floats, shown
+from aphash._checks import as_ids, check_count
 
 VALUES = np.random.default_rng(0).standard_normal((30, 3)) + 1e8  # float32 holds nothing of the differences
 
@@ -121,7 +122,7 @@ def objects(*rows):
         (
             np.array([np.ones(3), np.ones(3), None], object)[:2],
             TypeError,
-            "column of ndarray objects: pass np.stack.X.",
+            "column of ndarray objects: pass np.stack of X",
         ),
         (np.array(["2020-01-01"], "M8[D]"), TypeError, "got dtype datetime64"),
         (np.array([3], "m8[s]"), TypeError, "timedelta"),
@@ -159,3 +160,36 @@ def test_values_are_shown_briefly():
     assert shown(3) == "3" and shown("ab") == "'ab'" and shown(np.float64(2)) == "np.float64(2.0)"
     for value in (list(range(1000)), "x" * 1000, 10**500, {i: i for i in range(100)}, (0.1,) * 384):
         assert len(shown(value)) < 100
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([3, None], TypeError, "got None at place 1"),
+        ([2**100, 5], ValueError, "fit in int64, got 1267650600228229401496703205376 at place 0"),
+        (np.array([1, 2.5], object), TypeError, "got 2.5 at place 1"),
+        (np.array([True, 1], object), TypeError, "got True at place 0"),
+        ([0.5], TypeError, "got dtype float64"),
+        ({1, 2}, TypeError, "ids must be an array, got a set"),
+        (None, TypeError, "ids must be an array, got None"),
+        (np.ma.masked_equal([1, 2], 2), ValueError, "ids has masked elements, first in row 1"),
+        (["1"], TypeError, "got dtype <U1"),
+    ],
+)
+def test_ids_that_are_refused(ids, error, message):
+    with pytest.raises(error, match=message):
+        as_ids(ids)
+
+
+def test_ids_of_any_integers():
+    for ids in ([1, 2], (1, 2), range(1, 3), np.array([1, 2], object), np.array([1, 2], ">u4"), [np.int8(1), 2]):
+        assert as_ids(ids).tolist() == [1, 2] and as_ids(ids).dtype == np.int64
+    assert as_ids([]).shape == (0,) and as_ids(7).tolist() == [7]
+
+
+@pytest.mark.parametrize("value", [2**48 + 1, 2**62, 2**70, np.int64(2**62)])
+def test_counts_that_no_memory_holds_are_refused(value):
+    with pytest.raises(ValueError, match="k must be at most 2"):
+        check_count(value, "k", 1)
+    with pytest.raises(TypeError, match=r"k must be an integer, got an array of shape \(384,\)"):
+        check_count(np.zeros(384), "k", 1)
