@@ -49,6 +49,7 @@ class APHash:
     thresholds_: NDArray[np.float64]
     objective_: NDArray[np.void]
     n_iter_: int
+    fingerprint_: str
     n_features_in_: int
     def __init__(
         self,

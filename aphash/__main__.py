@@ -4,14 +4,19 @@
 """
 
 import argparse
+import os
 import sys
 import time
 
 import numpy as np
 
 from aphash import APHash, HammingIndex, _io, _linear, metrics, pack_codes
+from aphash._arrays import as_floats
+from aphash._rows import check_finite
+from aphash.codes import check_n_bits
 
 QUERIES = 300
+OUT = "aphash-demo.png"
 NEIGHBORS = 10  # how many true nearest neighbours count, where there are no labels
 
 
@@ -21,11 +26,16 @@ def main(argv=None):
         return info(argv[1:])
     options = parse(argv)
     try:
+        check_n_bits(options.bits)
         X, labels, shape = load(options)
+        if shape is not None or options.out != OUT:
+            check_picture(options.out)
         database, queries = split(len(X), options.seed)
         run(options, X, labels, shape, database, queries)
-    except (OSError, ValueError) as error:
-        sys.exit(f"aphash: {error}")
+    except (OSError, TypeError, ValueError, MemoryError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        named = any(path in message for path in (options.data, options.labels) if path) or options.data is None
+        sys.exit(f"aphash: {message}" if named else f"aphash: {options.data}: {message}")
 
 
 def parse(argv):
@@ -39,9 +49,7 @@ def parse(argv):
     parser.add_argument("--data", metavar="FILE.npy", help="vectors of your own, one a row")
     parser.add_argument("--labels", metavar="FILE.npy", help="their labels, integers; without: true neighbours count")
     parser.add_argument("--mode", choices=("semantic", "neighbors", "paper"), default="semantic")
-    parser.add_argument(
-        "--out", default="aphash-demo.png", metavar="FILE.png", help="the picture (default %(default)s)"
-    )
+    parser.add_argument("--out", default=OUT, metavar="FILE.png", help="the picture (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -75,13 +83,53 @@ def load(options):
 
         X, labels = load_digits(return_X_y=True)
         return X.astype(np.float32), labels, (8, 8)
-    X = np.load(options.data, mmap_mode="r")
-    labels = None if options.labels is None else np.load(options.labels)
-    if X.ndim != 2 or len(X) < 20:
-        raise ValueError(f"{options.data}: expected an array of shape (n, d) with n >= 20, got {X.shape}")
-    if labels is not None and labels.shape != (len(X),):
-        raise ValueError(f"{options.labels}: expected an array of shape ({len(X)},), got {labels.shape}")
+    X = read(options.data)
+    if X.ndim != 2 or len(X) < 20 or X.shape[1] < 2:
+        raise ValueError(f"{options.data}: expected an array of shape (n, d), n >= 20 and d >= 2, got {X.shape}")
+    as_floats(X[:1], options.data)  # for its dtype
+    if X.dtype.kind == "f":
+        check_finite(X)  # of the file: its rows are in another order later
+    labels = None
+    if options.labels is not None:
+        labels = read(options.labels)
+        if labels.shape != (len(X),) or labels.dtype.kind not in "biuUS":
+            raise ValueError(
+                f"{options.labels}: expected integers of shape ({len(X)},), got {labels.dtype} of shape {labels.shape}"
+            )
     return X, labels, None
+
+
+def read(path):
+    """Return the array of a .npy file, mapped."""
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (EOFError, ValueError) as error:
+        why = str(error)
+        if "pickle" in why or "objects" in why:  # numpy's advice is to run what is in the file
+            why = "numpy.loadtxt reads .csv, json.load .json; objects must become numbers first"
+        raise ValueError(f"{path}: not a .npy file of numbers, which numpy.save writes: {why}") from None
+    if not isinstance(found, np.ndarray):
+        with found:
+            names = ", ".join(found.files)
+        raise ValueError(f"{path}: an .npz archive of {names}: numpy.save one of its arrays as a .npy file")
+    return found
+
+
+def check_picture(path):
+    """Raise OSError or ValueError where a picture cannot be written there; nothing is left."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    kinds = Figure().canvas.get_supported_filetypes()
+    suffix = os.path.splitext(path)[1].lstrip(".").lower()
+    if suffix not in kinds and suffix:
+        raise ValueError(f"--out {path}: expected a picture's name, one of .{', .'.join(sorted(kinds))}")
+    new = not os.path.exists(path)
+    with open(path, "ab"):
+        pass
+    if new:
+        os.unlink(path)
 
 
 def split(n, seed):

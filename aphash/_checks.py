@@ -4,23 +4,29 @@ import numbers
 
 import numpy as np
 
+from aphash._arrays import as_array, shown
+
+_MOST = 1 << 48  # results, candidates or bits that a count may ask for: no memory holds more
+
 
 def check_count(value, name, least):
     """Return an integer of at least `least`; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must fit in 64 bits, got {value}")
+    if value > _MOST:
+        raise ValueError(f"{name} must be at most 2^48, got {value}")
     return int(value)
 
 
 def as_ids(ids, name="ids"):
     """Return one or more integers as int64 (n,), whatever ids they may be; TypeError or ValueError otherwise."""
-    ids = np.asarray(ids)
+    ids = as_array(ids, name)
     if ids.size == 0 and ids.ndim == 1:
         return np.zeros(0, np.int64)
+    if ids.dtype.kind == "O" and ids.ndim == 1:
+        ids = _from_objects(ids, name)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got dtype {ids.dtype}")
     if ids.ndim > 1:
@@ -28,6 +34,16 @@ def as_ids(ids, name="ids"):
     if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must fit in int64, got {ids.max()}")
     return np.ascontiguousarray(np.atleast_1d(ids), np.int64)
+
+
+def _from_objects(ids, name):
+    """Return objects that are integers as int64; the error names the first that is none, or does not fit."""
+    for place, each in enumerate(ids):
+        if isinstance(each, bool) or not isinstance(each, numbers.Integral):
+            raise TypeError(f"{name} must be integers, got {shown(each)} at place {place}")
+        if not -(1 << 63) <= each < 1 << 63:
+            raise ValueError(f"{name} must fit in int64, got {each} at place {place}")
+    return ids.astype(np.int64)
 
 
 def check_ids(ids, n=None, name="ids"):

@@ -15,6 +15,7 @@ import numpy as np
 from dask.sizeof import sizeof
 
 from aphash import _learn, _runtime
+from aphash._arrays import as_array
 from aphash._linear import Rotation
 from aphash._rows import BlockSums, Rows, block_rows, blocks, check_finite, chunk_rows
 from aphash.codes import n_words
@@ -243,10 +244,10 @@ def compute(tasks, nbytes=0):
         yield from dask.compute(*tasks[start : start + batch])
 
 
-def check_chunk(chunk, first_row, number=None):
-    """Raise ValueError, naming the chunk, when it holds NaN or infinity; by its number, if its first row is NaN."""
+def check_chunk(chunk, first_row, number=None, farthest=np.inf):
+    """Raise ValueError, naming the chunk, for what check_finite refuses; by its number, if its first row is NaN."""
     try:
-        check_finite(chunk)
+        check_finite(chunk, farthest=farthest)
     except ValueError as error:
         which = f"chunk {number}" if np.isnan(first_row) else f"the chunk that begins at row {first_row}"
         raise ValueError(f"{error} of {which}") from None
@@ -286,13 +287,13 @@ def _shared(*args):
 
 
 def _call(part, codes, method, shared, *own):
-    with _runtime.one_blas_thread:
+    with _runtime.one_blas_thread():
         part = _complete(part, codes)
         return method(part, 0, part.n, *shared, *own)
 
 
 def _call_blocks(part, codes, method, shared, edges):
-    with _runtime.one_blas_thread:
+    with _runtime.one_blas_thread():
         part = _complete(part, codes)
         return [method(part, start, stop, *shared) for start, stop in edges]
 
@@ -342,7 +343,7 @@ def _multiplied(codes, factor):
 
 
 def _rotated(codes, mean, rotation):
-    with _runtime.one_blas_thread:
+    with _runtime.one_blas_thread():
         return rotation(codes[0] - mean), None, None
 
 
@@ -369,7 +370,7 @@ class _Part(Rows):
     """One part of the rows that learn. Its methods get a range of rows before their arguments; here, it is all."""
 
     def __init__(self, X, offset, chunk, block_rows):
-        self.X, self.rows, self.n_threads, self.offset = np.ascontiguousarray(X), None, 1, offset
+        self.X, self.rows, self.n_threads, self.offset = np.ascontiguousarray(as_array(X, "X")), None, 1, offset
         self.chunk, self.block_rows = chunk, block_rows
         self.n, self.d = X.shape
         self.mean, self.scale, self.B = np.zeros(self.d), 1.0, None

@@ -1,19 +1,23 @@
 """APHash, the estimator: checks what it is given, resolves the mode's defaults, calls the method, keeps the results."""
 
 import contextlib
+import hashlib
 import numbers
 import re
 import warnings
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from aphash import _io, _kernels, _learn, _runtime
+from aphash._arrays import as_floats, shown
 from aphash._optimize import HISTORY, Settings, learn
-from aphash._rows import Rows, check_finite
-from aphash.codes import check_n_bits, n_words, pack_codes
+from aphash._progress import ProgressBar
+from aphash._rows import Rows, check_finite, draw_rows
+from aphash.codes import check_n_bits, n_words, note_origin, pack
 
 MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
     "semantic": {
@@ -136,6 +140,8 @@ class APHash(TransformerMixin, BaseEstimator):
         One element an iteration, before its step.
     n_iter_ : int
         Iterations done, of all rounds.
+    fingerprint_ : str
+        Of the hash function: models whose fingerprints differ make codes that must not be compared.
     n_features_in_ : int
 
     Notes
@@ -221,7 +227,7 @@ class APHash(TransformerMixin, BaseEstimator):
             value = getattr(self, name)
             allowed = choices if name == "mode" else (*choices, "auto")
             if not isinstance(value, str) or value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
         for name, low, strict in (
             ("q_scale", 0, True),
             ("q_power", 0, True),
@@ -247,8 +253,9 @@ class APHash(TransformerMixin, BaseEstimator):
     def _random_state(self):
         try:
             return check_random_state(self.random_state)
-        except ValueError as error:
-            raise ValueError(f"random_state must be an integer, a RandomState or None: {error}") from None
+        except ValueError:
+            given = shown(self.random_state)
+            raise ValueError(f"random_state must be an integer, a RandomState or None, got {given}") from None
 
     def _settings(self, n):
         """Return the Settings for n training rows: the given values, and the mode's for "auto"."""
@@ -286,7 +293,8 @@ class APHash(TransformerMixin, BaseEstimator):
         ----------
         X : array_like of shape (n, d)
             Real numbers, n >= 2. C-contiguous float16, float32 and float64, memory maps too, are read in place;
-            anything else is copied to float32 or C order first.
+            anything else is copied first: wider floats, lists and objects to float64, integers to float32 where that
+            is exact and else to float64.
         y : ignored
 
         Returns
@@ -296,24 +304,29 @@ class APHash(TransformerMixin, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            For a parameter or an X that cannot be used, before anything is learned. An estimator that was fitted
+            For a parameter or an X that cannot be used, before anything is learned: NaN, infinity, masked or missing
+            values, texts, integers that float64 does not hold, values so far from the others that float32 does not
+            hold their projections, names of some columns only. An estimator that was fitted
             before stays as it was, also when the fit is interrupted.
         """
         self._check_params()
         rng = self._random_state()
         n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
         with _naming_X():
-            checked = check_array(X, ensure_min_samples=2, estimator=self, **_X)
+            checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
+            columns = _columns(X)
         n = len(checked)
         n_train = min(n, TRAIN_ROWS if _is_auto(self.n_train) else self.n_train)
         settings = self._settings(n_train)
         rows = None
         if n_train < n:
             check_finite(checked, n_threads)
-            rows = np.sort(rng.choice(n, n_train, replace=False))
+            rows = draw_rows(n, n_train, rng)
 
-        with _runtime.one_blas_thread:
+        with _runtime.one_blas_thread():
             training = Rows(checked, rows, n_threads)
+            if rows is not None:
+                check_finite(checked, n_threads, _farthest(training.mean, training.scale))
             with _Progress(self.verbose, settings, n_train) as progress:
                 found = learn(training, settings, rng, progress)
             codes = training.codes()
@@ -322,8 +335,8 @@ class APHash(TransformerMixin, BaseEstimator):
             learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
             _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
             codes[rows] = learned
-        validate_data(self, X, skip_check_array=True)  # sets n_features_in_ and feature_names_in_
-        vars(self).update(fitted, codes_=codes)
+        vars(self).pop("feature_names_in_", None)
+        vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, fitted["fingerprint_"]), **columns)
         return self
 
     def _attributes(self, found, training, rows):
@@ -337,14 +350,17 @@ class APHash(TransformerMixin, BaseEstimator):
             )
         anchors = np.array(training.take(found.anchor_items))
         coef = np.ascontiguousarray(found.W.T) * training.scale
-        return {
+        hash_function = {
             "mean_": training.mean,
             "scale_": training.scale,
             "coef_": coef,
             "intercept_": found.bias - coef @ training.mean,
+        }
+        return hash_function | {
+            "fingerprint_": _fingerprint(hash_function),
             "anchors_": anchors,
             "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
-            "anchor_codes_": pack_codes(found.anchor_codes),
+            "anchor_codes_": pack(found.anchor_codes),
             "thresholds_": found.thresholds,
             "objective_": found.history,
             "n_iter_": found.n_iter,
@@ -369,12 +385,12 @@ class APHash(TransformerMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError
             Before fit.
         TypeError, ValueError
-            For another number of features, NaN, infinity, or what are not real numbers.
+            For another number of features, and what :meth:`fit` refuses.
         """
         X, n_threads = self._check_new(X)
         codes = np.empty((len(X), n_words(len(self.coef_))), np.uint64)
         _learn.encode(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), codes, n_threads)
-        return codes
+        return note_origin(codes, len(self.coef_), self.fingerprint_)
 
     def decision_function(self, X):
         """Return the projections of X, whose signs are the codes.
@@ -419,7 +435,6 @@ class APHash(TransformerMixin, BaseEstimator):
         -----
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
-        check_is_fitted(self)
         arrays, params = self._to_file()
         _io.write(path, arrays, params=params, **_FILE)
 
@@ -436,22 +451,27 @@ class APHash(TransformerMixin, BaseEstimator):
         return cls._from_file(path, arrays, params, version)
 
     def _to_file(self):
-        """Return (arrays, params) for a file."""
+        """Return (arrays, params) for a file; NotFittedError before fit."""
+        check_is_fitted(self)
         arrays = {name: getattr(self, name) for name in _SAVED}
         arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
         given = self.get_params()
         if not isinstance(given["random_state"], numbers.Integral):
             given["random_state"] = None
         params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
+        params["fingerprint_"] = _fingerprint(vars(self))  # of what is saved, should someone have changed it
         if hasattr(self, "feature_names_in_"):
             params["feature_names_in_"] = list(self.feature_names_in_)
         return arrays, params
 
     @classmethod
     def _from_file(cls, path, arrays, params, version):
-        if version > _FILE["version"]:
-            raise ValueError(f"{path}: version {version} of the format; this aphash reads up to {_FILE['version']}")
+        if not 1 <= version <= _FILE["version"]:
+            raise ValueError(f"{path}: version {version} of a model's file; this aphash reads 1 to {_FILE['version']}")
         try:
+            unknown = sorted(set(params["given"]) - set(_hasher_params()))
+            if unknown:
+                raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
             hasher = cls(**params["given"])
             fitted = {name: arrays[name] for name in _SAVED}
             history = np.empty(len(arrays["objective_round"]), HISTORY)
@@ -470,6 +490,9 @@ class APHash(TransformerMixin, BaseEstimator):
             fitted |= {"scale_": float(params["scale_"]), "n_iter_": int(params["n_iter_"]), "n_features_in_": d}
             if not 0 < fitted["scale_"] < np.inf:
                 raise ValueError(f"scale_ must be positive, got {fitted['scale_']}")
+            fitted["fingerprint_"] = _fingerprint(fitted)
+            if params.get("fingerprint_", fitted["fingerprint_"]) != fitted["fingerprint_"]:
+                raise ValueError("its fingerprint is that of another hash function")
             names = params.get("feature_names_in_")
             if names is not None:
                 if len(names) != d or not all(isinstance(name, str) for name in names):
@@ -477,6 +500,7 @@ class APHash(TransformerMixin, BaseEstimator):
                 fitted["feature_names_in_"] = np.array(names, object)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a whole APHash file: {error!r}") from None
+        note_origin(fitted["codes_"], r, fitted["fingerprint_"])
         vars(hasher).update(fitted, objective_=history)
         return hasher
 
@@ -488,20 +512,61 @@ class APHash(TransformerMixin, BaseEstimator):
     def _check_new(self, X):
         check_is_fitted(self)
         with _naming_X():
-            X = validate_data(self, X, reset=False, **_X)
+            array = check_array(_read(X), estimator=self, **_X)
+            validate_data(self, X if hasattr(X, "columns") else array, reset=False, skip_check_array=True)
         n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
-        check_finite(X, n_threads)
-        return X, n_threads
+        check_finite(array, n_threads, _farthest(self.mean_, self.scale_))
+        return array, n_threads
 
 
 _FILE = {"kind": "APHash", "version": 1}
-# Integers become float32: exact for the 8- and 16-bit ones that images are. NaN is looked for by blocks instead.
+_FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38
+# What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
 _SAVED = {  # the arrays of a file, with their dtypes
     "codes_": [np.uint64], "coef_": [np.float64], "intercept_": [np.float64], "mean_": [np.float64],
     "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64], "thresholds_": [np.float64],
 }  # fmt: skip
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
+
+
+def _hasher_params():
+    return APHash._get_param_names()
+
+
+def _read(X):
+    """Return X as float16, float32 or float64, whichever holds it; check_array has the words for what is sparse."""
+    if sparse.issparse(X):
+        return X
+    X = as_floats(X, "X")
+    if X.ndim == 1:
+        raise ValueError(
+            f"X must have shape (n, d), got 1D array of shape {X.shape}. Reshape your data: "
+            "X.reshape(1, -1) is one row, X.reshape(-1, 1) one column"
+        )
+    return X
+
+
+def _columns(X):
+    """Return n_features_in_ and perhaps feature_names_in_ as scikit-learn makes them, or its error."""
+    fitted = BaseEstimator()
+    validate_data(fitted, X, skip_check_array=True)
+    return vars(fitted)
+
+
+def _farthest(mean, scale):
+    """Return how large a value of X may be: working vectors are float32, and so are their projections."""
+    return _FARTHEST / scale - np.abs(mean).max()
+
+
+def _fingerprint(fitted):
+    """Return 32 hexadecimal digits that tell this hash function from any other: the same for the same bits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("coef_", "intercept_", "mean_"):
+        array = np.ascontiguousarray(fitted[name], "<f8")
+        digest.update(f"{name}{array.shape}".encode() + array.tobytes())
+    digest.update(float(fitted["scale_"]).hex().encode())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -530,7 +595,7 @@ def _check_integer(name, value, low):
     if _is_auto(value):
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer or 'auto', got {value!r}")
+        raise TypeError(f"{name} must be an integer or 'auto', got {shown(value)}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
@@ -540,31 +605,18 @@ def _check_real(name, value, low, strict, words):
         return
     expected = f"a finite number {'above' if strict else 'of at least'} {low}, or {' or '.join(map(repr, words))}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {expected}, got {value!r}")
+        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
     if not np.isfinite(value) or value < low or (strict and value == low):
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
 
 
-class _Progress:
+class _Progress(ProgressBar):
     """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
 
     def __init__(self, verbose, settings, n):
-        self.bar, self.settings, self.n = None, settings, n
-        if verbose:
-            from tqdm import tqdm
-
-            total = settings.n_rounds * settings.max_iter * n
-            self.bar = tqdm(total=total, unit="row", unit_scale=True, desc="APHash")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        if self.bar is not None:
-            self.bar.close()
+        super().__init__(verbose, settings.n_rounds * settings.max_iter * n, "row", "APHash")
+        self.quantization, self.rows = settings.quantization, n
 
     def __call__(self, number, iteration, J0, J1):
-        if self.bar is not None:
-            J = J0 + self.settings.quantization * J1
-            self.bar.set_postfix(round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}", refresh=False)
-            self.bar.update(self.n)
+        J = J0 + self.quantization * J1
+        self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")

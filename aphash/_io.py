@@ -41,6 +41,22 @@ _DTYPES = {
 _DTYPES = {name: np.dtype(code) for name, code in _DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
+_READERS = {  # what reads the kinds of files, for the messages
+    "APHash": "APHash.load(path)", "HammingIndex": "HammingIndex.load(path)",
+    "APHash+HammingIndex": "aphash.load(path)", "dask.HammingIndex": "aphash.dask.HammingIndex.load(folder)",
+}  # fmt: skip
+_OTHERS = {  # how other files that people have begin, for the messages; none of ours can begin so
+    b"\x93NUMPY": "an array of numpy (numpy.load reads it)", b"PK\x03\x04": "a zip archive, such as .npz",
+    b"\x89PNG\r\n": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
+    b"II*\x00": "a TIFF image", b"MM\x00*": "a TIFF image", b"RIFF": "a WebP image or another RIFF file",
+    b"\x89HDF\r\n": "an HDF5 file", b"\x80\x04\x95": "a pickle", b"\x80\x05\x95": "a pickle",
+    b"\x1f\x8b": "compressed by gzip", b"(\xb5/\xfd": "compressed by zstd", b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file", b"SQLite format 3": "an SQLite database", b"%PDF": "a PDF file",
+    b"IB": "a binary index of faiss (aphash.interchange.from_faiss)", b"Ix": "an index of faiss",
+    b"Iw": "an index of faiss", b"IH": "an index of faiss", b"<!DOCTYPE": "a web page", b"<html": "a web page",
+    b"version https://git-lfs": "a pointer of git-lfs: fetch the file itself",
+}  # fmt: skip
+
 _START = b'{"__metadata__":{"format":"aphash","header_crc32":"'
 _CRC_AT = 8 + len(_START)  # in the file
 
@@ -237,14 +253,16 @@ def _mode_to_keep(target):
 
 
 def _sync_folder(folder):
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # "this file system cannot": it then orders renames by itself, or not at all
-            raise
-    finally:
-        os.close(fd)
+    """Force a rename to disk where that can be done: the file is whole and in its place already, so no error matters.
+
+    A network's file system may refuse it (ENOTSUP, EINVAL), and a folder that may be written but not read (EACCES).
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -347,9 +365,13 @@ def _opened(path):
 def _read_header(fd, kind):
     """Return the header, checked against its checksum, against the format and against the file's size."""
     size = os.fstat(fd).st_size
-    start = os.pread(fd, 8, 0)
+    start = os.pread(fd, 64, 0)
     if len(start) < 8:
         raise ValueError(f"not an aphash file: it has {size} bytes")
+    for beginning, what in _OTHERS.items():
+        if start.startswith(beginning):
+            raise ValueError(f"not an aphash file: it is {what}")
+    start = start[:8]
     length = int.from_bytes(start, "little")
     if not len(_START) < length <= MAX_HEADER:
         raise ValueError(f"not an aphash file, or damaged: a header of {length} bytes")
@@ -357,7 +379,8 @@ def _read_header(fd, kind):
         raise ValueError(f"cut short: it has {size} bytes, its header alone {8 + length}")
     data = os.pread(fd, 8 + length, 0)
     if not data.startswith(_START, 8):
-        raise ValueError("not an aphash file, or its first bytes are damaged")
+        other = data.startswith(b"{", 8) and not data.startswith(_START[:27], 8)
+        raise ValueError(f"not an aphash file{': a safetensors file' if other else ''}, or its first bytes are damaged")
     stored = data[_CRC_AT : _CRC_AT + 8]
     if stored != _crc(data[:_CRC_AT] + b"0" * 8 + data[_CRC_AT + 8 :]):
         raise ValueError("its header is damaged: the checksum differs")
@@ -365,7 +388,8 @@ def _read_header(fd, kind):
     if header.size != size:
         raise ValueError(f"{'cut short' if size < header.size else 'too long'}: {size} bytes, expected {header.size}")
     if kind is not None and header.kind != kind:
-        raise ValueError(f"it holds {header.kind!r}, expected {kind!r}")
+        advice = f": read it with {_READERS[header.kind]}" if header.kind in _READERS else ""
+        raise ValueError(f"it holds {header.kind!r}, expected {kind!r}{advice}")
     return header
 
 

@@ -2,10 +2,11 @@
 
 import contextlib
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import linalg
+
+from aphash._runtime import Crew
 
 GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
 _DENSE_BITS, _GROUP_BITS = 1024, 64  # longer codes rotate in groups: an SVD costs the cube of its bits
@@ -110,7 +111,7 @@ def principal_directions(rows, gram, n_components, rng):
     ----------
     rows : Rows
     gram : ndarray of float64, shape (d, d), or None
-        None where d > 4,096: then by subspace iteration from random directions (Halko, Martinsson & Tropp 2011), six
+        None where d > 4,096: then by subspace iteration from random directions (Halko, Martinsson & Tropp 2011), seven
         passes over the rows.
     n_components : int
     rng : RandomState
@@ -175,7 +176,7 @@ def frame_towards_signs(sample, frame, n_iter, n_threads=1):
         np.bitwise_or(bits, np.uint32(0x3F800000), out=bits)
         return piece.T @ signs
 
-    with ThreadPoolExecutor(n_threads) if n_threads > 1 else contextlib.nullcontext() as pool:
+    with Crew(n_threads) if n_threads > 1 else contextlib.nullcontext() as pool:
         for _ in range(n_iter):
             groups = (map if pool is None else pool.map)(correlations, range(0, len(pieces), group))
             U, _, Zt = linalg.svd(sum(itertools.chain.from_iterable(groups)), full_matrices=False, check_finite=False)

@@ -9,14 +9,15 @@ X cost no precision, and never held for more rows than a chunk.
 """
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from aphash import _learn
 from aphash._linear import Rotation
-from aphash.codes import pack_codes
+from aphash._runtime import Crew
+from aphash.codes import pack
 
+_PERMUTED_ROWS = 1_000_000  # up to here rows are drawn by a permutation: 8 MB, and the bits of earlier versions
 _CHUNK_BYTES = 1 << 22  # of float32 working vectors held at a time, by each thread
 
 
@@ -42,7 +43,7 @@ def map_ordered(function, arguments, n_threads):
         for args in arguments:
             yield function(*args)
         return
-    with ThreadPoolExecutor(n_threads) as pool:
+    with Crew(n_threads) as pool:
         waiting = deque()
         try:
             for args in arguments:
@@ -56,21 +57,53 @@ def map_ordered(function, arguments, n_threads):
                 future.cancel()
 
 
-def check_finite(X, n_threads=1):
-    """Raise ValueError, naming the first row, when X holds NaN or infinity. Needs one chunk of rows a thread."""
+def check_finite(X, n_threads=1, farthest=np.inf):
+    """Raise ValueError, naming the first row, when X holds NaN, infinity, or more than farthest.
+
+    Needs nothing beside X, whatever its size, but one chunk of rows where there is something to name.
+    """
     rows = max(1, _CHUNK_BYTES // (8 * X.shape[1]))
 
     def first_bad(start):
         block = X[start : start + rows]
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(block.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            low, high = _ends(block)
+            if low >= -farthest and high <= farthest and np.isfinite(low) and np.isfinite(high):
                 return None
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-        return start + int(bad[0]) if bad.size else None
+            bad = np.flatnonzero(~(np.isfinite(block) & (np.abs(block) <= farthest)).all(axis=1))
+        return start + int(bad[0])
 
     for row in map_ordered(first_bad, ((start,) for start in range(0, len(X), rows)), n_threads):
-        if row is not None:
+        if row is not None and not np.isfinite(X[row]).all():
             raise ValueError(f"Input X contains NaN or infinity (inf), first in row {row}")
+        if row is not None:
+            raise ValueError(
+                "Input X has values too far from those that were learned from, so that projections overflow float32: "
+                f"beyond {farthest:.3g}, first in row {row}"
+            )
+
+
+def _ends(block):
+    """Return numbers that all of a block lie between; NaN where it holds one."""
+    if block.dtype != np.float16:
+        return block.min(), block.max()
+    # numpy compares float16 a hundred times slower than integers: without its sign, a larger one is a larger integer.
+    largest = (block.view(np.uint16) & 0x7FFF).max().view(np.float16)
+    return -largest, largest
+
+
+def draw_rows(n, n_rows, rng):
+    """Return n_rows different numbers below n, ascending, all such sets alike likely; memory in proportion to them."""
+    if n <= _PERMUTED_ROWS:
+        return np.sort(rng.choice(n, n_rows, replace=False))
+    if 2 * n_rows > n:  # n bytes are in proportion, too
+        stays = np.ones(n, bool)
+        stays[draw_rows(n, n - n_rows, rng)] = False
+        return np.flatnonzero(stays)
+    rows = np.zeros(0, np.int64)
+    while len(rows) < n_rows:  # as if one after the other was drawn, and a repeated one drawn again
+        rows = np.union1d(rows, rng.randint(0, n, n_rows - len(rows), np.int64))
+    return rows
 
 
 def merge_statistics(one, other):
@@ -312,4 +345,4 @@ class Rows(BlockSums):
         return np.concatenate(list(self._map(Rows._codes_block)))
 
     def _codes_block(self, start, stop):
-        return pack_codes(self.B[start:stop])
+        return pack(self.B[start:stop])

@@ -2,15 +2,20 @@
 
 import numbers
 import os
+import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from concurrent.futures import Future
+
+from aphash._arrays import shown
 
 _forked = False
 
 
 def _note_fork():
-    global _forked, one_blas_thread
-    _forked, one_blas_thread = True, _BlasLimit()  # the old one's thread is gone, and its lock may be held
+    global _forked
+    _forked = True
+    _BlasLimit.forget_users()
 
 
 os.register_at_fork(after_in_child=_note_fork)
@@ -43,7 +48,7 @@ def n_threads(n_jobs, openmp_threads):
     """
     if n_jobs is not None:
         if isinstance(n_jobs, bool) or not isinstance(n_jobs, numbers.Integral):
-            raise TypeError(f"n_jobs must be an integer or None, got {n_jobs!r}")
+            raise TypeError(f"n_jobs must be an integer or None, got {shown(n_jobs)}")
         if n_jobs == 0:
             raise ValueError("n_jobs must not be 0: use None for all CPUs, or a number of threads")
     if _forked:
@@ -55,38 +60,124 @@ def n_threads(n_jobs, openmp_threads):
     return max(1, len(os.sched_getaffinity(0)) + 1 + int(n_jobs))
 
 
+class Crew:
+    """Threads that do jobs, as ``ThreadPoolExecutor``, which refuses them once the main thread has ended.
+
+    A service's threads may outlive the main one, and functions of ``atexit`` run after it. Where Python starts no
+    thread any more, the caller does the jobs itself.
+    """
+
+    def __init__(self, n_threads):
+        self._jobs, self._threads = queue.SimpleQueue(), []
+        weakref.finalize(self, self._jobs.put, None).atexit = False  # where Ctrl-C strikes before __exit__
+        for _ in range(n_threads):
+            try:  # daemons: the interpreter does not wait for them, the caller does
+                thread = threading.Thread(target=_work, args=(self._jobs,), name="aphash", daemon=True)
+                thread.start()
+            except RuntimeError:  # the interpreter ends, or there is no room for a thread
+                break
+            self._threads.append(thread)
+
+    def submit(self, function, *args):
+        """Return the Future of ``function(*args)``."""
+        future = Future()
+        if self._threads:
+            self._jobs.put((future, function, args))
+        else:
+            _do(future, function, args)
+        return future
+
+    def map(self, function, arguments):
+        """Yield ``function(argument)`` of each of the arguments, in their order; all are begun at once."""
+        futures = [self.submit(function, each) for each in arguments]
+        return (future.result() for future in futures)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+def _work(jobs):
+    while (job := jobs.get()) is not None:
+        _do(*job)
+        del job  # a result lives no longer than its Future
+    jobs.put(None)  # for the next one
+
+
+def _do(future, function, args):
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+
 class _BlasLimit:
     """One BLAS thread for as long as anyone is inside; the process has one limit, and fits may run side by side.
 
-    The first that enters sets the limit, the last that leaves restores it. Both happen in a thread of their own:
-    threadpoolctl lets only the thread that set OpenBLAS's limit change it again, and ignores all others silently.
+    The first that enters sets the limit, the last that leaves restores it. Ctrl-C may strike between any two steps, so
+    each step leaves a state from which the next one, or the end of the object, restores what was there: who is inside
+    is a set of ids, and what was there is written down before it is changed and forgotten after it was restored.
     """
 
-    def __init__(self):
-        self.lock, self.users, self.worker, self.limits = threading.Lock(), 0, None, None
+    _lock = threading.RLock()
+    _users = frozenset()
+    _before = None  # [(library, its number of threads)] while it is limited
 
     def __enter__(self):
-        with self.lock:
-            if self.users == 0:
-                if self.worker is None:
-                    self.worker = ThreadPoolExecutor(1, thread_name_prefix="aphash-blas-limit")
-                self.limits = self.worker.submit(self._limit).result()
-            self.users += 1
+        # An exception may strike before __exit__ is reached, or in it: then the object ends, and with it its use.
+        self._end = weakref.finalize(self, _BlasLimit._leave, id(self))
+        self._end.atexit = False
+        with _BlasLimit._lock:
+            _BlasLimit._users |= {id(self)}
+            if _BlasLimit._before is None:
+                _BlasLimit._before = [(library, library.get_num_threads()) for library in _blas_libraries()]
+                _set_threads([(library, 1) for library, _ in _BlasLimit._before])
 
     def __exit__(self, *error):
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                self.worker.submit(self.limits.restore_original_limits).result()
+        _BlasLimit._leave(id(self))
+        self._end.detach()
 
     @staticmethod
-    def _limit():
-        import threadpoolctl
+    def _leave(user):
+        with _BlasLimit._lock:
+            _BlasLimit._users -= {user}
+            if not _BlasLimit._users and _BlasLimit._before is not None:
+                _set_threads(_BlasLimit._before)
+                _BlasLimit._before = None
 
-        controller = threadpoolctl.OpenBLASController
-        if hasattr(controller, "clear_controlling_thread"):  # since threadpoolctl 3.7
-            controller.clear_controlling_thread(force=True)
-        return threadpoolctl.threadpool_limits(1, user_api="blas")
+    @classmethod
+    def forget_users(cls):
+        """In a forked child, where the lock may be held by no one: the next that leaves restores the limit."""
+        cls._lock, cls._users = threading.RLock(), frozenset()
 
 
-one_blas_thread = _BlasLimit()
+def one_blas_thread():
+    """Return a context in which BLAS uses one thread: the order of its sums depends on their number."""
+    return _BlasLimit()
+
+
+def _blas_libraries():
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+def _set_threads(wanted):
+    """Set the numbers of threads: [(library, number)].
+
+    threadpoolctl (3.7) lets one thread of the process change OpenBLAS's number and silently ignores the others, until
+    that right is given up: it is taken for the moment, from whichever thread has it.
+    """
+    for library, number in wanted:
+        clear = getattr(library, "clear_controlling_thread", None)
+        if clear is not None:
+            clear(force=True)
+        if number is not None:
+            library.set_num_threads(number)
+        if clear is not None:
+            clear(force=True)

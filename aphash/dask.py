@@ -9,8 +9,10 @@ libraries. Blocks live on the workers as results of pure tasks: dask makes them 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from aphash import _hasher, _learn, _runtime
+from aphash import _hasher, _io, _learn, _runtime
+from aphash._arrays import as_array, whole_as_float64
 from aphash._optimize import learn
+from aphash._rows import draw_rows
 from aphash.codes import n_words
 
 try:
@@ -59,10 +61,10 @@ class APHash(_hasher.APHash):
         settings = self._settings(n_train)
         rows = None
         if n_train < n:
-            rows = np.sort(rng.choice(n, n_train, replace=False))
+            rows = draw_rows(n, n_train, rng)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
-        with _runtime.one_blas_thread, _hasher._Progress(self.verbose, settings, n_train) as progress:
+        with _runtime.one_blas_thread(), _hasher._Progress(self.verbose, settings, n_train) as progress:
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
             found = learn(training, settings, rng, progress)
         fitted = self._attributes(found, training, rows)
@@ -70,8 +72,18 @@ class APHash(_hasher.APHash):
         if rows is not None:
             codes = _replace(_encode(X, fitted), rows, codes)
         fitted["codes_"] = codes.persist()
+        vars(self).pop("feature_names_in_", None)
         vars(self).update(fitted, n_features_in_=X.shape[1])
         return self
+
+    def _to_file(self):
+        """As of one machine; codes_, where it is a dask array, is computed chunk by chunk as it is written."""
+        arrays, params = super()._to_file()
+        codes = arrays["codes_"]
+        if isinstance(codes, da.Array):
+            pieces = compute([dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()])
+            arrays["codes_"] = _io.Chunks(np.dtype(np.uint64), codes.shape, pieces)
+        return arrays, params
 
     def transform(self, X):
         """Return the codes of a dask array, lazily: a dask array of uint64, shape (n, n_words)."""
@@ -90,15 +102,31 @@ class APHash(_hasher.APHash):
 
 
 def _array(X):
+    """Return X as float16, float32 or float64, whichever holds it; not read yet, so wide integers as float64."""
     if not isinstance(X, da.Array):
-        raise TypeError(f"X must be a dask array, got {type(X).__name__}; aphash.APHash takes numpy arrays")
+        advice = "aphash.APHash takes numpy arrays"
+        if hasattr(X, "to_dask_array"):
+            advice = "pass X.to_dask_array(lengths=True)"
+        raise TypeError(f"X must be a dask array, got {type(X).__name__}: {advice}")
     if X.ndim != 2:
         raise ValueError(f"X must have shape (n, d), got {X.ndim} dimension(s)")
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
-    if X.dtype not in _hasher._DTYPES:
-        X = X.astype(np.float32)
-    return X
+    kind, size = X.dtype.kind, X.dtype.itemsize
+    dtype = np.dtype(np.float64)
+    if kind == "f":
+        dtype = np.dtype(f"f{min(size, 8)}")
+    elif kind == "b" or size <= 2:
+        dtype = np.dtype(np.float32)
+    plain = type(X._meta) is np.ndarray
+    if X.dtype == dtype and X.dtype.isnative and plain:
+        return X
+    return X.map_blocks(_as_floats, dtype, dtype=dtype, meta=np.empty((0, 0), dtype))
+
+
+def _as_floats(block, dtype):
+    block = as_array(block, "X")  # masks are refused
+    return whole_as_float64(block, "X") if block.dtype.kind in "iu" and dtype == np.float64 else block.astype(dtype)
 
 
 def _known(X):
@@ -134,7 +162,8 @@ def _by_rows(X, fitted, kernel, width, dtype):
 
 
 def _hash_block(block, mean, scale, W, bias, kernel, width, out_dtype, block_info=None):
-    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0])
+    block, farthest = as_array(block, "X"), _hasher._farthest(mean, scale)
+    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], farthest)
     out = np.empty((len(block), width), out_dtype)
     getattr(_learn, kernel)(np.ascontiguousarray(block), None, 0, len(block), mean, scale, W, bias, out, 1)
     return out

@@ -81,8 +81,8 @@ def count_codes(
     Needs about 50 MiB beside the counts, or 24 n bytes where that is more.
     """
     n_bits = 64 * np.shape(query_codes)[-1] if np.ndim(query_codes) else 64
-    query_codes = check_codes(query_codes, n_bits, "query_codes")
-    database_codes = check_codes(database_codes, n_bits, "database_codes")
+    query_codes = check_codes(query_codes, n_bits, "query_codes", padded=True)
+    database_codes = check_codes(database_codes, n_bits, "database_codes", padded=True)
     relevance = _relevance(len(query_codes), len(database_codes), query_labels, database_labels, neighbors)
     n_levels = n_bits + 1
     step = max(1, _BLOCK // max(1, len(database_codes)))

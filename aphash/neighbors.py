@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from aphash._checks import check_count
-from aphash.codes import check_codes
+from aphash.codes import check_codes, origin_of
 from aphash.index import HammingIndex
 
 
@@ -60,7 +60,8 @@ class HammingNeighbors(BaseEstimator):
         codes = np.asarray(X)
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise ValueError(f"X must have shape (n, n_words), got {codes.shape}")
-        index = HammingIndex(64 * codes.shape[1])  # padding bits are 0 in all codes: no distance changes
+        origin = origin_of(codes)  # where it is not known: padding bits are 0 in all codes, so no distance changes
+        index = HammingIndex(64 * codes.shape[1] if origin is None else origin.n_bits)
         index.add(check_codes(codes, index.n_bits, "X"))
         self.index_, self.n_samples_fit_ = index, len(codes)
         return self

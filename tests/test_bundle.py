@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 import aphash
 from aphash import APHash, HammingIndex, _io
@@ -47,6 +48,14 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         aphash.save(tmp_path / "x", hasher, "index")
     with pytest.raises(ValueError, match="n_bits=25, hasher 24"):
         aphash.save(tmp_path / "x", hasher, HammingIndex(25))
+    with pytest.raises(NotFittedError):
+        aphash.save(tmp_path / "x", APHash(24), index)
+    index.fingerprint = hasher.fingerprint_
+    aphash.save(tmp_path / "x", hasher, index)
+    (tmp_path / "x").unlink()
+    index.fingerprint = "0" * 32
+    with pytest.raises(ValueError, match="codes of another model"):
+        aphash.save(tmp_path / "x", hasher, index)
     assert not list(tmp_path.iterdir())
     index.save(tmp_path / "index")
     with pytest.raises(ValueError, match=r"index.*APHash"):

@@ -15,6 +15,7 @@ pytest.importorskip("distributed", reason="dask is not installed: pip install 'a
 import dask
 import dask.array as da
 from distributed import Client, LocalCluster
+from sklearn.exceptions import NotFittedError
 
 import aphash
 import aphash.dask
@@ -163,6 +164,72 @@ def test_transform_of_unknown_and_empty_chunks(X):
 def test_integers_and_float64(X):
     for typed in ((X * 20).astype(np.int16), X.astype(np.float64)):
         assert_same(aphash.APHash(**SETTINGS).fit(typed), aphash.dask.APHash(**SETTINGS).fit(chunked(typed, 2000)))
+
+
+@pytest.mark.parametrize("dtype", [">f8", "longdouble", "int64", "uint64", ">i4"])
+def test_numbers_that_float32_cannot_hold_are_read_as_float64(X, dtype):
+    whole = np.round(X[:2000] * 100 + 2**28).astype(dtype)
+    one = aphash.APHash(8, n_rounds=1, random_state=0).fit(np.asarray(whole, np.float64))
+    other = aphash.dask.APHash(8, n_rounds=1, random_state=0).fit(chunked(whole, 300))
+    np.testing.assert_array_equal(one.thresholds_, other.thresholds_)
+    np.testing.assert_array_equal(one.codes_, other.codes_.compute())
+    assert one.fingerprint_ == other.fingerprint_
+    np.testing.assert_array_equal(one.transform(whole), other.transform(chunked(whole, 300)).compute())
+
+
+def test_what_is_no_number_is_refused_in_any_chunk(X):
+    masked = np.ma.masked_array(X[:2000], X[:2000] == X[777, 0])
+    hasher = aphash.dask.APHash(8, n_rounds=1, random_state=0).fit(chunked(X[:2000], 300))
+    for array in (
+        da.from_array(masked, chunks=(300, -1), asarray=False),
+        chunked(X[:2000], 300).map_blocks(
+            lambda x: np.ma.masked_array(x, x == X[777, 0]), meta=np.empty((0, 0), X.dtype)
+        ),
+    ):
+        with pytest.raises(ValueError, match="X has masked elements"):
+            aphash.dask.APHash(8, n_rounds=1, random_state=0).fit(array)
+        with pytest.raises(ValueError, match="X has masked elements"):
+            hasher.transform(array).compute()
+    far = X[:2000].astype(float)
+    far[777, 2] = 1e200
+    with pytest.raises(ValueError, match=r"too far .* row 177 of the chunk that begins at row 600"):
+        hasher.transform(chunked(far, 300)).compute()
+    large = np.full((2000, 3), 2**60)
+    large[777, 1] += 1
+    with pytest.raises(ValueError, match="float64 does not hold"):
+        aphash.dask.APHash(3, n_rounds=1, random_state=0).fit(chunked(large, 300))
+
+    class Frame:
+        to_dask_array = None
+
+    for wrong, error, words in (
+        (Frame(), TypeError, r"got Frame: pass X.to_dask_array\(lengths=True\)"), (X, TypeError, "aphash.APHash takes"),
+        (chunked(X.astype(str), 300), TypeError, "real numbers"), (chunked(X + 1j, 300), TypeError, "real numbers"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            hasher.fit(wrong)
+
+
+@pytest.mark.parametrize("n_train", ["auto", 1500])
+def test_a_model_is_saved(X, tmp_path, n_train):
+    hasher = aphash.dask.APHash(16, n_rounds=1, n_train=n_train, random_state=0).fit(chunked(X, 300))
+    hasher.save(tmp_path / "model")
+    assert isinstance(hasher.codes_, da.Array)
+    for kind in (aphash.APHash, aphash.dask.APHash):
+        again = kind.load(tmp_path / "model")
+        np.testing.assert_array_equal(again.codes_, hasher.codes_.compute())
+        assert again.fingerprint_ == hasher.fingerprint_ and type(again) is kind
+    again.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+    np.testing.assert_array_equal(
+        again.transform(chunked(X, 300)).compute(), hasher.transform(chunked(X, 300)).compute()
+    )
+    index = aphash.HammingIndex(16)
+    index.add(hasher.codes_.compute())
+    aphash.save(tmp_path / "both", hasher, index)
+    assert len(aphash.load(tmp_path / "both")[1]) == len(X)
+    with pytest.raises(NotFittedError):
+        aphash.dask.APHash().save(tmp_path / "model")
 
 
 @pytest.mark.parametrize("n_train", [3000, "auto"])

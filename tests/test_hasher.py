@@ -20,6 +20,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aphash import APHash, _io, unpack_codes
 from aphash._hasher import MODES
+from aphash._rows import draw_rows
+from aphash.codes import Origin, origin_of
 
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)
 LEARNED = ("codes_", "coef_", "intercept_", "thresholds_", "anchors_", "anchor_indices_", "anchor_codes_", "objective_")
@@ -159,6 +161,90 @@ def test_dtypes_of_the_same_values_give_the_same_result(digits, dtype):
     same(quick().fit(np.asarray(X, np.float32)), quick().fit(X.astype(dtype)), ("codes_", "coef_", "thresholds_"))
 
 
+TYPES = {
+    "list": lambda X: X.tolist(), "longdouble": lambda X: X.astype(np.longdouble), "object": lambda X: X.astype(object),
+    ">f8": lambda X: X.astype(">f8"), "list of rows": list,
+    "memory view": lambda X: memoryview(np.ascontiguousarray(X)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_what_float32_cannot_hold_is_read_as_float64(rng, kind):
+    X = rng.standard_normal((300, 6)) + 1e8  # float32's steps are 8 there
+    plain, other = quick(n_bits=6).fit(X), quick(n_bits=6).fit(TYPES[kind](X))
+    same(plain, other)
+    np.testing.assert_array_equal(plain.transform(TYPES[kind](X)), plain.transform(X))
+    np.testing.assert_array_equal(plain.decision_function(TYPES[kind](X)), plain.decision_function(X))
+    whole = np.round(X * 16)
+    for dtype in ("i8", ">i8", "u8", object):
+        same(
+            quick(n_bits=6).fit(whole), quick(n_bits=6).fit(whole.astype("i8").astype(dtype)), ("codes_", "thresholds_")
+        )
+
+
+def test_pandas_columns_of_any_kind_are_read_as_they_are(rng):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X = rng.standard_normal((300, 6)) + 1e8
+    plain = quick(n_bits=6).fit(X)
+    frame = pandas.DataFrame(X)
+    for dtype in ("float64", "Float64", object):
+        same(plain, quick(n_bits=6).fit(frame.astype(dtype)))
+    whole = pandas.DataFrame(np.round(X))
+    for dtype in ("int64", "Int64", "UInt64"):
+        same(quick(n_bits=6).fit(whole), quick(n_bits=6).fit(whole.astype(dtype)), ("codes_", "thresholds_"))
+    gap = frame.astype("Float64")
+    gap.iloc[7, 2] = pandas.NA
+    with pytest.raises(ValueError, match=r"row 7"):
+        plain.transform(gap)
+    for wrong in (frame.astype(str), frame.assign(**{"0": "1.5"}), pandas.DataFrame({"a": list(X)})):
+        with pytest.raises(TypeError, match=r"^X"):
+            quick().fit(wrong)
+
+
+def test_columns_are_checked_before_anything_is_learned(digits, monkeypatch):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    monkeypatch.setattr("aphash._hasher.learn", None)
+    names = [str(i) for i in range(63)]
+    with pytest.raises(TypeError, match=r"[Ff]eature names"):
+        quick().fit(pandas.DataFrame(digits[0], columns=[7, *names]))
+    monkeypatch.undo()
+    h = quick().fit(pandas.DataFrame(digits[0][:200]).rename(columns=str))
+    assert len(h.feature_names_in_) == 64
+    assert not hasattr(h.fit(digits[0][:200]), "feature_names_in_")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_values_whose_projections_overflow_are_refused_by_row(rng, dtype):
+    X = (rng.standard_normal((3000, 40)) * 1e-5).astype(dtype)
+    h = quick(n_bits=32, n_train=2000).fit(X)
+    for factor in (1e3, 1e25):
+        far = X * dtype(factor)
+        codes = unpack_codes(h.transform(far), 32)
+        exact = np.asarray(far, np.float64) @ h.coef_.T + h.intercept_ >= 0
+        assert (codes == exact).mean() > 0.999
+    far, row = X.copy(), int(np.setdiff1d(np.arange(3000), draw_rows(3000, 2000, np.random.RandomState(0)))[50])
+    far[row, 7] = dtype(1e38 if dtype is np.float32 else -1e300)
+    for call in (h.transform, h.decision_function, h.fit):
+        with pytest.raises(ValueError, match=rf"too far .* row {row}"):
+            call(far)
+
+
+def test_a_fingerprint_tells_hash_functions_apart(digits, tmp_path):
+    X = digits[0]
+    h, other = quick().fit(X), quick(random_state=1).fit(X)
+    assert len(h.fingerprint_) == 32 and h.fingerprint_ != other.fingerprint_
+    assert quick(n_jobs=2).fit(X).fingerprint_ == h.fingerprint_ == pickle.loads(pickle.dumps(h)).fingerprint_
+    h.save(tmp_path / "model")
+    loaded = APHash.load(tmp_path / "model")
+    assert loaded.fingerprint_ == h.fingerprint_
+    for codes in (h.codes_, h.transform(X), h.transform(X)[5:9], h.transform(X)[0], h.fit_transform(X), loaded.codes_):
+        assert origin_of(codes) == Origin(16, h.fingerprint_)
+    arrays, params = h._to_file()
+    del params["fingerprint_"]  # as files of 0.3 are
+    _io.write(tmp_path / "old", arrays, kind="APHash", version=1, params=params)
+    assert APHash.load(tmp_path / "old").fingerprint_ == h.fingerprint_
+
+
 def test_memory_map_and_orders(digits, tmp_path):
     X = digits[0]
     np.save(tmp_path / "X.npy", X)
@@ -292,8 +378,15 @@ BAD_X = [
     (GOOD[:1], ValueError, "minimum of 2"), (np.ones((50, 4)), ValueError, "all rows are equal"),
     (sparse.csr_array(GOOD), TypeError, "[Ss]parse"), (GOOD + 1j, ValueError, "[Cc]omplex"),
     (np.array([[{}, 1], [2, 3]], object), TypeError, "argument must be a string or a real number"),
-    (np.array([["a", "b"], ["c", "d"]]), ValueError, "X: could not convert string"),
-    (GOOD[0], ValueError, "1D array"), (GOOD[None], ValueError, "dim 3"), (None, ValueError, "None|array"),
+    (np.array([["a", "b"], ["c", "d"]]), TypeError, "X must be numbers, got text"),
+    (GOOD[0], ValueError, "1D array"), (GOOD[None], ValueError, "dim 3"),
+    (None, TypeError, "X must be an array, got None"),
+    (np.ma.masked_equal(GOOD, GOOD[70, 2]), ValueError, "X has masked elements, first in row 70"),
+    (GOOD.astype(str), TypeError, "got text"), (GOOD.astype(str).astype(object), TypeError, "the text '.*' in row 0"),
+    ([[1.0, 2.0], [None, 3.0]], ValueError, "X has no value .None. in row 1"), ({1.0, 2.0}, TypeError, "got a set"),
+    (np.arange(2**60, 2**60 + 12).reshape(6, 2), ValueError, "float64 does not hold"),
+    ((row for row in GOOD), TypeError, r"pass np.stack\(list\(X\)\)"),
+    (np.array([*GOOD, None], object)[:-1], TypeError, "column of ndarray objects: pass np.stack of X"),
 ]  # fmt: skip
 
 
@@ -375,8 +468,12 @@ def test_files_that_are_refused(digits, tmp_path):
     arrays, params = h._to_file()
     for change, message in [
         ({"arrays": {**arrays, "mean_": np.zeros(3)}}, "mean_"), ({"params": {}}, "given"),
-        ({"arrays": {**arrays, "coef_": arrays["coef_"][:5]}}, "intercept_"), ({"version": 9}, "version 9"),
-        ({"params": {**params, "given": {"n_bats": 3}}}, "n_bats"), ({"kind": "HammingIndex"}, "HammingIndex"),
+        ({"arrays": {**arrays, "coef_": arrays["coef_"][:5]}}, "intercept_"),
+        ({"version": 9}, "version 9 .* reads 1 to 1"),
+        ({"version": 0}, "version 0 of a model's file"),
+        ({"arrays": {**arrays, "coef_": -arrays["coef_"]}}, "fingerprint"),
+        ({"params": {**params, "given": {"n_bats": 3}}}, "does not know: n_bats"),
+        ({"kind": "HammingIndex"}, "HammingIndex"),
     ]:  # fmt: skip
         _io.write(tmp_path / "bad", **{"arrays": arrays, "kind": "APHash", "version": 1, "params": params, **change})
         with pytest.raises(ValueError, match=f"bad.*{message}"):

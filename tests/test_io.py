@@ -1,8 +1,12 @@
 """Files: what is written is read, whatever is damaged is refused by name, and the old file survives every failure."""
 
 import contextlib
+import errno
+import gzip
 import json
 import os
+import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -13,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from matplotlib import image
 from safetensors.numpy import load_file
 
-from aphash import _io
+import aphash
+from aphash import APHash, HammingIndex, _io
 
 ROOT = Path(__file__).parents[1]
 DTYPES = sorted(_io._NAMES, key=str)
@@ -583,6 +589,52 @@ def test_the_folder_and_the_file_are_forced_to_disk_in_order(tmp_path, monkeypat
         monkeypatch.setattr(os, name, spy)
     _io.write(tmp_path / "file", {}, kind="thing", version=1, params={})
     assert calls == ["fsync", "replace", "fsyncfolder"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EIO, errno.EBADF])
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_a_folder_that_cannot_be_forced_to_disk_is_no_error(stored, monkeypatch, number, call):
+    path, _ = stored
+    real = getattr(os, call)
+
+    def refuse(thing, *rest):
+        folder = os.path.isdir(thing) if call == "open" else stat.S_ISDIR(os.fstat(thing).st_mode)
+        if folder:
+            raise OSError(number, os.strerror(number))
+        return real(thing, *rest)
+
+    monkeypatch.setattr(os, call, refuse)
+    _io.write(path, {"a": np.ones(9)}, kind="thing", version=4, params={})
+    monkeypatch.undo()
+    assert _io.read(path)[2] == 4 and os.listdir(path.parent) == [path.name]
+
+
+def test_other_files_are_named(tmp_path):
+    path = tmp_path / "file"
+    np.save(tmp_path / "x.npy", np.zeros(100))
+    np.savez(tmp_path / "x.npz", a=np.zeros(100))
+    image.imsave(tmp_path / "x.png", np.zeros((10, 10)))
+    safetensors.numpy.save_file({"a": np.zeros(100)}, tmp_path / "x.safetensors")
+    (tmp_path / "x.pickle").write_bytes(pickle.dumps(list(range(100))))
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(100)))
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    for suffix, words in [
+        ("npy", r"an array of numpy \(numpy.load reads it\)"),
+        ("npz", "a zip archive, such as .npz"), ("png", "a PNG image"),
+        ("safetensors", "a safetensors file"), ("pickle", "a pickle"), ("gz", "compressed by gzip"),
+        ("jpg", "a JPEG image"),
+    ]:  # fmt: skip
+        for read in (_io.read, _io.describe, APHash.load, HammingIndex.load, aphash.load):
+            with pytest.raises(ValueError, match=rf"x.{suffix}: not an aphash file: (it is )?{words}"):
+                read(tmp_path / f"x.{suffix}")
+    for length in range(64, 1 << 20, 64):  # no file of ours begins as one of them
+        start = (length - 8).to_bytes(8, "little")
+        assert not start.startswith(tuple(each[:8] for each in _io._OTHERS))
+    readers = {"APHash": "APHash.load", "HammingIndex": "HammingIndex.load", "APHash+HammingIndex": "aphash.load"}
+    for kind, words in readers.items():
+        _io.write(path, {}, kind=kind, version=1, params={})
+        with pytest.raises(ValueError, match=rf"it holds '{re.escape(kind)}', expected 'thing': read it with {words}"):
+            _io.read(path, kind="thing")
 
 
 MEMORY = """

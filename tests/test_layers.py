@@ -10,7 +10,7 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version",
+    "_version _arrays _progress",
     "_kernels",
     "_runtime codes _checks",
     "_learn _store _linear _io metrics rescore",

@@ -1,11 +1,12 @@
 import itertools
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
 import reference
 
-from aphash._rows import Rows, block_rows, blocks, check_finite, map_ordered
+from aphash._rows import Rows, block_rows, blocks, check_finite, draw_rows, map_ordered
 
 
 @pytest.mark.parametrize("n", [1, 2, 1023, 1024, 1025, 131072, 131073, 10**6, 10**9])
@@ -127,3 +128,45 @@ def test_random_codes_depend_on_the_seed_only(trained):
     trained.random_codes(9, 4)
     assert (first != trained.B).any()
     assert abs(first.std() - 1) < 0.02
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_what_is_not_finite_or_too_far_is_named_by_row(rng, dtype):
+    X = rng.standard_normal((3000, 5)).astype(dtype)
+    check_finite(X, 2, 100.0)
+    for value, words in ((np.nan, "NaN"), (-np.nan, "NaN"), (np.inf, "NaN or infinity"), (-np.inf, "NaN or infinity")):
+        for farthest in (np.inf, 100.0):
+            bad = X.copy()
+            bad[[2000, 2500], 3] = value
+            with pytest.raises(ValueError, match=f"{words}.*first in row 2000"):
+                check_finite(bad, 2, farthest)
+    for value in (101, -101, np.finfo(dtype).max, np.finfo(dtype).min):
+        bad = X.copy()
+        bad[[2000, 2500], 3] = value
+        check_finite(bad)
+        with pytest.raises(ValueError, match=r"too far .* first in row 2000"):
+            check_finite(bad, 2, 100.0)
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 8, 9])
+def test_every_set_of_rows_is_drawn_as_often(monkeypatch, n_rows):
+    monkeypatch.setattr("aphash._rows._PERMUTED_ROWS", 0)
+    rng = np.random.RandomState(0)
+    counts = np.zeros(10, int)
+    for _ in range(2000):
+        rows = draw_rows(10, n_rows, rng)
+        assert len(rows) == n_rows and (np.diff(rows) > 0).all() and rows[0] >= 0 and rows[-1] < 10
+        counts[rows] += 1
+    assert (abs(counts - 200 * n_rows) < 5 * np.sqrt(200 * n_rows)).all()
+
+
+def test_rows_are_drawn_in_memory_of_the_sample_and_as_before_where_they_are_few():
+    for n in (10, 1_000_000):
+        expected = np.sort(np.random.RandomState(3).choice(n, n // 2, replace=False))
+        np.testing.assert_array_equal(draw_rows(n, n // 2, np.random.RandomState(3)), expected)
+    tracemalloc.start()
+    rows = draw_rows(10**12, 100_000, np.random.RandomState(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * rows.nbytes and len(np.unique(rows)) == 100_000
+    assert abs(rows.mean() / 10**12 - 0.5) < 0.01

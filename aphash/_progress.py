@@ -1,0 +1,59 @@
+"""A progress bar on stderr that no stderr can make fail. Needs numpy only; tqdm is imported where a bar is shown."""
+
+import sys
+
+
+class _Output:
+    """A stream that falls silent once it fails: a pipe may be closed, a terminal gone."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError, AttributeError):
+            self._stream = None
+
+    def flush(self):
+        try:
+            self._stream.flush()
+        except (OSError, ValueError, AttributeError):
+            self._stream = None
+
+    def __getattr__(self, name):  # what tqdm asks for: encoding, fileno, isatty
+        return getattr(self.__dict__["_stream"], name)
+
+
+class ProgressBar:
+    """A bar of tqdm's, or nothing where it is not wanted or there is no stderr.
+
+    Parameters
+    ----------
+    verbose : int
+        0 shows nothing.
+    total : int
+    unit, desc : str
+    """
+
+    def __init__(self, verbose, total, unit, desc):
+        self._bar, self.n = None, 0
+        if verbose and sys.stderr is not None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=unit, unit_scale=True, desc=desc, file=_Output(sys.stderr))
+
+    def update(self, n, **beside):
+        """Advance by n; what is beside the bar is shown with it."""
+        self.n += n
+        if self._bar is not None:
+            if beside:
+                self._bar.set_postfix(beside, refresh=False)
+            self._bar.update(n)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._bar is not None:
+            self._bar.close()
