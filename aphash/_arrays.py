@@ -7,6 +7,7 @@ rounds what does not fit. Whatever comes from outside passes here first.
 import decimal
 import numbers
 import reprlib
+import sys
 
 import numpy as np
 
@@ -22,6 +23,11 @@ def shown(value):
     if getattr(value, "shape", ()) != ():
         return f"an array of shape {tuple(value.shape)}"
     return _short.repr(value)
+
+
+def _is_masked(values):
+    """Whether this is one of numpy's masked arrays; numpy.ma is not imported to find out that there are none."""
+    return isinstance(values, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 
 def as_array(values, name):
@@ -42,10 +48,10 @@ def as_array(values, name):
     """
     if type(values) is np.ndarray:
         return values
-    if isinstance(values, np.ma.MaskedArray):
+    if _is_masked(values):
         return _unmasked(values, name)
     if isinstance(values, list | tuple):
-        values = [_unmasked(row, name) if isinstance(row, np.ma.MaskedArray) else row for row in values]
+        values = [_unmasked(row, name) if _is_masked(row) else row for row in values]
     elif values is None or isinstance(values, str | bytes | set | frozenset | dict) or hasattr(values, "__next__"):
         kind = "None" if values is None else f"a {type(values).__name__}"
         advice = f": pass np.stack(list({name}))" if hasattr(values, "__next__") else ""

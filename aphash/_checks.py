@@ -54,9 +54,9 @@ def check_ids(ids, n=None, name="ids"):
     if (ids == -1).any():
         raise ValueError(f"{name} must not be -1, which means no result; got it at place {np.argmax(ids == -1)}")
     in_order = np.sort(ids)
-    twice = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
-    if twice.size:
-        raise ValueError(f"{name} must be different, got twice: {some(twice)}")
+    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+    if repeated.size:
+        raise ValueError(f"{name} must be different, got twice: {some(list(dict.fromkeys(repeated.tolist())))}")
     return ids
 
 

@@ -791,7 +791,9 @@ cdef class Draft:
     cdef int own_pages(self, const int64_t[::1] positions) except -1:
         """Have memory of this draft's own for the pages of these positions."""
         cdef int64_t left, i, used
-        pages = [i for i in np.unique(np.asarray(positions) >> self.db.page_bits).tolist() if i not in self.fresh]
+        in_order = np.sort(np.asarray(positions) >> self.db.page_bits)
+        pages = in_order[np.flatnonzero(np.diff(in_order, prepend=-1))].tolist()
+        pages = [i for i in pages if i not in self.fresh]
         left = len(pages)
         for i in pages:
             used = min(self.size(), self.db.n - (i << self.db.page_bits))

@@ -120,6 +120,38 @@ def test_types_are_those_of_the_implementation(name):
         assert signature(stub) == wanted, f"{name}.{member}"
 
 
+def test_an_index_imports_nothing_while_it_is_used(tmp_path):
+    """A child forked while another thread imports finds that module's lock shut, and hangs when it needs the module."""
+    program = """
+import sys, numpy as np
+from aphash import HammingIndex
+before = set(sys.modules)
+index = HammingIndex(64)
+codes = np.arange(3000, dtype=np.uint64)[:, None]
+index.add(codes)
+index.build_lookup()
+index.remove([3, 2999])
+index.update(codes[:2], [5, 6])
+index.upsert(codes[:2], [7, 10**6])
+index.merge(HammingIndex(64))
+index.search(codes[:9], 5, n_jobs=1)
+index.radius_search(codes[0], 3, filter=[1, 2], n_jobs=1)
+index.search(codes, 5, n_jobs=2)
+index.get(np.flatnonzero(index.contains([1])))
+index.snapshot()
+index.compact()
+7 in index
+list(index.pairs(1))
+index.save(sys.argv[1])
+HammingIndex.load(sys.argv[1], mmap=True).add(codes[:1])
+print(sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "index"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_show_versions(capsys):
     aphash.show_versions()
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
