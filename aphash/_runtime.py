@@ -164,9 +164,15 @@ def one_blas_thread():
 
 
 def _blas_libraries():
+    """Return the BLAS libraries whose number of threads is the process's.
+
+    With OpenMP's threads each thread has a number of its own, which its other OpenMP code shares: it is left alone, as
+    the thread that leaves last need not be the one that entered first.
+    """
     import threadpoolctl
 
-    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in found if getattr(library, "threading_layer", None) != "openmp"]
 
 
 def _set_threads(wanted):

@@ -183,6 +183,24 @@ def test_jobs_that_have_not_begun_are_dropped_after_an_error():
     assert len(done) < 10
 
 
+def test_what_is_a_threads_own_is_left_alone():
+    """Another library's OpenMP: its number is limited by no fit, and restored in no other thread."""
+    pytest.importorskip("faiss", reason="faiss is not installed")
+    program = """
+        import faiss, threadpoolctl
+        from aphash import _runtime
+        count = lambda: [p["num_threads"] for p in threadpoolctl.threadpool_info()
+                         if p.get("threading_layer") == "openmp" or p["user_api"] == "openmp"]
+        faiss.omp_set_num_threads(3)
+        before = count()
+        with _runtime.one_blas_thread():
+            inside = count()
+        print(before == inside == count(), faiss.omp_get_max_threads())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True 3\n", done.stderr
+
+
 @pytest.mark.parametrize("when", ["in a thread that outlives the main one", "in atexit", "in a daemon thread"])
 def test_fit_and_transform_while_the_interpreter_ends(when):
     program = f"""
