@@ -14,7 +14,7 @@ from aphash._lookup import SHARE, Lookup
 from aphash._pairs import Pairs
 from aphash._runtime import n_threads
 from aphash.codes import check_codes, check_n_bits, n_words
-from aphash.rescore import ProjectionRescore, VectorRescore, rerank
+from aphash.rescore import bind, rerank
 
 PAD_ID = _search.PAD_ID
 PAD_DISTANCE = _search.PAD_DISTANCE
@@ -292,7 +292,7 @@ class HammingIndex(Pairs):
 
     # ---- searches ----
 
-    def search(self, codes, k, *, filter=None, rescore=None, n_jobs=None):
+    def search(self, codes, k, *, filter=None, rescore=None, rescore_queries=None, n_jobs=None):
         """Find the k nearest codes.
 
         Parameters
@@ -306,6 +306,8 @@ class HammingIndex(Pairs):
             p % 64 of word p // 64, shape (ceil(n / 64),). Positions change with a removal, ids do not.
         rescore : VectorRescore or ProjectionRescore, optional
             Finer distances, from :mod:`aphash.rescore`: the ``factor * k`` nearest codes are ranked anew by them.
+        rescore_queries : array_like of shape (n_queries, d or n_bits), optional
+            What rescore ranks by: the queries' vectors, or their projections.
         n_jobs : int, optional
             Threads; see :func:`aphash._runtime.n_threads`.
 
@@ -324,11 +326,15 @@ class HammingIndex(Pairs):
         rows = check_codes(codes, self.n_bits)
         k = check_count(k, "k", 1)
         threads = n_threads(n_jobs, _search.max_threads())
-        if rescore is not None:
-            if not isinstance(rescore, VectorRescore | ProjectionRescore):
-                raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
-            rescore.check(len(rows), self.n_bits)
         with self._lock.shared():
+            rescore = bind(
+                rescore,
+                rescore_queries,
+                n_queries=len(rows),
+                n_bits=self.n_bits,
+                n_codes=self._n,
+                counted=rescore is not None and self._counted(),
+            )
             filter = self._bitmap(filter)
             if rescore is None:
                 distances, ids = self._search(rows, k, filter, threads)
@@ -443,6 +449,14 @@ class HammingIndex(Pairs):
         known = self._ids[: self._n]
         at = np.minimum(np.searchsorted(known, ids), self._n - 1)
         return np.where(known[at] == ids, at, -1)
+
+    def _counted(self):
+        """Whether the ids are 0 .. n - 1: all are different, so their ends tell."""
+        ids = self._ids[: self._n]
+        if not len(ids):
+            return True
+        low, high = (ids[0], ids[-1]) if self._ascending else (ids.min(), ids.max())
+        return bool(low == 0 and high == len(ids) - 1)
 
     def _refuse_unknown(self, ids, positions):
         if (positions < 0).any():
