@@ -1,6 +1,6 @@
 # Types of the public names, which __init__.py loads lazily and type checkers therefore cannot find there.
 # tests/test_import.py compares every signature with the implementation's; what things mean stands in the docstrings.
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any, Literal, Self, TypeAlias
 
@@ -126,6 +126,7 @@ class HammingIndex:
         *,
         filter: ArrayLike | None = None,
         rescore: VectorRescore | ProjectionRescore | None = None,
+        rescore_queries: ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.int32] | NDArray[np.float32], NDArray[np.int64]]: ...
     def radius_search(
@@ -159,23 +160,14 @@ class VectorRescore:
     def __init__(
         self,
         X: ArrayLike,
-        queries: ArrayLike,
+        ids: ArrayLike | None = None,
         *,
         metric: Literal["l2", "ip", "cosine"] = "l2",
         factor: int = 10,
-        ids: ArrayLike | None = None,
     ) -> None: ...
-    def check(self, n_queries: int, n_bits: int) -> None: ...
-    def distances(
-        self, first: int, ids: NDArray[np.int64], codes_of: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
-    ) -> NDArray[np.float32]: ...
 
 class ProjectionRescore:
-    def __init__(self, projections: ArrayLike, *, factor: int = 10) -> None: ...
-    def check(self, n_queries: int, n_bits: int) -> None: ...
-    def distances(
-        self, first: int, ids: NDArray[np.int64], codes_of: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
-    ) -> NDArray[np.float32]: ...
+    def __init__(self, *, factor: int = 10) -> None: ...
 
 def show_versions() -> None: ...
 def save(path: _Path, hasher: APHash, index: HammingIndex) -> None: ...

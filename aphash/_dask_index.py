@@ -14,7 +14,7 @@ from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._dask_rows import compute, itself
 from aphash.codes import check_codes, check_n_bits, n_words
 from aphash.index import PAD_DISTANCE, PAD_ID
-from aphash.rescore import ProjectionRescore, VectorRescore, rerank
+from aphash.rescore import bind, rerank
 
 _FAN_IN = 8  # answers that are merged by one task
 _BATCH = 1 << 18  # results, or candidates, of the queries that are searched at a time
@@ -158,7 +158,7 @@ class HammingIndex:
 
     # -- searches
 
-    def search(self, codes, k, *, filter=None, rescore=None):
+    def search(self, codes, k, *, filter=None, rescore=None, rescore_queries=None):
         """Find the k nearest codes; see :meth:`aphash.HammingIndex.search`.
 
         Parameters
@@ -169,6 +169,8 @@ class HammingIndex:
             Integers are ids; booleans, and a packed bitmap of uint64, go by position in the order of adding.
         rescore : VectorRescore or ProjectionRescore, optional
             Applied where the search is called; the candidates' codes, or rows, come there. Vectors may be a dask array.
+        rescore_queries : array_like, optional
+            As on one machine.
 
         Returns
         -------
@@ -177,10 +179,10 @@ class HammingIndex:
         """
         rows = check_codes(codes, self.n_bits)
         k = check_count(k, "k", 1)
-        if rescore is not None:
-            if not isinstance(rescore, VectorRescore | ProjectionRescore):
-                raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
-            rescore.check(len(rows), self.n_bits)
+        n = len(self)
+        # Ids are different, so n of them from 0 to n - 1 are all of these.
+        counted = n == 0 or (min(self._low) == 0 and max(self._high) == n - 1)
+        rescore = bind(rescore, rescore_queries, n_queries=len(rows), n_bits=self.n_bits, n_codes=n, counted=counted)
         wide = k if rescore is None else max(k, min(k * rescore.factor, len(self)))
         distances = np.full((len(rows), k), PAD_DISTANCE, np.int32) if rescore is None else (
             np.full((len(rows), k), np.inf, np.float32))  # fmt: skip

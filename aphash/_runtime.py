@@ -1,5 +1,6 @@
 """How many threads, and BLAS with one: what work asks of its surroundings."""
 
+import _thread
 import numbers
 import os
 import queue
@@ -68,20 +69,19 @@ class Crew:
     """
 
     def __init__(self, n_threads):
-        self._jobs, self._threads = queue.SimpleQueue(), []
+        self._jobs, self._ended, self._n = queue.SimpleQueue(), queue.SimpleQueue(), 0
         weakref.finalize(self, self._jobs.put, None).atexit = False  # where Ctrl-C strikes before __exit__
         for _ in range(n_threads):
-            try:  # daemons: the interpreter does not wait for them, the caller does
-                thread = threading.Thread(target=_work, args=(self._jobs,), name="aphash", daemon=True)
-                thread.start()
+            try:  # not threading.Thread, whose start() fails for good where a signal's handler raises in it
+                _thread.start_new_thread(_work, (self._jobs, self._ended))
             except RuntimeError:  # the interpreter ends, or there is no room for a thread
                 break
-            self._threads.append(thread)
+            self._n += 1
 
     def submit(self, function, *args):
         """Return the Future of ``function(*args)``."""
         future = Future()
-        if self._threads:
+        if self._n:
             self._jobs.put((future, function, args))
         else:
             _do(future, function, args)
@@ -97,15 +97,16 @@ class Crew:
 
     def __exit__(self, *error):
         self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        for _ in range(self._n):
+            self._ended.get()
 
 
-def _work(jobs):
+def _work(jobs, ended):
     while (job := jobs.get()) is not None:
         _do(*job)
         del job  # a result lives no longer than its Future
     jobs.put(None)  # for the next one
+    ended.put(None)
 
 
 def _do(future, function, args):
@@ -162,9 +163,15 @@ def one_blas_thread():
 
 
 def _blas_libraries():
+    """Return the BLAS libraries whose number of threads is the process's.
+
+    With OpenMP's threads each thread has a number of its own, which its other OpenMP code shares: it is left alone, as
+    the thread that leaves last need not be the one that entered first.
+    """
     import threadpoolctl
 
-    return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in found if getattr(library, "threading_layer", None) != "openmp"]
 
 
 def _set_threads(wanted):

@@ -12,7 +12,7 @@ from aphash._pairs import Pairs, bitmap
 from aphash._runtime import n_threads
 from aphash._store import Store, refuse_unknown
 from aphash.codes import check_codes, check_n_bits
-from aphash.rescore import ProjectionRescore, VectorRescore, rerank
+from aphash.rescore import bind, rerank
 
 PAD_ID = _search.PAD_ID
 PAD_DISTANCE = _search.PAD_DISTANCE
@@ -356,7 +356,7 @@ class HammingIndex(Pairs):
 
     # ---- searches ----
 
-    def search(self, codes, k, *, filter=None, rescore=None, n_jobs=None):
+    def search(self, codes, k, *, filter=None, rescore=None, rescore_queries=None, n_jobs=None):
         """Find the k nearest codes.
 
         Parameters
@@ -370,6 +370,8 @@ class HammingIndex(Pairs):
             p % 64 of word p // 64, shape (ceil(n / 64),). Positions change with a removal, ids do not.
         rescore : VectorRescore or ProjectionRescore, optional
             Finer distances, from :mod:`aphash.rescore`: the ``factor * k`` nearest codes are ranked anew by them.
+        rescore_queries : array_like of shape (n_queries, d or n_bits), optional
+            What rescore ranks by: the queries' vectors, or their projections.
         n_jobs : int, optional
             Threads; see :func:`aphash._runtime.n_threads`.
 
@@ -388,11 +390,15 @@ class HammingIndex(Pairs):
         rows = check_codes(codes, self.n_bits)
         k = check_count(k, "k", 1)
         threads = n_threads(n_jobs, _kernels.max_threads())
-        if rescore is not None:
-            if not isinstance(rescore, VectorRescore | ProjectionRescore):
-                raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
-            rescore.check(len(rows), self.n_bits)
         present = self._store.present
+        rescore = bind(
+            rescore,
+            rescore_queries,
+            n_queries=len(rows),
+            n_bits=self.n_bits,
+            n_codes=len(present),
+            counted=rescore is not None and _is_counted(present),
+        )
         filter = bitmap(present, filter)
         if rescore is None:
             distances, ids = (present.lookup or _search).search(present, rows, k, filter, threads)
@@ -448,6 +454,15 @@ def _get(snapshot, ids):
     positions = snapshot.find(ids)
     refuse_unknown(ids, positions)
     return snapshot.codes_at(positions)
+
+
+def _is_counted(snapshot):
+    """Whether the ids are 0 .. n - 1: all are different, so the least and the largest tell."""
+    n = len(snapshot)
+    if n == 0 or snapshot.first_id_of_range() == 0:
+        return True
+    ids = snapshot.load_ids(0, n)
+    return bool(ids.min() == 0 and ids.max() == n - 1)
 
 
 def _search_and_rescore(snapshot, rows, k, filter, threads, rescore):

@@ -1,15 +1,22 @@
 """Re-ranking the candidates of a Hamming search by finer distances: float vectors, or the query's projections.
 
-Passed to ``HammingIndex.search(..., rescore=...)``: the index finds ``factor * k`` candidates for each query, the
-object gives their distances, and the k nearest by (distance, id) are returned. Needs numpy only.
+``index.search(codes, k, rescore=VectorRescore(X), rescore_queries=Q)``: the index finds ``factor * k`` candidates for
+each query, the rescorer gives their distances to the query's vector, and the k nearest by (distance, id) are returned.
+A rescorer holds no queries and can be used for any number of searches, in several threads. Needs numpy only.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from aphash._arrays import as_array, as_floats, shown
 from aphash._checks import check_count, check_ids
 from aphash.codes import unpack_codes
 
 _BLOCK_BYTES = 1 << 24  # of candidates' vectors: two or three such blocks are held at a time
+_GAP_BYTES = 1 << 14  # of a file's rows that are read along between two that are wanted, rather than sought twice
+
+_TINY = 1e-30  # below it a sum in float32 may have lost parts that underflow
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -20,148 +27,242 @@ class VectorRescore:
     Parameters
     ----------
     X : array_like of shape (n, d)
-        The items' vectors, of any real dtype; of a memory map, and of a dask array, only candidates are read.
-    queries : array_like of shape (n_queries, d) or (d,)
-        The queries' vectors, in the order of the codes that are searched.
+        The items' vectors, of any real dtype; of memory maps and of arrays of dask, h5py and zarr, only candidates are
+        read, when they are wanted.
+    ids : array_like of int64, shape (n,), or None
+        The ids of the rows of X. None: X has a row for each code of the index, whose ids are 0 .. n - 1.
     metric : {"l2", "ip", "cosine"}, default="l2"
-        Euclidean distance; minus the inner product; one minus the cosine (of a zero vector: 1).
+        Euclidean distance; minus the inner product; one minus the cosine, from 0 to 2 (of a zero vector: 1).
     factor : int, default=10
         Candidates for each result asked for, at least 1.
-    ids : array_like of int64, shape (n,), or None
-        The ids of the rows of X; None: an item's id is its row.
 
     Raises
     ------
     TypeError, ValueError
-        When an argument does not fit; by the search, when the number of queries differs, or a candidate has no row in X
-        or NaN or infinity in it.
+        When an argument does not fit; by the search, when queries do not fit, without ``ids`` where the index's ids are
+        not the rows of X, or when a candidate has no row in X, or NaN or infinity in it.
 
     Notes
     -----
-    Sums are in float32, of float64 and integers in float64; distances are float32. Needs some 64 MiB, or three times a
-    query's candidates where they are more.
+    Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; distances
+    are float32. Needs some 64 MiB, or three times a query's candidates where they are more.
     """
 
-    def __init__(self, X, queries, *, metric="l2", factor=10, ids=None):
-        self.X = X if isinstance(X, np.ndarray) or hasattr(X, "__dask_graph__") else np.asarray(X)
-        if self.X.ndim != 2 or len(self.X) == 0 or self.X.dtype.kind not in "fiu":
+    def __init__(self, X, ids=None, *, metric="l2", factor=10):
+        self.X = X if _is_read_by_rows(X) else as_array(X, "X")
+        kind = getattr(self.X.dtype, "kind", "?")
+        if len(self.X.shape) != 2 or self.X.shape[0] == 0 or kind not in "fiub":
             raise ValueError(f"X must be real numbers of shape (n, d), got {self.X.dtype} of shape {self.X.shape}")
-        self._dtype = np.result_type(self.X.dtype, np.float32)
-        if self._dtype.itemsize > 8:
-            self._dtype = np.dtype(np.float64)
-        self.queries = _rows("queries", queries).astype(self._dtype)
-        if self.queries.shape[1] != self.X.shape[1]:
-            raise ValueError(f"queries must have {self.X.shape[1]} columns as X has, got {self.queries.shape[1]}")
-        if metric not in METRICS:
-            raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
+        if not isinstance(metric, str) or metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {shown(metric)}")
+        self._dtype = np.dtype(np.float32 if np.result_type(self.X.dtype, np.float32) == np.float32 else np.float64)
         self.metric = metric
         self.factor = check_count(factor, "factor", 1)
         self._order = self._ids = None
         if ids is not None:
-            ids = check_ids(ids, len(self.X))
+            if np.ndim(ids) == 2 or getattr(ids, "dtype", np.dtype(int)).kind == "f":
+                raise TypeError(f"ids must be integers, got {shown(ids)}: queries go to search(..., rescore_queries=)")
+            ids = check_ids(ids, self.X.shape[0])
             self._order = np.argsort(ids)
             self._ids = ids[self._order]
 
-    def check(self, n_queries, n_bits):
-        """Raise ValueError where these are not the queries of a search."""
-        _check_queries(len(self.queries), n_queries)
-
-    def distances(self, first, ids, codes_of):
-        """Return the distances of the queries from number `first` on to their candidates.
-
-        Parameters
-        ----------
-        first : int
-        ids : ndarray of int64, shape (n_some, n_candidates)
-            -1 where there is none.
-        codes_of : callable
-            ``codes_of(ids)`` are the codes of ids; not used here.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_some, n_candidates)
-            Infinity where the id is -1.
-        """
-        rows = self._rows_of(ids)
-        out = np.empty(ids.shape, np.float32)
-        step = max(1, _BLOCK_BYTES // max(1, self._dtype.itemsize * ids.shape[1] * self.X.shape[1]))
-        for start in range(0, len(ids), step):
-            some = slice(start, start + step)
-            out[some] = self._block(self.queries[first:][some], rows[some])
-        bad = ~np.isfinite(out) & (ids != -1)
-        if bad.any():
-            raise ValueError(f"X has NaN, infinity or overflowing values in the row of id {ids[bad][0]}")
-        out[ids == -1] = np.inf
-        return out
+    def _bind(self, queries, n_codes, counted):
+        n, d = self.X.shape
+        if queries.shape[1] != d:
+            raise ValueError(f"rescore_queries must have {d} columns as X has, got {queries.shape[1]}")
+        if self._ids is None and not (counted and n == n_codes):
+            raise ValueError(
+                f"X has {n} rows, the index {n_codes} codes{'' if counted else ', whose ids are not 0 .. n - 1'}: "
+                "pass VectorRescore(X, ids) with the ids of the rows"
+            )
+        return _Vectors(self, queries.astype(np.float64))
 
     def _rows_of(self, ids):
         """Rows of X of the ids; 0 for -1."""
         real = ids != -1
         if self._ids is None:
-            rows, known = np.where(real, ids, 0), (ids >= 0) & (ids < len(self.X))
-        else:
-            place = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-            rows, known = np.where(real, self._order[place], 0), self._ids[place] == ids
+            return np.where(real, ids, 0)
+        place = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        known = self._ids[place] == ids
         if not known[real].all():
             bad = ids[real & ~known]
-            raise ValueError(f"X has no row for id {bad[0]} and {len(bad) - 1} other candidates: pass ids= of its rows")
-        return rows
-
-    def _block(self, queries, rows):
-        unique, where = np.unique(rows, return_inverse=True)  # ascending, each once: for a memory map
-        x = np.asarray(self.X[unique], self._dtype)[where.reshape(rows.shape)]
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
-            if self.metric == "l2":
-                x -= queries[:, None]
-                return np.sqrt(np.einsum("qkd,qkd->qk", x, x))
-            inner = np.einsum("qd,qkd->qk", queries, x)
-            if self.metric == "ip":
-                return -inner
-            size = np.linalg.norm(queries, axis=1)[:, None] * np.sqrt(np.einsum("qkd,qkd->qk", x, x))
-            return 1 - np.divide(inner, size, out=np.zeros_like(inner), where=size != 0)
+            raise ValueError(f"X has no row for id {bad[0]} and {len(bad) - 1} other candidates, which ids must name")
+        return np.where(real, self._order[place], 0)
 
 
 class ProjectionRescore:
     """Re-rank by the query's projections against the candidates' bits: finer than Hamming, without any vectors.
 
     The distance is the sum of |projection| over the bits in which the code differs from the query's sign: a bit that
-    the query was unsure of costs little (asymmetric distance, Gordo & Perronnin 2011).
+    the query was unsure of costs little (asymmetric distance, Gordo & Perronnin 2011). The queries that a search takes
+    with it are ``hasher.decision_function(Q)``, of shape (n_queries, n_bits).
 
     Parameters
     ----------
-    projections : array_like of shape (n_queries, n_bits)
-        ``hasher.decision_function(queries)``, in the order of the codes that are searched.
     factor : int, default=10
         Candidates for each result asked for, at least 1.
 
     Raises
     ------
     TypeError, ValueError
-        When an argument does not fit; by the search, when the number of queries or of bits differs.
+        When an argument does not fit; by the search, when queries do not fit.
     """
 
-    def __init__(self, projections, *, factor=10):
-        self.projections = _rows("projections", projections).astype(np.float32)
+    def __init__(self, *, factor=10):
         self.factor = check_count(factor, "factor", 1)
 
-    def check(self, n_queries, n_bits):
-        """Raise ValueError where these are not the queries of a search."""
-        _check_queries(len(self.projections), n_queries)
-        if self.projections.shape[1] != n_bits:
-            raise ValueError(f"projections must have n_bits={n_bits} columns, got {self.projections.shape[1]}")
+
+def bind(rescore, queries, *, n_queries, n_bits, n_codes, counted):
+    """Return a rescorer with the queries of a search: what has ``factor`` and ``distances``.
+
+    Parameters
+    ----------
+    rescore : VectorRescore or ProjectionRescore or None
+    queries : array_like of shape (n_queries, d or n_bits), or of one dimension for one query, or None
+    n_queries, n_bits, n_codes : int
+        Of the search, and of the index.
+    counted : bool
+        Whether the index's ids are 0 .. n_codes - 1.
+
+    Returns
+    -------
+    object or None
+        ``distances(first, ids, codes_of)`` are those of the queries from number ``first`` on to candidates ``ids``
+        (n_some, n_candidates), float32, infinity where an id is -1; ``codes_of(ids)`` gives codes. None without
+        rescore.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When these do not fit each other.
+    """
+    if rescore is None:
+        if queries is not None:
+            raise TypeError("rescore_queries were given without rescore")
+        return None
+    if not isinstance(rescore, VectorRescore | ProjectionRescore):
+        raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
+    if queries is None:
+        what = "vectors" if isinstance(rescore, VectorRescore) else "projections, hasher.decision_function(Q)"
+        raise TypeError(f"rescore needs rescore_queries: the queries' {what}")
+    queries = as_floats(queries, "rescore_queries")
+    if queries.ndim not in (1, 2):
+        raise ValueError(f"rescore_queries must have shape (n_queries, d), got {queries.shape}")
+    queries = np.atleast_2d(queries)
+    if len(queries) != n_queries:
+        raise ValueError(f"rescore_queries must have a row for each of the {n_queries} codes, got {len(queries)}")
+    if not np.isfinite(queries).all():
+        raise ValueError("rescore_queries contains NaN or infinity")
+    if isinstance(rescore, VectorRescore):
+        return rescore._bind(queries, n_codes, counted)
+    if queries.shape[1] != n_bits:
+        raise ValueError(f"rescore_queries must have n_bits={n_bits} columns, got {queries.shape[1]}")
+    return _Projections(rescore.factor, queries)
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """A VectorRescore with queries (n_queries, d) of float64."""
+
+    rescore: VectorRescore
+    queries: np.ndarray
+
+    @property
+    def factor(self):
+        return self.rescore.factor
 
     def distances(self, first, ids, codes_of):
-        """Return the distances of the queries from number `first` on to their candidates, as VectorRescore does."""
+        rows = self.rescore._rows_of(ids)
+        out = np.empty(ids.shape, np.float32)
+        step = max(1, _BLOCK_BYTES // max(1, self.rescore._dtype.itemsize * ids.shape[1] * self.queries.shape[1]))
+        for start in range(0, len(ids), step):
+            some = slice(start, start + step)
+            unique, where = np.unique(rows[some], return_inverse=True)  # ascending, each once: for what is on a disk
+            where = where.reshape(rows[some].shape)
+            x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at below
+                out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first:][some])
+        bad = ~np.isfinite(out) & (ids != -1)
+        if bad.any():
+            raise ValueError(f"X has NaN, infinity or overflowing values in the row of id {ids[bad][0]}")
+        out[ids == -1] = np.inf
+        return out
+
+
+# Distances of queries (q, d) to the rows ``where`` (q, k) of x, in x's precision but where float32 does not do.
+
+
+def _l2(x, where, queries):
+    return np.sqrt(_sums(x, where, queries, _squared_difference))
+
+
+def _ip(x, where, queries):
+    return -_sums(x, where, queries, _inner)
+
+
+def _cosine(x, where, queries):
+    """1 - cos = |u - v|^2 / 2 of unit vectors: it cannot be negative, and is 0 for what is equal."""
+    (x, x_zero), (queries, q_zero) = _unit(x), _unit(queries.astype(x.dtype))
+    cosine = np.minimum(_squared_difference(x[where], queries[:, None]) / 2, 2)
+    return np.where(x_zero[where] | q_zero[:, None], 1, cosine)
+
+
+_DISTANCES = {"l2": _l2, "ip": _ip, "cosine": _cosine}
+
+
+def _sums(x, where, queries, of):
+    """Return ``of`` the pairs; those that overflow or underflow in float32 anew in float64."""
+    found = of(x[where], queries.astype(x.dtype)[:, None])
+    if x.dtype == np.float32:
+        size = np.abs(found)
+        query, place = np.nonzero(~((size > _TINY) & (size < np.inf)))
+        found = found.astype(np.float64)
+        found[query, place] = of(x[where[query, place]].astype(np.float64), queries[query])
+    return found
+
+
+def _squared_difference(x, queries):
+    """Return |x - q|^2 over the last axis; x is overwritten."""
+    x -= queries
+    return np.einsum("...d,...d->...", x, x)
+
+
+def _inner(x, queries):
+    return np.einsum("...d,...d->...", x, queries)
+
+
+def _unit(x):
+    """Return unit vectors, and which were zero. Those of extreme size are first divided by their largest number."""
+    norm = _norm(x)
+    extreme = ~((norm > 1e-30) & (norm < 1e30))
+    if extreme.any():
+        x = x.copy()
+        largest = np.abs(x[extreme]).max(axis=1)
+        x[extreme] /= np.where(largest > 0, largest, 1)[:, None]
+        norm[extreme] = _norm(x[extreme])
+    return x / np.where(norm > 0, norm, 1).astype(x.dtype)[:, None], norm == 0
+
+
+def _norm(x):
+    return np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class _Projections:
+    """A ProjectionRescore with projections (n_queries, n_bits)."""
+
+    factor: int
+    projections: np.ndarray
+
+    def distances(self, first, ids, codes_of):
         n_bits = self.projections.shape[1]
         out = np.full(ids.shape, np.inf, np.float32)
-        step = max(1, _BLOCK_BYTES // max(1, 4 * ids.shape[1] * n_bits))
+        step = max(1, _BLOCK_BYTES // max(1, 8 * ids.shape[1] * n_bits))
         for start in range(0, len(ids), step):
-            some, wanted = (
-                self.projections[first + start :][: len(ids[start : start + step])],
-                ids[start : start + step],
-            )
+            wanted = ids[start : start + step]
+            some = self.projections[first + start :][: len(wanted)].astype(np.float64)
             real = wanted != -1
-            bits = np.zeros((*wanted.shape, n_bits), np.float32)
+            bits = np.zeros((*wanted.shape, n_bits))
             bits[real] = unpack_codes(codes_of(wanted[real]), n_bits)
             # The sum of |p| where bit != (p >= 0) is the sum of (p >= 0 ? p : 0) - bit p over all bits.
             distance = np.maximum(some, 0).sum(axis=1)[:, None] - np.einsum("qr,qkr->qk", some, bits)
@@ -175,15 +276,20 @@ def rerank(ids, distances, k):
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
-def _check_queries(have, asked):
-    if have != asked:
-        raise ValueError(f"rescore has {have} queries, the search has {asked}")
+def _is_read_by_rows(X):
+    """Whether X is an array of dask, zarr or h5py, which must not be read whole."""
+    return (hasattr(X, "__dask_graph__") and hasattr(X, "dtype")) or hasattr(X, "oindex") or hasattr(X, "read_direct")
 
 
-def _rows(name, values):
-    values = np.asarray(values)
-    if values.dtype.kind not in "fiu" or values.ndim not in (1, 2):
-        raise ValueError(f"{name} must be real numbers in 1 or 2 dimensions, got {values.dtype} {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} contains NaN or infinity")
-    return np.atleast_2d(values)
+def _read_rows(X, rows):
+    """Return the ascending rows of X."""
+    if hasattr(X, "oindex"):  # zarr: reads each chunk once
+        return X.oindex[rows]
+    if not hasattr(X, "read_direct"):
+        return X[rows]
+    # h5py takes a time for each row of a list that slices do not: rows that are near each other are read together.
+    nbytes = max(1, X.shape[1] * X.dtype.itemsize)
+    gap, most = max(1, _GAP_BYTES // nbytes), max(1, _BLOCK_BYTES // nbytes)
+    ends = np.flatnonzero((np.diff(rows) > gap) | (np.diff(rows // most) > 0)) + 1
+    parts = np.split(rows, ends)
+    return np.concatenate([X[part[0] : part[-1] + 1][part - part[0]] for part in parts])

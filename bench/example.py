@@ -102,7 +102,7 @@ def main():
     ids = index.search(codes, 10, filter=np.arange(n_images))[1]  # among the originals only
     first = np.mean(ids[:, 0] == original[-N_QUERIES:])
     clock(f"search among the originals: the nearest code is the right one for {first:.1%}")
-    ids = index.search(codes, 10, filter=np.arange(n_images), rescore=VectorRescore(X, queries))[1]
+    ids = index.search(codes, 10, filter=np.arange(n_images), rescore=VectorRescore(X), rescore_queries=queries)[1]
     first = np.mean(ids[:, 0] == original[-N_QUERIES:])
     clock(f"the same, 100 candidates ranked by their vectors: {first:.1%}")
     exact = measure.true_neighbors(np.asarray(X[:n_images]), np.asarray(queries), k=1)[:, 0]

@@ -45,10 +45,9 @@ class Truth:
 
     def of_codes(self, database, queries):
         """Return the measures of packed codes, a dict of numbers and of the precision-recall curve."""
-        n_bits = 64 * database.shape[1]
-        index = HammingIndex(n_bits)
-        index.add(database)
-        found = index.search(queries, min(CANDIDATES, len(database)))[1]
+        index = HammingIndex(64 * database.shape[1])  # whole words: padding bits are 0, and no distance changes
+        index.add(database.copy())  # of a copy it is not known that fewer bits were packed
+        found = index.search(queries.copy(), min(CANDIDATES, len(database)))[1]
         near = metrics.count_codes(queries, database, neighbors=self.neighbors)
         same = None
         if self.labels is not None:

@@ -25,11 +25,12 @@ RESCORERS = ("vectors", "projections")
 
 
 def rescorer(name, split, hasher, factor):
+    """Return the arguments of the search."""
     if factor == 0:
-        return None
+        return {}
     if name == "vectors":
-        return VectorRescore(split.X, split.Q, factor=factor)
-    return ProjectionRescore(hasher.decision_function(split.Q), factor=factor)
+        return {"rescore": VectorRescore(split.X, factor=factor), "rescore_queries": split.Q}
+    return {"rescore": ProjectionRescore(factor=factor), "rescore_queries": hasher.decision_function(split.Q)}
 
 
 def rows(split, mode, n_bits):
@@ -42,14 +43,14 @@ def rows(split, mode, n_bits):
         for factor in FACTORS:
             if 10 * factor > n:
                 continue
-            rescore = rescorer(name, split, hasher, factor)
+            arguments = rescorer(name, split, hasher, factor)
             begun = time.perf_counter()
-            near = index.search(codes, 10, rescore=rescore)[1]
+            near = index.search(codes, 10, **arguments)[1]
             seconds = time.perf_counter() - begun
             recall = (
                 np.mean([len(np.intersect1d(a, b)) for a, b in zip(near, truth.neighbors)]) / truth.neighbors.shape[1]
             )
-            found = index.search(codes, 100, rescore=rescore)[1]
+            found = index.search(codes, 100, **arguments)[1]
             precision = np.nan if truth.labels is None else np.mean(truth.labels[found] == truth.query_labels[:, None])
             yield name, factor, float(recall), float(precision), 1e3 * seconds / len(codes)
 

@@ -344,14 +344,17 @@ def test_index_rescores(codes, ids):
     rng = np.random.default_rng(4)
     vectors, queries = rng.standard_normal((3000, 8)), rng.standard_normal((5, 8))
     projections = rng.standard_normal((5, N_BITS))
-    for rescore in (VectorRescore(vectors, queries, ids=ids, factor=3), ProjectionRescore(projections, factor=4)):
-        assert_answers(one, other, codes[:5], rescore=rescore)
+    for rescore, finer in (
+        (VectorRescore(vectors, ids, factor=3), queries),
+        (ProjectionRescore(factor=4), projections),
+    ):
+        assert_answers(one, other, codes[:5], rescore=rescore, rescore_queries=finer)
     for dtype in (np.float32, np.int16):
         few = (vectors * 20).astype(dtype)
-        expected = one.search(codes[:5], 3, rescore=VectorRescore(few, queries, ids=ids))
-        lazy = VectorRescore(chunked(few, 170), queries, ids=ids)
+        expected = one.search(codes[:5], 3, rescore=VectorRescore(few, ids), rescore_queries=queries)
+        lazy = VectorRescore(chunked(few, 170), ids)
         for index in (one, other):
-            for got, want in zip(index.search(codes[:5], 3, rescore=lazy), expected):
+            for got, want in zip(index.search(codes[:5], 3, rescore=lazy, rescore_queries=queries), expected):
                 np.testing.assert_array_equal(got, want)
 
 
@@ -366,7 +369,7 @@ def test_rescoring_reads_the_candidates_chunks_only(codes):
     vectors = chunked(np.random.default_rng(4).standard_normal((3000, 8)), 100).map_blocks(
         reader, meta=np.empty((0, 8))
     )
-    _, found = other.search(codes[:1], 2, rescore=VectorRescore(vectors, np.zeros((1, 8)), factor=3))
+    _, found = other.search(codes[:1], 2, rescore=VectorRescore(vectors, factor=3), rescore_queries=np.zeros((1, 8)))
     assert found.shape == (1, 2)
     assert set(read) == set(other.search(codes[:1], 6)[1][0] // 100)
 
@@ -375,6 +378,12 @@ def test_rescore_must_be_one_of_ours(codes):
     _, other = both(codes)
     with pytest.raises(TypeError, match="rescore must be"):
         other.search(codes[:1], 1, rescore=3)
+    with pytest.raises(TypeError, match="needs rescore_queries"):
+        other.search(codes[:1], 1, rescore=ProjectionRescore())
+    for given, rows in ((None, 2999), (np.arange(1, 3001), 3000)):
+        _, other = both(codes, given)
+        with pytest.raises(ValueError, match=f"X has {rows} rows, the index 3000 codes"):
+            other.search(codes[:1], 1, rescore=VectorRescore(np.ones((rows, 8))), rescore_queries=np.ones(8))
 
 
 def test_index_many_batches(codes, monkeypatch):
@@ -382,7 +391,7 @@ def test_index_many_batches(codes, monkeypatch):
     monkeypatch.setattr("aphash._dask_index._RADIUS_QUERIES", 2)
     one, other = both(codes, rows=500)
     assert_answers(one, other, codes[:7])
-    assert_answers(one, other, codes[:7], rescore=ProjectionRescore(np.ones((7, N_BITS))))
+    assert_answers(one, other, codes[:7], rescore=ProjectionRescore(), rescore_queries=np.ones((7, N_BITS)))
 
 
 def test_index_of_unknown_chunks(codes, ids):

@@ -1,5 +1,6 @@
 """Threads at the end of the interpreter, and the limit of BLAS, whatever interrupts it."""
 
+import _thread
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from aphash import APHash, _runtime
 from aphash._rows import map_ordered
 
 
-class Stop(BaseException):
+class Stop(Exception):
     pass
 
 
@@ -118,7 +119,7 @@ def test_blas_gets_its_threads_back_after_interrupted_fits(three_threads):
     def stop(*_):
         raise Stop
 
-    before = signal.signal(signal.SIGALRM, stop)
+    count, before = _thread._count(), signal.signal(signal.SIGALRM, stop)
     try:
         for _ in range(40):
             with pytest.raises(Stop):
@@ -130,7 +131,7 @@ def test_blas_gets_its_threads_back_after_interrupted_fits(three_threads):
         signal.signal(signal.SIGALRM, before)
     assert blas_threads() == three_threads
     end = time.monotonic() + 10
-    while [thread for thread in threading.enumerate() if thread.name == "aphash"]:
+    while _thread._count() > count:
         assert time.monotonic() < end, "threads of interrupted fits are left"
         time.sleep(0.01)
 
@@ -148,22 +149,27 @@ def test_a_forked_child_of_a_limited_parent_can_enter(three_threads):
 
 
 def test_a_crew_does_jobs_in_order_and_passes_errors_on():
+    count = _thread._count()
     with _runtime.Crew(3) as crew:
         assert list(crew.map(lambda i: i * i, range(50))) == [i * i for i in range(50)]
         assert crew.submit(divmod, 7, 2).result() == (3, 1)
         with pytest.raises(ZeroDivisionError):
             crew.submit(divmod, 7, 0).result()
-        assert crew.submit(threading.current_thread).result() is not threading.current_thread()
-    assert not [thread for thread in threading.enumerate() if thread.name == "aphash"]
+        assert crew.submit(threading.get_ident).result() != threading.get_ident()
+        assert _thread._count() == count + 3
+    end = time.monotonic() + 10
+    while _thread._count() > count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_crew_that_gets_no_threads_does_the_jobs_itself(monkeypatch):
-    def refuse(self):
+    def refuse(*_):
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     with _runtime.Crew(3) as crew:
-        assert crew.submit(threading.current_thread).result() is threading.current_thread()
+        assert crew.submit(threading.get_ident).result() == threading.get_ident()
         with pytest.raises(ZeroDivisionError):
             crew.submit(divmod, 7, 0).result()
     assert list(map_ordered(divmod, ((i, 3) for i in range(20)), 4)) == [divmod(i, 3) for i in range(20)]
@@ -181,6 +187,24 @@ def test_jobs_that_have_not_begun_are_dropped_after_an_error():
     with pytest.raises(ValueError, match="the first"):
         list(map_ordered(job, ((i,) for i in range(1000)), 2))
     assert len(done) < 10
+
+
+def test_what_is_a_threads_own_is_left_alone():
+    """Another library's OpenMP: its number is limited by no fit, and restored in no other thread."""
+    pytest.importorskip("faiss", reason="faiss is not installed")
+    program = """
+        import faiss, threadpoolctl
+        from aphash import _runtime
+        count = lambda: [p["num_threads"] for p in threadpoolctl.threadpool_info()
+                         if p.get("threading_layer") == "openmp" or p["user_api"] == "openmp"]
+        faiss.omp_set_num_threads(3)
+        before = count()
+        with _runtime.one_blas_thread():
+            inside = count()
+        print(before == inside == count(), faiss.omp_get_max_threads())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True 3\n", done.stderr
 
 
 @pytest.mark.parametrize("when", ["in a thread that outlives the main one", "in atexit", "in a daemon thread"])
