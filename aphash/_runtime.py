@@ -56,10 +56,10 @@ def n_threads(n_jobs, openmp_threads):
         return 1
     if n_jobs is None:
         return max(1, openmp_threads if os.environ.get("OMP_NUM_THREADS") else min(openmp_threads, n_cpus()))
-    if n_jobs > 0:
-        most = os.environ.get("_APHASH_MOST_THREADS")  # of tests, which split work whatever the machine
-        return min(int(n_jobs), int(most) if most else n_cpus())
-    return max(1, n_cpus() + 1 + int(n_jobs))
+    cpus = n_cpus()
+    if n_jobs > cpus:  # tests split work whatever the machine
+        return min(int(n_jobs), int(os.environ.get("_APHASH_MOST_THREADS", cpus)))
+    return int(n_jobs) if n_jobs > 0 else max(1, cpus + 1 + int(n_jobs))
 
 
 def n_cpus():

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -101,16 +101,9 @@ def test_a_thread_of_a_forked_child_searches_with_several(rng):
         child = os.fork()
         if child == 0:
             signal.alarm(20)
-            found = []
-
-            def work():
-                found.extend([n_threads(3, 1), index.search(queries, 5, n_jobs=3)[1]])
-
-            work()
-            for _ in range(5):
-                thread = threading.Thread(target=work)
-                thread.start()
-                thread.join()
-            right = found[::2] == [1, 3, 3, 3, 3, 3] and all(np.array_equal(ids, expected) for ids in found[1::2])
-            os._exit(0 if right else 1)
+            found = [(n_threads(3, 1), index.search(queries, 5, n_jobs=3)[1])]
+            with ThreadPoolExecutor(3) as pool:
+                found += pool.map(lambda _: (n_threads(3, 1), index.search(queries, 5, n_jobs=3)[1]), range(9))
+            right = [threads for threads, _ in found] == [1] + [3] * 9
+            os._exit(0 if right and all(np.array_equal(ids, expected) for _, ids in found) else 1)
         assert os.waitpid(child, 0)[1] == 0
