@@ -13,12 +13,13 @@ _BLOCK_CODES = 512  # a scan begins at a multiple of it
 _TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64, and of _BLOCK_CODES
 _BLOCK = 1 << 16  # pairs that are handed out at a time, at least, until the last
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: a product by it mixes bits
+_EQUAL_PAIRS = 1  # of equal codes, for each code, that may be compared: joining so few costs more
 _CANDIDATES = 1 << 20  # neighbours that are held at a time for a graph
 _HASHED_BYTES = 1 << 20  # of codes that are hashed, or compared with their copies, at a time
 
 
 class Pairs:
-    """The part of HammingIndex that compares its codes with each other. Equal codes are joined first, by sorting."""
+    """The part of HammingIndex that compares its codes with each other; many equal ones are joined first."""
 
     def pairs(self, radius, *, filter=None, n_jobs=None, verbose=0):
         """Find all pairs of codes within a radius, each once.
@@ -52,10 +53,10 @@ class Pairs:
         The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
         kept until the last block is taken or the generator is closed.
 
-        Equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
+        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
         n (n - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` spans of
-        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 16
-        bytes a code, 60 where there are equal codes, and 200 MiB at most for the blocks.
+        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 24
+        bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _search.max_threads())
@@ -97,7 +98,7 @@ class Pairs:
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _search.max_threads())
         snapshot = self._store.present
-        joined = _Joined(snapshot, bitmap(snapshot, filter))
+        joined = _Joined(snapshot, bitmap(snapshot, filter), _EQUAL_PAIRS if radius else 0)
         n = len(joined.first)
         stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
         labels = np.arange(n)  # the group of each distinct code so far: a number below n
@@ -195,6 +196,8 @@ def bitmap(snapshot, filter):
 class _Joined:
     """The codes that take part, as items in the order of their ids, and the distinct ones among them.
 
+    Up to ``tolerated`` pairs of equal codes for each code are left alone: all count as distinct then.
+
     Attributes
     ----------
     items : ndarray of int64, shape (m,)
@@ -211,13 +214,13 @@ class _Joined:
         Of the positions in ``first``.
     """
 
-    def __init__(self, snapshot, filter):
+    def __init__(self, snapshot, filter, tolerated=0):
         n = len(snapshot)
         self.items = np.arange(n) if filter is None else _positions(filter, n)
         if not snapshot.ascending:
             self.items = self.items[np.argsort(snapshot.ids_at(self.items))]
         hashes = _hashes(snapshot, self.items)
-        if _all_different(hashes):
+        if _n_equal_pairs(hashes) <= tolerated * len(hashes):
             self.order, self.starts = np.arange(len(self.items)), np.arange(len(self.items) + 1)
             self.first, self.filter = self.items, filter
         else:
@@ -253,9 +256,13 @@ def _hashes(snapshot, positions=None):
     return out
 
 
-def _all_different(hashes):
+def _n_equal_pairs(hashes):
     in_order = np.sort(hashes)
-    return not (in_order[1:] == in_order[:-1]).any()
+    begins = np.flatnonzero(in_order[1:] != in_order[:-1]) + 1
+    if len(begins) == max(0, len(hashes) - 1):
+        return 0
+    sizes = np.diff(begins, prepend=0, append=len(hashes))
+    return int((sizes * (sizes - 1) // 2).sum())
 
 
 def _sorted(snapshot, positions, hashes):
@@ -353,7 +360,10 @@ def _first_items(joined, numbers, d, counts, k):
 
 def _pairs(snapshot, radius, filter, threads):
     """Yield positions i, j, distances and progress of all pairs."""
-    if _all_different(_hashes(snapshot, None if filter is None else _positions(filter, len(snapshot)))):
+    hashes = _hashes(snapshot, None if filter is None else _positions(filter, len(snapshot)))
+    few = _n_equal_pairs(hashes) <= _EQUAL_PAIRS * len(hashes)
+    del hashes
+    if few and radius:
         yield from _distinct_pairs(snapshot, radius, filter, threads)
         return
     joined = _Joined(snapshot, filter)
@@ -371,7 +381,7 @@ def _pairs(snapshot, radius, filter, threads):
 
 
 def _distinct_pairs(snapshot, radius, filter, threads):
-    """Return a generator of positions i < j, distances and progress of the pairs of codes that are all different."""
+    """Return a generator of positions i < j, distances and progress of the pairs of distinct codes."""
     reader, n = None, len(snapshot)
     if radius == 0:
         return iter(())
