@@ -212,11 +212,11 @@ class HammingIndex:
     def _batches(self, rows, step, filter, search, merge, limit, nbytes):
         """Yield (first query, merged answer) of the queries, step of them at a time."""
         filters = self._filters(filter)
-        if not self._shards:
-            if len(rows):
-                yield 0, search(index.HammingIndex(self.n_bits), rows, limit, None)
-            return
         starts = range(0, len(rows), step)
+        if not self._shards:
+            nothing = index.HammingIndex(self.n_bits)
+            yield from ((start, search(nothing, rows[start : start + step], limit, None)) for start in starts)
+            return
         tasks = []
         for start in starts:
             queries = dask.delayed(rows[start : start + step], traverse=False)

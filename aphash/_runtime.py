@@ -1,21 +1,22 @@
 """How many threads, and BLAS with one: what work asks of its surroundings."""
 
 import _thread
+import functools
 import numbers
 import os
 import queue
+import sys
 import threading
 import weakref
 from concurrent.futures import Future
 
 from aphash._arrays import shown
 
-_forked = False
+_local = threading.local()  # forked: whether the thread came through a fork
 
 
 def _note_fork():
-    global _forked
-    _forked = True
+    _local.forked = True
     _BlasLimit.forget_users()
 
 
@@ -28,17 +29,19 @@ def n_threads(n_jobs, openmp_threads):
     Parameters
     ----------
     n_jobs : int or None
-        None: as many threads as OpenMP would use, which is the number of CPUs this process may run on, or
-        ``OMP_NUM_THREADS`` where it is set (joblib's worker processes set it, so nested work does not oversubscribe).
-        A positive number: that many. A negative one: CPUs + 1 + n_jobs, at least 1, as in scikit-learn.
+        None: ``OMP_NUM_THREADS`` where it is set (joblib's worker processes set it, so nested work does not
+        oversubscribe), otherwise the CPUs that this process may use, see :func:`n_cpus`, or fewer where OpenMP was
+        limited at run time (threadpoolctl). A positive number: that many, but at most the CPUs. A negative one: CPUs
+        + 1 + n_jobs, at least 1, as in scikit-learn.
     openmp_threads : int
         What OpenMP would use; 1 in a build without it.
 
     Returns
     -------
     int
-        At least 1. In a process that was forked from another one it is 1: the OpenMP runtime's threads do not survive
-        a fork, and a team of several would wait for them forever.
+        At least 1. After a fork it is 1 in the one thread that the child begins with: the OpenMP runtime believes that
+        this thread has a team, whose other threads did not survive the fork, and would wait for them forever. Threads
+        that the child starts are not concerned and use as many as elsewhere.
 
     Raises
     ------
@@ -52,13 +55,44 @@ def n_threads(n_jobs, openmp_threads):
             raise TypeError(f"n_jobs must be an integer or None, got {shown(n_jobs)}")
         if n_jobs == 0:
             raise ValueError("n_jobs must not be 0: use None for all CPUs, or a number of threads")
-    if _forked:
+    if n_jobs == 1 or getattr(_local, "forked", False):
         return 1
     if n_jobs is None:
-        return max(1, openmp_threads)
-    if n_jobs > 0:
-        return int(n_jobs)
-    return max(1, len(os.sched_getaffinity(0)) + 1 + int(n_jobs))
+        return max(1, openmp_threads if os.environ.get("OMP_NUM_THREADS") else min(openmp_threads, n_cpus()))
+    cpus = n_cpus()
+    if n_jobs > cpus:  # tests split work whatever the machine
+        return min(int(n_jobs), int(os.environ.get("_APHASH_MOST_THREADS", cpus)))
+    return int(n_jobs) if n_jobs > 0 else max(1, cpus + 1 + int(n_jobs))
+
+
+def n_cpus():
+    """Return how many CPUs this process may use, counted as joblib does; at least 1.
+
+    The least of its affinity, of the CPU quota of its control group, rounded up, and of ``LOKY_MAX_CPU_COUNT``. The
+    quota is read once.
+    """
+    most = os.environ.get("LOKY_MAX_CPU_COUNT")
+    return max(1, min(len(os.sched_getaffinity(0)), _quota(), int(most) if most else sys.maxsize))
+
+
+@functools.cache
+def _quota(root="/sys/fs/cgroup"):
+    """Return the CPU quota of the control group (version 2 or 1) in CPUs, rounded up; sys.maxsize without one."""
+    v1 = f"{root}/cpu/cpu.cfs_quota_us", f"{root}/cpu/cpu.cfs_period_us"
+    for paths in (f"{root}/cpu.max",), v1:
+        try:
+            quota, period = " ".join(map(_read, paths)).split()
+            quota, period = int(quota), int(period)
+        except (OSError, ValueError):  # no such file; or "max", which is no quota
+            continue
+        if quota > 0 and period > 0:  # -1 is none, too
+            return -(-quota // period)
+    return sys.maxsize
+
+
+def _read(path):
+    with open(path) as file:
+        return file.read()
 
 
 class Crew:

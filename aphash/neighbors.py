@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from aphash._checks import check_count
 from aphash.codes import check_codes, origin_of
-from aphash.index import HammingIndex
+from aphash.index import PAD_ID, HammingIndex
 
 
 class HammingNeighbors(BaseEstimator):
@@ -30,8 +30,10 @@ class HammingNeighbors(BaseEstimator):
     Attributes
     ----------
     index_ : HammingIndex
-        Its ids are the rows of the codes; add, filters and rescoring are there.
+        Its ids are the rows of the codes that were fitted; filters and rescoring are there. It may be changed: results
+        name ids, and a removed code's id stays unused.
     n_samples_fit_ : int
+        How many were fitted.
     """
 
     def __init__(self, n_neighbors=5, *, n_jobs=None):
@@ -72,7 +74,8 @@ class HammingNeighbors(BaseEstimator):
         Parameters
         ----------
         X : ndarray of uint64, shape (n_queries, n_words), optional
-            None: the fitted codes, each without itself.
+            None: the fitted codes, each without itself; a row for each code that ``index_`` holds, in ascending order
+            of their ids.
         n_neighbors : int, optional
             At most as many as there are codes; None: the constructor's.
         return_distance : bool, default=True
@@ -82,7 +85,7 @@ class HammingNeighbors(BaseEstimator):
         distances : ndarray of int32, shape (n_queries, n_neighbors)
             Only with return_distance.
         indices : ndarray of int64, shape (n_queries, n_neighbors)
-            In order of (distance, index).
+            Ids: the fitted rows, and those of codes that ``index_`` got later. In order of (distance, index).
 
         Raises
         ------
@@ -90,10 +93,8 @@ class HammingNeighbors(BaseEstimator):
             When an argument is not as said.
         sklearn.exceptions.NotFittedError
         """
-        graph = self.kneighbors_graph(X, n_neighbors, mode="distance")
-        shape = (graph.shape[0], self.n_neighbors if n_neighbors is None else n_neighbors)
-        indices = graph.indices.reshape(shape).astype(np.int64, copy=False)
-        return (graph.data.reshape(shape), indices) if return_distance else indices
+        _, distances, indices = self._nearest(X, n_neighbors)
+        return (distances, indices) if return_distance else indices
 
     def kneighbors_graph(self, X=None, n_neighbors=None, mode="connectivity"):
         """Return the graph of the nearest of the fitted codes.
@@ -107,27 +108,44 @@ class HammingNeighbors(BaseEstimator):
 
         Returns
         -------
-        scipy.sparse.csr_array, shape (n_queries, n_samples_fit_)
-            Of float64 or int32. Each row is in order of (distance, index), not of columns.
+        scipy.sparse.csr_array, shape (n_queries, n_columns)
+            Of float64 or int32. Column j is the code with id j, and n_columns is ``n_samples_fit_``, or more when
+            ``index_`` ever held a larger id. With X None row i is the code with id i, the shape is
+            (n_columns, n_columns), and rows and columns of removed codes are empty. Each row is in order of
+            (distance, index), not of columns.
 
         Raises
         ------
         TypeError, ValueError, sklearn.exceptions.NotFittedError
-            As :meth:`kneighbors`.
+            As :meth:`kneighbors`; and ValueError when codes with negative ids were added to ``index_``, which have no
+            column.
         """
-        check_is_fitted(self)
         if mode not in ("connectivity", "distance"):
             raise ValueError(f"mode must be 'connectivity' or 'distance', got {mode!r}")
+        rows, distances, indices = self._nearest(X, n_neighbors)
+        if (indices < 0).any() or (rows < 0).any():
+            raise ValueError("a graph has no column for codes with negative ids, which were added to index_")
+        n_columns = self.index_._store.present.next_id  # behind the largest id that it ever held
+        counts = np.zeros(n_columns if X is None else len(rows), np.int64)
+        counts[rows] = indices.shape[1]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        values = np.ones(indices.size) if mode == "connectivity" else distances.ravel()
+        return csr_array((values, indices.ravel(), starts), shape=(len(counts), n_columns))
+
+    def _nearest(self, X, n_neighbors):
+        """Return the numbers of the rows, which are ids if X is None, and their distances and ids."""
+        check_is_fitted(self)
         k = check_count(self.n_neighbors if n_neighbors is None else n_neighbors, "n_neighbors", 1)
-        most = self.n_samples_fit_ - (X is None)
+        n = len(self.index_)
+        most = n - (X is None)
         if k > most:
-            raise ValueError(f"n_neighbors must be at most {most} for {self.n_samples_fit_} fitted codes, got {k}")
+            raise ValueError(f"n_neighbors must be at most {most} for {n} codes, got {k}")
         if X is None:
-            graph = self.index_.knn_graph(k, n_jobs=self.n_jobs)
+            rows, graph = self.index_.knn_graph(k, n_jobs=self.n_jobs)
+            distances, indices = graph.data, rows[graph.indices]
         else:
-            distances, ids = self.index_.search(check_codes(X, self.index_.n_bits, "X"), k, n_jobs=self.n_jobs)
-            starts = np.arange(len(ids) + 1, dtype=np.int64) * k
-            graph = csr_array((distances.ravel(), ids.ravel(), starts), shape=(len(ids), self.n_samples_fit_))
-        if mode == "connectivity":
-            graph.data = np.ones(len(graph.data))
-        return graph
+            distances, indices = self.index_.search(check_codes(X, self.index_.n_bits, "X"), k, n_jobs=self.n_jobs)
+            rows = np.arange(len(indices))
+        if indices.size < len(rows) * k or (indices == PAD_ID).any():
+            raise ValueError(f"n_neighbors must be at most the number of codes, which fell meanwhile; got {k}")
+        return rows, distances.reshape(-1, k), indices.reshape(-1, k)

@@ -84,8 +84,8 @@ def main():
         n_found += int(np.count_nonzero((original[i] == original[j]) & (j >= n_images)))
     words = f"pairs within {options.radius} bits: {n_pairs}"
     clock(f"{words}, among them {n_found} of the {N_COPIES} copies with their originals")
-    groups = index.groups(options.radius)
-    sizes = np.bincount(groups)
+    _, labels = index.groups(options.radius)
+    sizes = np.bincount(labels)
     clock(f"groups: {len(sizes)}, the largest of {sizes.max()}, {np.count_nonzero(sizes > 1)} of more than one")
 
     index.build_lookup()

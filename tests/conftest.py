@@ -1,8 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from aphash import _kernels, _store
+
+os.environ["_APHASH_MOST_THREADS"] = "8"  # work is split as a test says, also where there are fewer CPUs
 
 
 @pytest.fixture(params=_kernels.isa_names())

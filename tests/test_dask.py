@@ -409,7 +409,15 @@ def test_index_of_unknown_chunks(codes, ids):
 
 
 def test_an_empty_index(codes):
-    assert_answers(aphash.HammingIndex(N_BITS), aphash.dask.HammingIndex(N_BITS), codes[:2])
+    one, other = aphash.HammingIndex(N_BITS), aphash.dask.HammingIndex(N_BITS)
+    assert_answers(one, other, codes[:2])
+    queries = codes[:1030]  # more than are searched at a time, of both searches
+    rescore = ProjectionRescore(np.ones((len(queries), N_BITS)))
+    for arguments in ({}, {"rescore": rescore}):
+        for got, expected in zip(other.search(queries, 400, **arguments), one.search(queries, 400, **arguments)):
+            np.testing.assert_array_equal(got, expected)
+    for got, expected in zip(other.radius_search(queries, 9), one.radius_search(queries, 9)):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_ids_are_counted_on_and_never_twice(codes, ids, monkeypatch):

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 
-from aphash import APHash, HammingNeighbors, pack_codes, unpack_codes
+from aphash import APHash, HammingIndex, HammingNeighbors, pack_codes, unpack_codes
 
 
 def test_end_of_a_pipeline(digits):
@@ -41,6 +41,70 @@ def test_against_scikit_learn(rng, itself):
         scale = 70 if mode == "distance" else 1
         assert np.allclose(np.sort(graph.data) / scale, np.sort(other.data))
     assert np.array_equal(graph.indices.reshape(-1, 4), indices)
+
+
+@pytest.mark.parametrize("change", ["nothing", "add", "remove", "both", "far"])
+def test_results_name_ids_after_changes_of_the_index(rng, change):
+    """Also where a removal has moved codes to other positions; the graph has a column for every id."""
+    fitted = HammingNeighbors(3).fit(pack_codes(rng.standard_normal((30, 70))))
+    if change in ("remove", "both"):
+        fitted.index_.remove([0, 7, 11])
+    if change in ("add", "both", "far"):
+        fitted.index_.add(fitted.index_.codes[:4], None if change != "far" else [50, 99, 40, 60])
+    ids, codes = fitted.index_.snapshot()
+    order = np.argsort(ids)
+    ids, codes = ids[order], codes[order]
+    d = np.bitwise_count(codes[:, None] ^ codes[None]).sum(2).astype(int)
+    n_columns = {"add": 34, "both": 34, "far": 100}.get(change, 30)
+    for X, distances in ((None, d + 1000 * np.eye(len(d), dtype=int)), (codes, d)):
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :3]
+        found, indices = fitted.kneighbors(X)
+        assert np.array_equal(indices, ids[nearest])
+        assert np.array_equal(found, np.take_along_axis(d, nearest, axis=1))
+        graph = fitted.kneighbors_graph(X, mode="distance")
+        graph.check_format()
+        rows = ids if X is None else np.arange(len(codes))
+        assert graph.shape == (n_columns if X is None else len(codes), n_columns) and graph.nnz == 3 * len(codes)
+        for row, at in zip(indices, rows.tolist()):
+            assert graph.indices[graph.indptr[at] : graph.indptr[at + 1]].tolist() == row.tolist()
+        dense = np.full(graph.shape, -1)
+        dense[np.repeat(rows, 3), indices.ravel()] = found.ravel()
+        assert np.array_equal(graph.toarray(), np.maximum(dense, 0))
+
+
+def test_changes_that_leave_no_result(rng):
+    codes = pack_codes(rng.standard_normal((5, 64)))
+    fitted = HammingNeighbors(2).fit(codes)
+    fitted.index_.add(codes[:1], [-7])
+    assert fitted.kneighbors(codes[:1])[1].tolist() == [[-7, 0]]
+    for X in (None, codes[:1]):
+        with pytest.raises(ValueError, match="negative ids"):
+            fitted.kneighbors_graph(X)
+    fitted.index_.remove([-7, 0, 1, 2])
+    assert fitted.kneighbors(codes[3:])[1].shape == (2, 2)
+    with pytest.raises(ValueError, match="at most 1 for 2 codes"):
+        fitted.kneighbors()
+    fitted.index_.clear()
+    with pytest.raises(ValueError, match="at most"):
+        fitted.kneighbors(codes)
+
+
+def test_results_of_an_index_that_shrinks_meanwhile(rng, monkeypatch):
+    codes = pack_codes(rng.standard_normal((5, 64)))
+
+    def shrinking(method):
+        def call(self, *args, **kwargs):
+            self.remove([0, 1, 2], missing="ignore")
+            return method(self, *args, **kwargs)
+
+        return call
+
+    for name in ("search", "knn_graph"):
+        monkeypatch.setattr(HammingIndex, name, shrinking(getattr(HammingIndex, name)))
+    for X in (codes, None):
+        fitted = HammingNeighbors(3).fit(codes)
+        with pytest.raises(ValueError, match="fell meanwhile"):
+            fitted.kneighbors(X)
 
 
 def test_bad_arguments(rng):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
-from aphash import HammingIndex, pack_codes, unpack_codes
+from aphash import HammingIndex, _pairs, pack_codes, unpack_codes
 
 
 @pytest.fixture
@@ -20,6 +20,13 @@ def near_duplicates(rng, n, n_bits, flips=3):
     for _ in range(flips):
         bits[np.arange(n), rng.integers(0, n_bits, n)] ^= rng.random(n) < 0.5
     return pack_codes(bits)
+
+
+def copies(rng, n, n_bits, n_distinct=12):
+    """Few codes, near each other, each several times: one of them a third of all."""
+    bits = rng.random((1, n_bits)) < np.full((n_distinct, n_bits), 0.5)
+    bits[np.arange(n_distinct), rng.integers(0, n_bits, n_distinct)] ^= True
+    return pack_codes(bits)[np.maximum(0, rng.integers(-n_distinct // 2, n_distinct, n))]
 
 
 def all_distances(codes):
@@ -45,20 +52,64 @@ def naive_pairs(codes, ids, radius, mask=None):
     near = np.triu(d <= radius, 1)
     if mask is not None:
         near &= mask[:, None] & mask
-    return {(min(ids[i], ids[j]), max(ids[i], ids[j]), d[i, j]) for i, j in zip(*np.nonzero(near))}
+    i, j = np.nonzero(near)
+    low, high = np.minimum(ids[i], ids[j]), np.maximum(ids[i], ids[j])
+    return set(zip(low.tolist(), high.tolist(), d[i, j].tolist()))
 
 
-@pytest.fixture(params=["stream", "tiles"])
+@pytest.fixture(params=["stream", "tiles", "few equal"])
 def way(request, monkeypatch):
-    monkeypatch.setattr("aphash._pairs.COMPARE_COST", 0.0 if request.param == "stream" else np.inf)
+    """Distinct codes by spans, or by scans; or all by spans, as where few are equal."""
+    monkeypatch.setattr("aphash._pairs.COMPARE_COST", np.inf if request.param == "tiles" else 0.0)
     monkeypatch.setattr("aphash._pairs._TILE_CODES", 512)
+    monkeypatch.setattr("aphash._pairs._EQUAL_PAIRS", 1 << 40 if request.param == "few equal" else 0)
     return request.param
 
 
-@pytest.mark.parametrize("n_bits", [9, 64, 130])
-@pytest.mark.parametrize("n", [0, 1, 2, 63, 64, 65, 300])
-def test_pairs(rng, way, n_bits, n):
-    codes = near_duplicates(rng, n, n_bits) if n else np.zeros((0, -(-n_bits // 64)), np.uint64)
+MAKERS = {
+    "near": near_duplicates,
+    "copies": copies,
+    "equal": lambda rng, n, n_bits: np.zeros((n, -(-n_bits // 64)), np.uint64),
+    "different": lambda rng, n, n_bits: np.unique(near_duplicates(rng, 2 * n, n_bits), axis=0)[:n],
+}
+
+
+@pytest.fixture(params=MAKERS)
+def make(request):
+    """A maker of codes, also of none."""
+
+    def made(rng, n, n_bits):
+        return MAKERS[request.param](rng, n, n_bits) if n else np.zeros((0, -(-n_bits // 64)), np.uint64)
+
+    return made
+
+
+@pytest.fixture(params=["hashes", "one hash"])
+def hashes(request, monkeypatch):
+    """Different codes that share a hash are different all the same."""
+    if request.param == "one hash":
+        hashes = _pairs._hashes
+        shift = {True: np.uint64(0), False: np.uint64(62)}  # a code of one word is its own hash
+        monkeypatch.setattr(
+            _pairs, "_hashes", lambda snapshot, *a: hashes(snapshot, *a) >> shift[snapshot.n_words == 1]
+        )
+    monkeypatch.setattr(_pairs, "_HASHED_BYTES", 1 << 10)
+    return request.param
+
+
+def test_different_codes_have_different_hashes(rng):
+    """Also those that differ in one bit, or in the highest bits of two words."""
+    bits = np.concatenate([np.eye(256, dtype=bool), np.eye(256, dtype=bool) | np.eye(256, k=64, dtype=bool)])
+    bits = np.concatenate([bits, np.zeros((1, 256), bool), ~bits])
+    index = HammingIndex(256)
+    index.add(np.unique(pack_codes(bits), axis=0))
+    assert len(np.unique(_pairs._hashes(index._store.present))) == len(index)
+
+
+@pytest.mark.parametrize("n_bits, n", [(9, 300), (64, 0), (64, 1), (64, 2), (64, 63), (64, 64), (64, 65), (130, 300)])
+def test_pairs(rng, way, make, n_bits, n):
+    codes = make(rng, n, n_bits)
+    n = len(codes)
     index, ids = index_of(rng, codes, n_bits)
     mask = rng.random(n) < 0.5
     for radius in (0, 1, 3, n_bits):
@@ -75,7 +126,7 @@ def test_pairs_come_in_blocks_of_bounded_size(rng, way, monkeypatch):
     blocks = list(index.pairs(1, n_jobs=2))
     sizes = [len(d) for _, _, d in blocks]
     assert sum(sizes) == n * (n - 1) // 2 and len(blocks) > 2
-    assert max(sizes) <= 100 + (1 << 16 if way == "stream" else 64 * 512)
+    assert max(sizes) <= 100 + (1 << 16 if way == "few equal" else 100)
     assert all(size >= 100 for size in sizes[:-1])
     for i, j, d in blocks:
         assert i.dtype == j.dtype == np.int64 and d.dtype == np.int32
@@ -126,36 +177,105 @@ def test_progress_bar(rng, way, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_pairs_of_codes_that_share_a_hash(rng, hashes):
+    for codes in (copies(rng, 100, 130), near_duplicates(rng, 100, 130)):
+        index, ids = index_of(rng, codes, 130)
+        mask = rng.random(100) < 0.5
+        assert as_set(index.pairs(2)) == naive_pairs(codes, ids, 2)
+        assert as_set(index.pairs(2, filter=mask)) == naive_pairs(codes, ids, 2, mask)
+
+
 @pytest.mark.parametrize("block", [7, 1 << 16])
-def test_groups(rng, way, block, monkeypatch):
+def test_pairs_of_many_copies_in_small_blocks(rng, way, block, monkeypatch):
+    """Every place where a block can end, among the copies of one code and among those of two."""
     monkeypatch.setattr("aphash._pairs._BLOCK", block)
-    for n in (0, 1, 400):
-        codes = near_duplicates(rng, n, 64) if n else np.zeros((0, 1), np.uint64)
-        index, _ = index_of(rng, codes, 64)
-        for radius in (0, 2):
-            labels = index.groups(radius)
-            assert labels.shape == (n,) and labels.dtype == np.int64
-            if not n:
-                continue
-            expected = connected_components(all_distances(codes) <= radius, directed=False)[1]
-            first = {}
-            assert labels.tolist() == [first.setdefault(label, len(first)) for label in expected.tolist()]
-
-
-@pytest.mark.parametrize("n, k", [(0, 3), (1, 3), (2, 5), (300, 1), (300, 7)])
-@pytest.mark.parametrize("equal", [False, True])
-def test_knn_graph(rng, n, k, equal):
-    codes = near_duplicates(rng, n, 64) if n and not equal else np.zeros((n, 1), np.uint64)
+    codes = copies(rng, 90, 64)
     index, ids = index_of(rng, codes, 64)
-    graph = index.knn_graph(k)
-    assert graph.shape == (n, n) and graph.dtype == np.int32
-    d = all_distances(codes)
-    for i in range(n):
-        order = np.lexsort((ids, d[i]))
-        order = order[order != i][:k]
-        row = slice(graph.indptr[i], graph.indptr[i + 1])
-        assert graph.indices[row].tolist() == order.tolist()
-        assert graph.data[row].tolist() == d[i, order].tolist()
+    blocks = list(index.pairs(2))
+    assert as_set(blocks) == naive_pairs(codes, ids, 2)
+    if way != "few equal":
+        assert max(len(d) for _, _, d in blocks) < 2 * block
+
+
+def naive_groups(codes, ids, radius):
+    order = np.argsort(ids)
+    labels = connected_components(all_distances(codes[order]) <= radius, directed=False)[1]
+    first = {}
+    return ids[order].tolist(), [first.setdefault(label, len(first)) for label in labels.tolist()]
+
+
+@pytest.mark.parametrize("block", [7, 1 << 16])
+def test_groups(rng, way, make, hashes, block, monkeypatch):
+    monkeypatch.setattr("aphash._pairs._BLOCK", block)
+    for n, n_bits in ((0, 64), (1, 64), (90, 64), (300 if block > 7 else 90, 130)):
+        codes = make(rng, n, n_bits)
+        index, ids = index_of(rng, codes, n_bits)
+        mask = rng.random(len(codes)) < 0.5
+        for radius in (0, 1, 2):
+            for filter, part in ((None, slice(None)), (mask, mask), (ids[mask], mask), (~mask | True, slice(None))):
+                found, labels = index.groups(radius, filter=filter)
+                assert found.dtype == labels.dtype == np.int64
+                if n:
+                    assert (found.tolist(), labels.tolist()) == naive_groups(codes[part], ids[part], radius)
+                else:
+                    assert found.shape == labels.shape == (0,)
+
+
+def test_groups_after_changes(rng):
+    """They are numbered by ids, wherever a removal has moved the codes."""
+    codes = copies(rng, 200, 64)
+    index = HammingIndex(64)
+    index.add(codes)
+    index.remove(np.arange(0, 200, 3))
+    assert not index._store.present.ascending
+    stay = np.flatnonzero(np.arange(200) % 3)
+    found, labels = index.groups(1)
+    assert (found.tolist(), labels.tolist()) == naive_groups(codes[stay], stay, 1)
+
+
+@pytest.mark.parametrize("n, k", [(0, 3), (1, 3), (2, 5), (120, 1), (120, 7), (120, 119), (120, 500)])
+@pytest.mark.parametrize("candidates", [64, 1 << 20])
+def test_knn_graph(rng, make, n, k, candidates, monkeypatch):
+    monkeypatch.setattr("aphash._pairs._CANDIDATES", candidates)
+    codes = make(rng, n, 130)
+    n = len(codes)
+    index, ids = index_of(rng, codes, 130)
+    order = np.argsort(ids)
+    d = all_distances(codes[order])
+    for share in (None, 0.1, np.inf):
+        if share is not None:
+            index.build_lookup(share=share)
+        found, graph = index.knn_graph(k)
+        assert found.dtype == np.int64 and found.tolist() == ids[order].tolist()
+        assert graph.shape == (n, n) and graph.dtype == np.int32
+        nearest = np.argsort(d + 1000 * np.eye(n, dtype=np.int32), axis=1, kind="stable")[:, : min(k, n - 1)]
+        assert np.array_equal(np.diff(graph.indptr), np.full(n, nearest.shape[1]))
+        assert np.array_equal(graph.indices.reshape(nearest.shape), nearest)
+        assert np.array_equal(graph.data.reshape(nearest.shape), np.take_along_axis(d, nearest, axis=1))
+
+
+def test_equal_codes_are_not_compared(rng, monkeypatch):
+    """Whatever compares codes sees each once."""
+    seen = []
+
+    class Stream(_pairs._search.PairStream):
+        def __init__(self, snapshot, radius, filter):
+            seen.append(_pairs._positions(filter, len(snapshot)))
+            super().__init__(snapshot, radius, filter)
+
+    def search(snapshot, queries, k, filter, n_threads):
+        seen.append(queries)
+        return search_all(snapshot, queries, k, filter, n_threads)
+
+    search_all = _pairs._search.search
+    monkeypatch.setattr(_pairs._search, "PairStream", Stream)
+    monkeypatch.setattr(_pairs._search, "search", search)
+    index = HammingIndex(64)
+    index.add(rng.permutation(np.repeat(near_duplicates(rng, 3, 64, 0)[:1] ^ np.uint64([[0], [1], [6]]), 500, axis=0)))
+    assert sum(len(d) for _, _, d in index.pairs(1)) == 3 * 500 * 499 // 2 + 500**2
+    assert np.bincount(index.groups(1)[1]).tolist() in ([1000, 500], [500, 1000])
+    index.knn_graph(5)
+    assert [len(each) for each in seen] == [3, 3, 3]
 
 
 def test_groups_of_real_images(digits):
@@ -166,7 +286,7 @@ def test_groups_of_real_images(digits):
     flipped[:, 5] ^= True
     index = HammingIndex(64)
     index.add(np.concatenate([codes, pack_codes(flipped)]))
-    labels = index.groups(1)
+    _, labels = index.groups(1)
     assert np.array_equal(labels[:300], labels[300:]) and len(np.unique(labels)) > 250
 
 
@@ -180,7 +300,7 @@ def test_bad_arguments(rng):
             call(1.5)
         with pytest.raises(ValueError, match="n_jobs"):
             call(1, n_jobs=0)
-    with pytest.raises(ValueError, match="filter"):
-        index.pairs(1, filter=np.ones(3, bool))
+        with pytest.raises(ValueError, match="filter"):
+            call(1, filter=np.ones(3, bool))
     with pytest.raises(ValueError, match="k must"):
         index.knn_graph(0)
