@@ -6,6 +6,7 @@ The map of the house (a lower layer never imports a higher one):
 ``APHash``          the estimator: validates, calls the method's steps, keeps the results (``_hasher``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``)
                     ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
+``Filter``          which codes take part in searches (``_filters``)
 ``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)
 ``interchange``     codes from and to faiss, usearch, pgvector, Hugging Face
@@ -27,6 +28,7 @@ from aphash._version import __version__
 
 _HOME = {  # public name -> module that defines it
     "APHash": "aphash._hasher",
+    "Filter": "aphash._filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
     "ProjectionRescore": "aphash.rescore",
@@ -41,6 +43,7 @@ _MODULES = ("codes", "index", "interchange", "metrics")
 
 __all__ = [
     "APHash",
+    "Filter",
     "HammingIndex",
     "HammingNeighbors",
     "ProjectionRescore",

@@ -36,7 +36,7 @@ def save(path, hasher, index):
     arrays, params = hasher._to_file()
     if index.n_bits != len(hasher.coef_):
         raise ValueError(f"index has n_bits={index.n_bits}, hasher {len(hasher.coef_)}: they must be equal")
-    known = getattr(index, "fingerprint", None)
+    known = index.fingerprint
     if known is not None and known != hasher.fingerprint_:
         raise ValueError("index holds the codes of another model, as its fingerprint tells: index hasher.transform(X)")
     index_arrays, index_params = _index_file.to_file(index._store.present)
@@ -79,6 +79,6 @@ def load(path, *, mmap=False, verify=None):
     index = HammingIndex._of(_index_file.from_file(path, parts["index"], params["index"], version, check))
     if index.n_bits != len(hasher.coef_):
         raise ValueError(f"{path}: an index of {index.n_bits} bits, a model of {len(hasher.coef_)}")
-    if getattr(index, "fingerprint", None) not in (None, hasher.fingerprint_):
+    if index.fingerprint not in (None, hasher.fingerprint_):
         raise ValueError(f"{path}: the index holds the codes of another model, as its fingerprint tells")
     return hasher, index

@@ -12,6 +12,7 @@ from dask.sizeof import sizeof
 from aphash import _index_file, _io, index
 from aphash._checks import as_ids, check_count, check_ids, some
 from aphash._dask_rows import compute, itself
+from aphash._filters import Filter, as_filter
 from aphash.codes import check_codes, check_n_bits, n_words
 from aphash.index import PAD_DISTANCE, PAD_ID
 from aphash.rescore import bind, rerank
@@ -165,8 +166,8 @@ class HammingIndex:
         ----------
         codes : ndarray of uint64, shape (n_queries, n_words) or (n_words,)
         k : int
-        filter : array_like, optional
-            Integers are ids; booleans, and a packed bitmap of uint64, go by position in the order of adding.
+        filter : Filter or array_like, optional
+            As for :meth:`aphash.HammingIndex.search`; positions are in the order of adding.
         rescore : VectorRescore or ProjectionRescore, optional
             Applied where the search is called; the candidates' codes, or rows, come there. Vectors may be a dask array.
         rescore_queries : array_like, optional
@@ -234,20 +235,17 @@ class HammingIndex:
         """Return the filter of each shard."""
         if filter is None:
             return [None] * len(self._shards)
-        filter, n = np.asarray(filter), len(self)
+        filter, n = as_filter(filter), len(self)
         edges = np.concatenate([[0], np.cumsum(self._sizes)])
-        if filter.dtype == np.uint64 and filter.dtype.isnative:
-            words = -(-n // 64)
-            if filter.shape != (words,):
-                raise ValueError(f"filter as a packed bitmap must have shape ({words},), got {filter.shape}")
-            filter = np.unpackbits(filter.astype("<u8").view(np.uint8), bitorder="little", count=n).astype(bool)
-        if filter.dtype == bool:
-            if filter.shape != (n,):
-                raise ValueError(f"filter of booleans must have shape ({n},), got {filter.shape}")
-            parts = [filter[a:b] for a, b in itertools.pairwise(edges)]
+        kind, values = filter.kind, filter.values
+        if kind in ("ids", "excluding"):
+            parts = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
+            parts = parts if kind == "ids" else [Filter.excluding(part) for part in parts]
         else:
-            wanted = as_ids(filter, "filter")
-            parts = [wanted[(wanted >= a) & (wanted <= b)] for a, b in zip(self._low, self._high, strict=True)]
+            filter.check_length(n)
+            if kind == "bitmap":
+                values = np.unpackbits(values.astype("<u8").view(np.uint8), bitorder="little", count=n).astype(bool)
+            parts = [values[a:b] for a, b in itertools.pairwise(edges)]
         return [dask.delayed(part, traverse=False) for part in parts]
 
     # -- files

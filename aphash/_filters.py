@@ -12,9 +12,9 @@ class Filter:
     """Which codes take part in a search; made by ``from_ids``, ``excluding``, ``from_mask`` and ``from_bitmap``.
 
     A filter by ids follows the index: it may be used with any index, before and after any change, and names codes that
-    come later, too. A filter by positions (mask, bitmap) belongs to the index of its first use, as it is then: codes that
-    are added later do not take part, and once positions have moved (after a removal, ``compact`` or ``clear``) its use
-    raises ValueError.
+    come later, too. A filter by positions (mask, bitmap) belongs to the index of its first use, as it is then: codes
+    that are added later do not take part, and once positions have moved (after a removal, ``compact`` or ``clear``)
+    its use raises ValueError.
 
     What a filter has worked out for an index is kept until the index changes or the filter is used with another: a bit
     a code. It keeps nothing of the index alive. Any number of threads may use it.
@@ -26,7 +26,7 @@ class Filter:
     @classmethod
     def _of(cls, kind, values):
         self = object.__new__(cls)
-        self._kind, self._values = kind, values
+        self.kind, self.values = kind, values
         self._arrangement = None  # of positions, at the first use of a mask or bitmap
         self._prepared = None  # (weak reference to a snapshot, its bitmap)
         return self
@@ -97,46 +97,53 @@ class Filter:
         return cls._of("bitmap", words.copy())
 
     def __repr__(self):
-        return f"<Filter by {self._kind}, {len(self._values)} {'words' if self._kind == 'bitmap' else 'values'}>"
+        return f"<Filter by {self.kind}, {len(self.values)} {'words' if self.kind == 'bitmap' else 'values'}>"
 
     def bitmap(self, snapshot):
         """Return the packed bitmap by position of a snapshot: uint64 (ceil(n / 64),), bits beyond n zero."""
         prepared = self._prepared
         if prepared is not None and prepared[0]() is snapshot:
             return prepared[1]
-        if self._kind in ("ids", "excluding"):
-            words = snapshot.bitmap(snapshot.find(self._values), self._kind == "excluding")
+        if self.kind in ("ids", "excluding"):
+            words = snapshot.bitmap(snapshot.find(self.values), self.kind == "excluding")
         else:
             words = self._of_positions(snapshot)
         self._prepared = weakref.ref(snapshot), words
         return words
 
+    def check_length(self, n):
+        """Raise ValueError where a mask or bitmap is not one of n positions."""
+        wanted = n if self.kind == "mask" else -(-n // 64)
+        if len(self.values) != wanted:
+            name = "booleans" if self.kind == "mask" else "words of a packed bitmap"
+            raise ValueError(f"filter must have {wanted} {name} for {n} codes, got {len(self.values)}")
+
+    def __reduce__(self):
+        return Filter._of, (self.kind, self.values)
+
     def _of_positions(self, snapshot):
-        n, length = len(snapshot), len(self._values)
+        n = len(snapshot)
         if self._arrangement is None:
-            wanted = n if self._kind == "mask" else -(-n // 64)
-            if length != wanted:
-                name = "booleans" if self._kind == "mask" else "words of a packed bitmap"
-                raise ValueError(f"filter must have {wanted} {name} for {n} codes, got {length}")
+            self.check_length(n)
             self._n, self._arrangement = n, snapshot.arrangement
         elif self._arrangement is not snapshot.arrangement:
             raise ValueError(
-                "filter goes by position, and the positions have moved since its first use (or it was another index's): "
-                "make a new one, or use Filter.from_ids"
+                "filter goes by position, and the positions have moved since its first use (or that was with another "
+                "index): make a new one, or use Filter.from_ids"
             )
-        if self._kind == "mask":
-            packed = np.packbits(self._values, bitorder="little")
+        if self.kind == "mask":
+            packed = np.packbits(self.values, bitorder="little")
             packed = np.pad(packed, (0, -(-n // 64) * 8 - len(packed)))
             return packed.view("<u8").astype(np.uint64, copy=False)
         words = np.zeros(-(-n // 64), np.uint64)
-        words[:length] = self._values
+        words[: len(self.values)] = self.values
         if self._n % 64:
             words[self._n // 64] &= np.uint64((1 << self._n % 64) - 1)
         return words
 
 
 def as_filter(filter):
-    """Return None, or the filter that an argument means: a Filter, ids of any integer dtype, or booleans by position."""
+    """Return the filter that an argument means, or None: ids of any integer dtype, booleans by position, a Filter."""
     if filter is None or isinstance(filter, Filter):
         return filter
     array = as_array(filter, "filter")

@@ -78,6 +78,8 @@ def to_file(snapshot):
     n, words = len(snapshot), snapshot.n_words
     arrays = {"blocks": _io.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages())}
     params = {"n_bits": snapshot.n_bits, "next_id": int(snapshot.next_id), "ascending": snapshot.ascending}
+    if snapshot.fingerprint is not None:
+        params["fingerprint"] = snapshot.fingerprint
     first_id = snapshot.first_id_of_range()
     if n and first_id is None:
         parts = (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
@@ -111,13 +113,16 @@ def from_file(path, arrays, params, version, check):
             raise ValueError(f"{n} ids and blocks of shape {blocks.shape} for {n_bits} bits")
         if type(next_id) is not int or not 0 <= next_id <= 1 << 63 or type(ascending) is not bool:
             raise ValueError("next_id must be an integer of at most 2^63, ascending true or false")
+        fingerprint = params.get("fingerprint")
+        if not isinstance(fingerprint, str | None):
+            raise ValueError("fingerprint must be a text")
         lookup, stale = _lookup_from_file(arrays, params, n_bits, check)
         if check:
             _check_contents(blocks.reshape(-1, words, 8), ids, n_bits, ascending)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a whole index: {error}") from None
     store = Store(n_bits)
-    store.adopt(blocks, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale)
+    store.adopt(blocks, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
     return store
 
 

@@ -60,17 +60,19 @@ cdef extern from "idmap.h" nogil:
 cdef extern from "hamming.h" nogil:
     enum:
         APH_QUERY_BLOCK
+        APH_POSITION_BITS
     ctypedef struct aph_found:
         uint64_t *hits
+        int64_t first
         int64_t count
         int64_t capacity
         int64_t k
         int32_t threshold
     ctypedef int64_t aph_scratch_fn(int64_t) noexcept nogil
-    ctypedef int64_t aph_scan_fn(const aph_codes *, int64_t, int64_t, const uint64_t *, int64_t, aph_found *,
+    ctypedef int64_t aph_scan_fn(const aph_codes *, int64_t, int64_t, const void *, int64_t, aph_found *,
                                  void *) noexcept nogil
-    ctypedef void aph_distances_fn(const uint64_t *, int64_t, int64_t, const uint64_t *, int32_t *) noexcept nogil
-    ctypedef int aph_lookup_fn(const void *, const aph_codes *, const uint64_t *, aph_found *, double, double, double,
+    ctypedef void aph_distances_fn(const uint64_t *, int64_t, int64_t, const void *, int32_t *) noexcept nogil
+    ctypedef int aph_lookup_fn(const void *, const aph_codes *, const void *, aph_found *, double, double, double,
                                int64_t *) noexcept nogil
     ctypedef int64_t aph_pairs_fn(void *, const aph_codes *, int64_t, int64_t, int64_t *, int64_t *,
                                   int32_t *) noexcept nogil
@@ -80,6 +82,19 @@ cdef extern from "hamming.h" nogil:
         aph_distances_fn *distances
         aph_lookup_fn *lookup
         aph_pairs_fn *pairs
+    ctypedef struct aph_queries:
+        const char *first
+        int64_t stride
+        int32_t max_distance
+        aph_scratch_fn *scratch_bytes
+        aph_scan_fn *scan
+        aph_distances_fn *distances
+        aph_lookup_fn *lookup
+
+
+cdef extern from "select.h" nogil:
+    enum:
+        APH_BINS
 
 
 cdef extern from "isa.h" nogil:
@@ -112,6 +127,7 @@ cdef extern from "portable.h" nogil:
         void (*runs_cut)(aph_runs *, int64_t) noexcept nogil
         int64_t (*order)(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, int32_t *,
                          int64_t *) noexcept nogil
+        int32_t (*kth)(const int32_t *, int64_t, int64_t, int64_t *) noexcept nogil
         int64_t (*sample)(const aph_codes *, int64_t, int64_t *) noexcept nogil
         int64_t (*count_bits)(const uint64_t *, int64_t) noexcept nogil
         void (*span_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil

@@ -102,10 +102,11 @@ cdef class Tables:
 cdef struct lookup_job:
     const aph_lookup *lookup
     const aph_codes *db
-    const uint64_t *queries
-    aph_found *found          # one a query
+    const aph_queries *queries
+    int64_t start             # the first query of the wave
+    aph_found *found          # one a query of the wave
     uint8_t *done
-    int64_t *histograms       # one a thread
+    int64_t *bins             # APH_BINS a thread
     int64_t k, radius, room
     double budget, probe_cost, code_cost
 
@@ -113,11 +114,12 @@ cdef struct lookup_job:
 cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
     """Search one query; its buffer grows as a radius search needs. Out of memory counts as not done."""
     cdef aph_found *found = job.found + q
-    cdef int64_t *histogram = job.histograms + thread * (64 * job.db.n_words + 9)
+    cdef const aph_queries *queries = job.queries
     cdef void *bigger
     cdef int status
     job.done[q] = 0
     found.capacity = job.room
+    found.first = 0
     while True:
         bigger = realloc(found.hits, room_of(found.capacity) * sizeof(uint64_t))
         if bigger == NULL:
@@ -125,17 +127,19 @@ cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
         found.hits = <uint64_t *> bigger
         found.count = 0
         found.k = job.k
-        found.threshold = <int32_t> (64 * job.db.n_words if job.k else min(job.radius, 64 * job.db.n_words))
-        status = chosen[0].search.lookup(job.lookup, job.db, job.queries + q * job.db.n_words, found,
-                                             job.budget, job.probe_cost, job.code_cost, histogram)
+        found.threshold = queries.max_distance if job.k else <int32_t> min(job.radius, queries.max_distance)
+        status = queries.lookup(job.lookup, job.db, queries.first + (job.start + q) * queries.stride, found, job.budget,
+                                job.probe_cost, job.code_cost, job.bins + thread * (APH_BINS + 8))
         if status != APH_LOOKUP_FULL:
             job.done[q] = status == APH_LOOKUP_DONE
             return
         found.capacity *= 4
 
 
-cdef void look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexcept:
+cdef double look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexcept:
+    """Search the queries of a wave; return the nanoseconds that one took one thread."""
     cdef int64_t q
+    cdef double start = seconds()
     with nogil:
         if n_threads == 1:
             for q in range(n_queries):
@@ -143,11 +147,11 @@ cdef void look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexcep
         else:
             for q in prange(n_queries, num_threads=n_threads, schedule="dynamic", chunksize=4):
                 look_up(job, q, omp_get_thread_num())
+    return (seconds() - start) * 1e9 * n_threads / n_queries
 
 
-def lookup_search(Tables tables, Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, int64_t radius,
-                  double budget, double probe_cost, double code_cost, filter=None, int n_threads=1,
-                  bint positions=False):
+def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, int64_t radius, double budget,
+                  double probe_cost, double code_cost, filter=None, int n_threads=1, bint positions=False):
     """Search queries in a lookup; give up those that would cost too much.
 
     Parameters
@@ -168,21 +172,22 @@ def lookup_search(Tables tables, Snapshot snapshot, const uint64_t[:, ::1] queri
     ids : int64 (offsets[-1],)
         As for :func:`radius_search`; with k, k of each query that is done.
     """
-    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1]
+    cdef int64_t n_queries = len(queries)
     cdef aph_codes db = database(snapshot, filter, positions)
     cdef aph_lookup lookup = tables.lookup
     done = np.zeros(n_queries, np.uint8)
     offsets = np.zeros(n_queries + 1, np.int64)
     all_distances, all_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    cdef int64_t per_wave = max(1, min(1024, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(budget, 1.0))))
-    per_wave = min(per_wave, max(1, BUFFER_BYTES // (8 * room_of(2 * k))))
-    founds = np.zeros(per_wave * sizeof(aph_found), np.uint8)
-    histograms = np.empty(n_threads * (64 * n_words + 9), np.int64)
+    cdef int64_t most = max(1, min(1024, BUFFER_BYTES // (8 * room_of(2 * k))))
+    founds = np.zeros(most * sizeof(aph_found), np.uint8)
+    bins = np.empty(n_threads * (APH_BINS + 8), np.int64)
     cdef uint8_t[::1] byte_view = founds, done_view = done
     cdef aph_found *found = <aph_found *> &byte_view[0]
-    cdef int64_t[::1] histogram_view = histograms, offset_view = offsets, id_view
+    cdef int64_t[::1] bin_view = bins, offset_view = offsets, id_view
     cdef int32_t[::1] distance_view
-    cdef int64_t start, wave, q, total
+    cdef int64_t wave = min(most, 4), q, total
+    cdef double each = 0  # of a query, as measured: the first few are searched by one thread
+    cdef int threads = 1
     cdef lookup_job job
     if n_queries == 0 or db.n == 0:
         return done.view(bool), offsets, all_distances[0], all_ids[0]
@@ -191,26 +196,27 @@ def lookup_search(Tables tables, Snapshot snapshot, const uint64_t[:, ::1] queri
     lookup.n_stale = snapshot.n_stale
     job.lookup = &lookup
     job.db = &db
+    job.queries = &queries.q
     job.found = found
-    job.histograms = &histogram_view[0]
+    job.bins = &bin_view[0]
     job.k = k
     job.radius = radius
     job.room = k + max(64, k)
     job.budget = budget
     job.probe_cost = probe_cost
     job.code_cost = code_cost
+    job.start = 0
     try:
-        for start in range(0, n_queries, per_wave):
-            wave = min(per_wave, n_queries - start)
-            job.queries = &queries[start, 0]
-            job.done = &done_view[start]
-            look_up_all(&job, wave, n_threads)
+        while job.start < n_queries:
+            wave = min(wave, n_queries - job.start)
+            job.done = &done_view[job.start]
+            each = look_up_all(&job, wave, threads)
             for q in range(wave):
                 total = 0
                 if job.done[q]:
                     total = k if k else found[q].count
-                offset_view[start + q + 1] = offset_view[start + q] + total
-            total = offset_view[start + wave] - offset_view[start]
+                offset_view[job.start + q + 1] = offset_view[job.start + q] + total
+            total = offset_view[job.start + wave] - offset_view[job.start]
             distances, found_ids = np.empty(total, np.int32), np.empty(total, np.int64)
             all_distances.append(distances)
             all_ids.append(found_ids)
@@ -218,14 +224,18 @@ def lookup_search(Tables tables, Snapshot snapshot, const uint64_t[:, ::1] queri
                 distance_view, id_view = distances, found_ids
                 with nogil:
                     for q in range(wave):
-                        total = offset_view[start + q + 1] - offset_view[start + q]
+                        total = offset_view[job.start + q + 1] - offset_view[job.start + q]
                         if total:
-                            c.order(found + q, 1, 1, total, &db, job.histograms,
-                                      &distance_view[offset_view[start + q] - offset_view[start]],
-                                      &id_view[offset_view[start + q] - offset_view[start]])
+                            c.order(found + q, 1, 1, total, &db, job.bins,
+                                    &distance_view[offset_view[job.start + q] - offset_view[job.start]],
+                                    &id_view[offset_view[job.start + q] - offset_view[job.start]])
+            job.start += wave
+            wave = min(most, max(1, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(each, 1.0))))
+            threads = min(threads_for(each * min(wave, n_queries - job.start), n_threads),
+                          <int> min(1024, ceil_div(max(1, min(wave, n_queries - job.start)), 4)))
             check_signals()
     finally:
-        for q in range(per_wave):
+        for q in range(most):
             free(found[q].hits)
     return done.view(bool), offsets, np.concatenate(all_distances), np.concatenate(all_ids)
 

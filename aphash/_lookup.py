@@ -5,6 +5,7 @@ import numbers
 import numpy as np
 
 from aphash import _kernels, _search
+from aphash._engines import SCAN
 from aphash.codes import check_n_bits
 
 # Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search), as a scan's in csrc/isa.def.
@@ -93,28 +94,24 @@ class Lookup:
         alone, batch = _kernels.scan_costs()
         return self.share * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
-    def search(self, snapshot, queries, k, filter=None, n_threads=1):
-        """Search as :func:`aphash._search.search` does; queries that would cost more than a scan are scanned."""
-        distances = np.full((len(queries), k), _search.PAD_DISTANCE, np.int32)
-        found = np.full((len(queries), k), _search.PAD_ID, np.int64)
+    def nearest(self, snapshot, queries, k, bitmap=None, n_threads=1):
+        """Answer as the scan does; queries that would cost more than a scan are scanned."""
         if k > len(snapshot):
-            done = np.zeros(len(queries), bool)
-        else:
-            done, _, d, i = self._try(snapshot, queries, k, 0, filter, n_threads)
-            distances[done] = d.reshape(-1, k)
-            found[done] = i.reshape(-1, k)
-        if not done.all():
-            rest = np.ascontiguousarray(queries[~done])
-            distances[~done], found[~done] = _search.search(snapshot, rest, k, filter, n_threads)
+            return SCAN.nearest(snapshot, queries, k, bitmap, n_threads)
+        done, _, d, i = self._try(snapshot, queries, k, 0, bitmap, n_threads)
+        if done.all():
+            return d.reshape(-1, k), i.reshape(-1, k)
+        distances, found = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.int64)
+        distances[done], found[done] = d.reshape(-1, k), i.reshape(-1, k)
+        distances[~done], found[~done] = SCAN.nearest(snapshot, queries.take(~done), k, bitmap, n_threads)
         return distances, found
 
-    def radius_search(self, snapshot, queries, radius, filter=None, n_threads=1):
-        """Search as :func:`aphash._search.radius_search` does; queries that would cost more than a scan are scanned."""
-        done, offsets, d, i = self._try(snapshot, queries, 0, radius, filter, n_threads)
+    def within(self, snapshot, queries, radius, bitmap=None, n_threads=1):
+        """Answer as the scan does; queries that would cost more than a scan are scanned."""
+        done, offsets, d, i = self._try(snapshot, queries, 0, radius, bitmap, n_threads)
         if done.all():
             return offsets, d, i
-        rest = np.ascontiguousarray(queries[~done])
-        scanned = _search.radius_search(snapshot, rest, radius, filter, n_threads)
+        scanned = SCAN.within(snapshot, queries.take(~done), radius, bitmap, n_threads)
         if not done.any():
             return scanned
         counts = np.diff(offsets)
@@ -126,23 +123,23 @@ class Lookup:
         found[from_lookup], found[~from_lookup] = i, scanned[2]
         return merged, distances, found
 
-    def _try(self, snapshot, queries, k, radius, filter, n_threads):
+    def _try(self, snapshot, queries, k, radius, bitmap, n_threads):
         """Return (done, offsets, distances, ids) of the queries that the lookup can serve."""
         budget = self.budget(len(snapshot), len(queries))
 
         def run(part):
             return _search.lookup_search(
-                self._tables, snapshot, part, k, radius, budget, PROBE_COST, CODE_COST, filter, n_threads
+                self._tables, snapshot, part, k, radius, budget, PROBE_COST, CODE_COST, bitmap, n_threads
             )
 
-        pilot = run(queries[:PILOT])
         if len(queries) <= PILOT:
-            return pilot
+            return run(queries)
+        pilot = run(queries.take(slice(PILOT)))
         left = len(queries) - PILOT
         if pilot[0].mean() < 0.1:
             offsets = np.concatenate([pilot[1], np.full(left, pilot[1][-1])])
             return np.concatenate([pilot[0], np.zeros(left, bool)]), offsets, pilot[2], pilot[3]
-        rest = run(queries[PILOT:])
+        rest = run(queries.take(slice(PILOT, None)))
         return (
             np.concatenate([pilot[0], rest[0]]),
             np.concatenate([pilot[1], pilot[1][-1] + rest[1][1:]]),

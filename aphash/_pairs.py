@@ -3,7 +3,10 @@
 import numpy as np
 
 from aphash import _kernels, _search
-from aphash._checks import as_ids, check_count
+from aphash._checks import check_count
+from aphash._engines import engine_of
+from aphash._filters import prepare
+from aphash._progress import ProgressBar
 from aphash._runtime import n_threads
 
 COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
@@ -60,7 +63,7 @@ class Pairs:
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _kernels.max_threads())
         snapshot = self._store.present
-        stream = _with_progress(_pairs(snapshot, radius, bitmap(snapshot, filter), threads), len(snapshot), verbose)
+        stream = _with_progress(_pairs(snapshot, radius, prepare(filter, snapshot), threads), len(snapshot), verbose)
         return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
 
     def groups(self, radius, *, filter=None, n_jobs=None, verbose=0):
@@ -97,7 +100,7 @@ class Pairs:
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _kernels.max_threads())
         snapshot = self._store.present
-        joined = _Joined(snapshot, bitmap(snapshot, filter), _EQUAL_PAIRS if radius else 0)
+        joined = _Joined(snapshot, prepare(filter, snapshot), _EQUAL_PAIRS if radius else 0)
         n = len(joined.first)
         stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
         labels = np.arange(n)  # the group of each distinct code so far: a number below n
@@ -164,31 +167,6 @@ class Pairs:
         return snapshot.ids_at(joined.items), graph
 
 
-def bitmap(snapshot, filter):
-    """Return a filter as a packed bitmap by position of a snapshot: uint64 (ceil(n / 64),)."""
-    if filter is None:
-        return None
-    n = len(snapshot)
-    words = -(-n // 64)
-    filter = np.asarray(filter)
-    if filter.dtype == bool:
-        if filter.shape != (n,):
-            raise ValueError(f"filter of booleans must have shape ({n},), got {filter.shape}")
-        mask = filter
-    elif filter.dtype == np.uint64 and filter.dtype.isnative:
-        if filter.shape != (words,):
-            raise ValueError(f"filter as a packed bitmap must have shape ({words},), got {filter.shape}")
-        return np.ascontiguousarray(filter)
-    else:
-        positions = snapshot.find(as_ids(filter, "filter"))
-        mask = np.zeros(n, bool)
-        mask[positions[positions >= 0]] = True
-    bytes_ = np.zeros(words * 8, np.uint8)
-    packed = np.packbits(mask, bitorder="little")
-    bytes_[: len(packed)] = packed
-    return bytes_.view("<u8").astype(np.uint64, copy=False)
-
-
 # ---- equal codes ----
 
 
@@ -225,9 +203,7 @@ class _Joined:
         else:
             self.order, self.starts = _sorted(snapshot, self.items, hashes)
             self.first = self.items[self.order[self.starts[:-1]]]
-            mask = np.zeros(n, bool)
-            mask[self.first] = True
-            self.filter = bitmap(snapshot, mask)
+            self.filter = snapshot.bitmap(self.first)
         self.sizes = np.diff(self.starts)
         self.number = np.zeros(n, np.int64)
         self.number[self.first] = np.arange(len(self.first))
@@ -241,7 +217,8 @@ def _hashes(snapshot, positions=None):
     """Return uint64 hashes of the codes at positions, or of all. A code of one word is its own hash."""
     n, n_words = len(snapshot) if positions is None else len(positions), snapshot.n_words
     out = np.empty(n, np.uint64)
-    factors = np.random.default_rng(0).integers(0, 2**64, n_words, np.uint64) | np.uint64(1)
+    factors = np.arange(1, n_words + 1, dtype=np.uint64) * _ODD
+    factors = (factors ^ factors >> np.uint64(31)) * _ODD | np.uint64(1)  # an odd number a word, each another one
     step = max(1, _HASHED_BYTES // (8 * n_words))
     for start in range(0, n, step):
         stop = min(n, start + step)
@@ -317,8 +294,8 @@ def _equal_pairs(joined):
 def _nearest(snapshot, joined, first, last, k, threads):
     """Return distances and items, (last - first, k), of the k items nearest to each distinct code, in order of both."""
     wide = min(k, len(joined.first))
-    engine = snapshot.lookup or _search
-    d, ids = engine.search(snapshot, snapshot.codes_at(joined.first[first:last]), wide, joined.filter, threads)
+    queries = _search.PackedQueries(snapshot.codes_at(joined.first[first:last]))
+    d, ids = engine_of(snapshot).nearest(snapshot, queries, wide, joined.filter, threads)
     numbers = joined.number[snapshot.find(ids.ravel())].reshape(ids.shape)
     # Codes come in order of (distance, smallest id), so behind j others at most k - j of one's items are wanted, and
     # none of those that are farther than a code up to which there are enough.
@@ -404,7 +381,7 @@ def _tiles(snapshot, radius, filter, threads):
         rows = np.arange(top, min(n, top + _TILE_QUERIES))
         if filter is not None:
             rows = rows[(filter[top // 64] >> (rows % 64).astype(np.uint64)) & np.uint64(1) == 1]
-        queries = snapshot.codes_at(rows)
+        queries = _search.PackedQueries(snapshot.codes_at(rows))
         for left in range(top // _BLOCK_CODES * _BLOCK_CODES, n if len(rows) else 0, _TILE_CODES):
             offsets, distances, columns = _search.radius_search(
                 snapshot, queries, radius, filter, threads, True, left, left + _TILE_CODES
@@ -434,12 +411,7 @@ def _in_blocks(stream, size):
 
 
 def _with_progress(blocks, n, verbose):
-    if not verbose:
-        yield from blocks
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=n, unit="code", unit_scale=True, desc="pairs") as bar:
+    with ProgressBar(verbose, n, "code", "pairs") as bar:
         for block in blocks:
             bar.update(int(block[-1] * n) - bar.n)
             yield block

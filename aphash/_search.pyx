@@ -1,6 +1,6 @@
 """Threaded wrappers of the Hamming kernels: arrays in, arrays out. The caller has checked everything.
 
-A database is a :class:`aphash._store.Snapshot`. ``positions`` says that results name positions instead of ids.
+Queries are a :class:`Queries`, an object that knows its kind. A database is a :class:`aphash._store.Snapshot`. ``positions`` says that results name positions instead of ids.
 ``filter`` is None or a packed bitmap by position: uint64, at least ``ceil(n / 64)`` words, bit p % 64 of word p // 64
 set = the code at position p takes part.
 
@@ -11,12 +11,11 @@ from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aphash._kernels cimport (
-    APH_BLOCK, APH_GROUP, APH_QUERY_BLOCK, aph_codes, aph_distances_fn, aph_found, aph_hamming, aph_isa, aph_portable,
-    aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
+    APH_BINS, APH_BLOCK, APH_GROUP, APH_POSITION_BITS, APH_QUERY_BLOCK, aph_codes, aph_found, aph_isa, aph_portable,
+    aph_queries, aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
 from aphash._store cimport Snapshot
 
 import numpy as np
@@ -29,6 +28,8 @@ PAD_ID = -1
 PAD_DISTANCE = np.iinfo(np.int32).max
 
 cdef double WAVE_SECONDS = 0.05
+cdef double SMALL_WORK = 1e5  # nanoseconds: what one thread does in so many is not split
+cdef int64_t STRETCH = (<int64_t> 1) << APH_POSITION_BITS  # the most positions that hits are counted in
 cdef int64_t BUFFER_BYTES = 1 << 26  # of hits, a thread
 
 
@@ -46,6 +47,54 @@ cdef aph_codes database(Snapshot snapshot, filter_, bint positions):
     return db
 
 
+# ---- queries ----
+
+cdef class Queries:
+    """A batch of queries of one kind, with the kernels that know it. Subclasses are the kinds.
+
+    Attributes
+    ----------
+    values : ndarray
+        What it was made of; what the pointers point into.
+    """
+
+    cdef aph_queries q
+    cdef readonly object values
+
+    def __len__(self):
+        return len(self.values)
+
+    def take(self, which):
+        """Return some of the queries, by a slice or an array of numbers or booleans."""
+        return type(self)(np.ascontiguousarray(self.values[which]))
+
+
+cdef class PackedQueries(Queries):
+    """Codes: uint64 (n_queries, n_words). The distance is the number of bits that differ."""
+
+    def __init__(self, const uint64_t[:, ::1] codes):
+        self.values = np.asarray(codes)
+        self.q.first = <const char *> &codes[0, 0] if codes.shape[0] else NULL
+        self.q.stride = codes.shape[1] * 8
+        self.q.max_distance = <int32_t> (64 * codes.shape[1])
+        self.q.scratch_bytes = chosen[0].search.scratch_bytes
+        self.q.scan = chosen[0].search.scan
+        self.q.distances = chosen[0].search.distances
+        self.q.lookup = chosen[0].search.lookup
+
+
+def set_limits(double small_work=1e5, stretch=None):
+    """Set how small work is that is not split, in nanoseconds, and how many positions a stretch has; for tests."""
+    global SMALL_WORK, STRETCH
+    SMALL_WORK = small_work
+    STRETCH = (<int64_t> 1) << APH_POSITION_BITS if stretch is None else stretch
+
+
+cdef int threads_for(double nanoseconds, int n_threads) noexcept:
+    """How many threads are worth their start for work that takes one of them so long."""
+    return n_threads if nanoseconds >= n_threads * SMALL_WORK else max(1, <int> (nanoseconds / SMALL_WORK))
+
+
 def count_bits(const uint64_t[::1] bitmap, int64_t n):
     """Return how many of the first n bits are set."""
     if n == 0:
@@ -56,12 +105,12 @@ def count_bits(const uint64_t[::1] bitmap, int64_t n):
 # ---- waves of scans ----
 
 cdef struct job_t:            # some queries against one stretch of the database
-    const uint64_t *queries
+    const char *queries
     int64_t first, n_queries  # the first one's number in the batch
     aph_found *found
     int64_t block, end        # what is left of the stretch
     void *scratch
-    int64_t *histogram
+    int64_t *bins
     int out_of_memory
 
 
@@ -100,9 +149,8 @@ cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_
         job.block = scan(db, job.block, stop, job.queries, job.n_queries, job.found, job.scratch)
 
 
-cdef int run(job_t *jobs, int64_t n_jobs, const aph_codes *db, int n_threads) except -1:
+cdef int run(job_t *jobs, int64_t n_jobs, const aph_codes *db, aph_scan_fn *scan, int n_threads) except -1:
     """Run jobs to their end, in waves; raise what a signal handler raises between them, or MemoryError."""
-    cdef aph_scan_fn *scan = chosen[0].search.scan
     cdef int64_t j, left = 1
     cdef double most = 1, start, took
     for j in range(n_jobs):  # a first guess on the safe side, then as measured
@@ -141,73 +189,78 @@ cdef int check_signals() except -1:
 
 
 cdef class Plan:
-    """How a batch is cut into jobs, and their memory. One job a thread: its queries, its stretch of the database."""
+    """How a batch is cut into jobs, and their memory: each has its queries and its stretch of the database."""
 
     cdef aph_codes db
+    cdef aph_queries q
     cdef int n_threads
-    cdef int64_t n_parts, per_job, first_block, n_blocks, scratch_stride
-    cdef object keep  # arrays that the pointers point into
+    cdef int64_t n_queries, n_parts, sets, per_job, first_block, n_blocks, scratch_stride
+    cdef object keep  # what the pointers point into
     cdef job_t *jobs
     cdef aph_found *found
     cdef char *scratch
-    cdef int64_t *histograms
+    cdef int64_t *bins
 
-    def __cinit__(self, Snapshot snapshot, filter_, bint positions, int64_t first, int64_t end, int64_t n_queries,
+    def __cinit__(self, Snapshot snapshot, Queries queries, filter_, bint positions, int64_t first, int64_t end,
                   int n_threads, int64_t most_queries):
         """`first` and `end`: the stretch of positions to scan, the first a multiple of 512."""
         cdef int64_t[::1] longs
         cdef uint8_t[::1] bytes_
+        self.q = queries.q
+        self.n_queries = len(queries)
         self.db = database(snapshot, filter_, positions)
         self.db.n = min(self.db.n, end)
-        cdef int64_t n_words = self.db.n_words
         self.first_block = first // APH_BLOCK
-        self.n_blocks = (self.db.n + APH_BLOCK - 1) // APH_BLOCK - self.first_block
+        self.n_blocks = ceil_div(self.db.n, APH_BLOCK) - self.first_block
+        cdef double each = chosen[0].scan_batch if self.n_queries >= 6 else chosen[0].scan_alone
+        n_threads = threads_for(each * self.n_blocks * APH_BLOCK * self.db.n_words * self.n_queries, n_threads)
         # Many queries: each thread its own. Few: each thread its stretch of the database, merged afterwards.
         self.n_parts = 1
-        if n_queries < 16 * n_threads and self.n_blocks >= 32 * n_threads:
+        if self.n_queries < 16 * n_threads and self.n_blocks >= 32 * n_threads:
             self.n_parts = n_threads
-        cdef int64_t n_jobs = n_threads
-        cdef int64_t sets = n_jobs // self.n_parts
-        cdef int64_t waves = ceil_div(n_queries, sets * most_queries)
-        self.per_job = max(1, ceil_div(n_queries, sets * max(1, waves)))
-        if n_queries < n_jobs and self.n_parts == 1:
-            n_jobs = max(1, n_queries)
-        self.n_threads = n_jobs
-        self.scratch_stride = chosen[0].search.scratch_bytes(n_words) + 64
+        self.n_parts = max(self.n_parts, ceil_div(self.n_blocks, STRETCH // APH_BLOCK))
+        self.sets = max(1, n_threads // self.n_parts)
+        if self.n_parts == 1:
+            self.sets = max(1, min(self.sets, self.n_queries))
+        cdef int64_t n_jobs = self.sets * self.n_parts
+        cdef int64_t waves = ceil_div(self.n_queries, self.sets * most_queries)
+        self.per_job = max(1, ceil_div(self.n_queries, self.sets * max(1, waves)))
+        self.n_threads = min(n_threads, n_jobs)
+        self.scratch_stride = (self.q.scratch_bytes(self.db.n_words) + 63) // 64 * 64
         scratch = np.empty(n_jobs * self.scratch_stride + 64, np.uint8)
-        histograms = np.empty(n_jobs * (64 * n_words + 1 + 8), np.int64)
+        bins = np.empty(n_jobs * (APH_BINS + 8), np.int64)
         jobs = np.zeros(n_jobs * sizeof(job_t), np.uint8)
         found = np.zeros(n_jobs * self.per_job * sizeof(aph_found), np.uint8)
-        self.keep = (snapshot, filter_, scratch, histograms, jobs, found)
+        self.keep = (snapshot, queries, filter_, scratch, bins, jobs, found)
         bytes_ = scratch
         self.scratch = <char *> ((<size_t> &bytes_[0] + 63) & ~<size_t> 63)
-        longs = histograms
-        self.histograms = &longs[0]
+        longs = bins
+        self.bins = &longs[0]
         bytes_ = jobs
         self.jobs = <job_t *> &bytes_[0]
         bytes_ = found
         self.found = <aph_found *> &bytes_[0]
-        self.scratch_stride &= ~<int64_t> 63
 
     cdef int64_t queries_of_wave(self) noexcept:
-        return self.per_job * (self.n_threads // self.n_parts)
+        return self.per_job * self.sets
 
-    cdef int64_t lay_out(self, const uint64_t *queries, int64_t first, int64_t n_queries) noexcept:
+    cdef int64_t lay_out(self, int64_t first, int64_t n_queries) noexcept:
         """Set up the jobs for n_queries <= queries_of_wave(), from the first on; return how many jobs there are."""
-        cdef int64_t sets = max(1, self.n_threads // self.n_parts), n_jobs = 0
-        cdef int64_t each = ceil_div(n_queries, sets), start, part
+        cdef int64_t n_jobs = 0, each = ceil_div(n_queries, self.sets), start, part, i
         cdef job_t *job
         for start in range(0, n_queries, each):
             for part in range(self.n_parts):
                 job = self.jobs + n_jobs
-                job.queries = queries + start * self.db.n_words
+                job.queries = self.q.first + (first + start) * self.q.stride
                 job.first = first + start
                 job.n_queries = min(each, n_queries - start)
                 job.found = self.found + n_jobs * self.per_job
                 job.block = self.first_block + self.n_blocks * part // self.n_parts
                 job.end = self.first_block + self.n_blocks * (part + 1) // self.n_parts
+                for i in range(job.n_queries):
+                    job.found[i].first = job.block * APH_BLOCK
                 job.scratch = self.scratch + n_jobs * self.scratch_stride
-                job.histogram = self.histograms + n_jobs * (64 * self.db.n_words + 1 + 8)
+                job.bins = self.bins + n_jobs * (APH_BINS + 8)
                 job.out_of_memory = 0
                 n_jobs += 1
         return n_jobs
@@ -221,33 +274,15 @@ cdef int choose_compact(Plan plan, int64_t candidates) noexcept:
 
 # ---- k nearest ----
 
-cdef void first_threshold(aph_found *found, const uint64_t *query, const uint64_t *sample, int64_t m, int64_t rank,
-                          const aph_codes *db, aph_distances_fn *distances, int32_t *out,
-                          int64_t *histogram) noexcept nogil:
-    """Start from the rank-th distance in a sample of m codes; without one, from the largest distance."""
-    cdef int64_t i, below = 0
-    cdef int32_t d = 0
-    found.threshold = <int32_t> (64 * db.n_words)
-    if rank > m:
-        return
-    distances(sample, m, db.n_words, query, out)
-    memset(histogram, 0, (64 * db.n_words + 1) * sizeof(int64_t))
-    for i in range(m):
-        histogram[out[i]] += 1
-    while True:
-        below += histogram[d]
-        if below >= rank:
-            break
-        d += 1
-    found.threshold = d
-
-
 cdef void start_job(job_t *job, const uint64_t *sample, int64_t m, int64_t rank, const aph_codes *db,
-                    aph_distances_fn *distances) noexcept nogil:
+                    const aph_queries *queries) noexcept nogil:
+    """Start each query from the rank-th distance in a sample of m codes; without one, from the largest distance."""
     cdef int64_t q
     for q in range(job.n_queries):
-        first_threshold(job.found + q, job.queries + q * db.n_words, sample, m, rank, db, distances,
-                        <int32_t *> job.scratch, job.histogram)
+        job.found[q].threshold = queries.max_distance
+        if rank <= m:
+            queries.distances(sample, m, db.n_words, job.queries + q * queries.stride, <int32_t *> job.scratch)
+            job.found[q].threshold = c.kth(<int32_t *> job.scratch, m, rank, job.bins)
 
 
 cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most, const aph_codes *db,
@@ -260,7 +295,7 @@ cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most,
             total += job.found[part * per_job + q].count
         at = (job.first + q) * k
         if total >= most:
-            c.order(job.found + q, n_parts, per_job, most, db, job.histogram, distances + at, ids + at)
+            c.order(job.found + q, n_parts, per_job, most, db, job.bins, distances + at, ids + at)
 
 
 cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
@@ -270,20 +305,20 @@ cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_code
     for q in range(job.n_queries):
         at = offsets[job.first + q]
         total = offsets[job.first + q + 1] - at
-        c.order(job.found + q, n_parts, per_job, total, db, job.histogram, distances + (at - base),
+        c.order(job.found + q, n_parts, per_job, total, db, job.bins, distances + (at - base),
                   ids + (at - base))
 
 
 cdef void start_jobs(job_t *jobs, int64_t n_jobs, const uint64_t *sample, int64_t m, int64_t rank,
-                     const aph_codes *db, aph_distances_fn *distances, int n_threads) noexcept:
+                     const aph_codes *db, const aph_queries *queries, int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
             for j in range(n_jobs):
-                start_job(jobs + j, sample, m, rank, db, distances)
+                start_job(jobs + j, sample, m, rank, db, queries)
         else:
             for j in prange(n_jobs, num_threads=n_threads, schedule="static", chunksize=1):
-                start_job(jobs + j, sample, m, rank, db, distances)
+                start_job(jobs + j, sample, m, rank, db, queries)
 
 
 cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, int64_t most,
@@ -311,7 +346,7 @@ cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_j
                 order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
 
 
-def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=None, int n_threads=1,
+def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_threads=1,
            bint positions=False, bint speculate=True):
     """Find the k nearest codes of each query.
 
@@ -319,7 +354,7 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     ----------
     snapshot, filter, positions
         As the module's docstring says.
-    queries : uint64 (n_queries, n_words)
+    queries : Queries
     k : int
         At least 1.
     n_threads : int
@@ -334,7 +369,7 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     ids : int64 (n_queries, k)
         Ordered by (distance, id); PAD_DISTANCE and PAD_ID where fewer than k codes take part.
     """
-    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1], n = snapshot.db.n
+    cdef int64_t n_queries = len(queries), n_words = snapshot.db.n_words, n = snapshot.db.n
     out_distances = np.full((n_queries, k), PAD_DISTANCE, np.int32)
     out_ids = np.full((n_queries, k), PAD_ID, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
@@ -344,7 +379,7 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
     cdef int64_t room = room_of(capacity)
     cdef int64_t most_queries = max(1, min(APH_QUERY_BLOCK, BUFFER_BYTES // (8 * room)))
-    cdef Plan plan = Plan(snapshot, filter, positions, 0, n, n_queries, n_threads, most_queries)
+    cdef Plan plan = Plan(snapshot, queries, filter, positions, 0, n, n_threads, most_queries)
     plan.db.compact = choose_compact(plan, candidates)
 
     # A sample gives each query its first threshold. The k-th distance in it is certain to be enough; of a large k a
@@ -362,24 +397,23 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     cdef double expected = <double> most * m / candidates
     cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
 
-    hits = np.empty(plan.n_threads * plan.per_job * room, np.uint64)
+    hits = np.empty(plan.sets * plan.n_parts * plan.per_job * room, np.uint64)
     cdef uint64_t[::1] hit_view = hits
     cdef int32_t[:, ::1] distance_view = out_distances
     cdef int64_t[:, ::1] id_view = out_ids
     cdef int64_t start, wave, n_jobs, j, i, q
-    cdef aph_distances_fn *distances = chosen[0].search.distances
     short = []
     for start in range(0, n_queries, plan.queries_of_wave()):
         wave = min(plan.queries_of_wave(), n_queries - start)
-        n_jobs = plan.lay_out(&queries[start, 0], start, wave)
+        n_jobs = plan.lay_out(start, wave)
         for j in range(n_jobs):
             for i in range(plan.jobs[j].n_queries):
                 plan.jobs[j].found[i].hits = &hit_view[(j * plan.per_job + i) * room]
                 plan.jobs[j].found[i].count = 0
                 plan.jobs[j].found[i].capacity = capacity
                 plan.jobs[j].found[i].k = most
-        start_jobs(plan.jobs, n_jobs, &sample_view[0], m, rank, &plan.db, distances, plan.n_threads)
-        run(plan.jobs, n_jobs, &plan.db, plan.n_threads)
+        start_jobs(plan.jobs, n_jobs, &sample_view[0], m, rank, &plan.db, &plan.q, plan.n_threads)
+        run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
         finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, &distance_view[0, 0],
                     &id_view[0, 0], k, plan.n_threads)
         if rank < most:
@@ -389,13 +423,13 @@ def search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t k, filter=
     if short:
         again = np.asarray(short)
         out_distances[again], out_ids[again] = search(
-            snapshot, np.ascontiguousarray(np.asarray(queries)[again]), k, filter, n_threads, positions, False)
+            snapshot, queries.take(again), k, filter, n_threads, positions, False)
     return out_distances, out_ids
 
 
 # ---- radius ----
 
-def radius_search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t radius, filter=None, int n_threads=1,
+def radius_search(Snapshot snapshot, Queries queries, int64_t radius, filter=None, int n_threads=1,
                   bint positions=False, int64_t first=0, end=None):
     """Find all codes within a radius of each query.
 
@@ -412,28 +446,28 @@ def radius_search(Snapshot snapshot, const uint64_t[:, ::1] queries, int64_t rad
         Those of query i stand at offsets[i] .. offsets[i + 1], ordered by (distance, id). While the search runs it
         holds about four times the result.
     """
-    cdef int64_t n_queries = queries.shape[0], n_words = queries.shape[1], n = snapshot.db.n
+    cdef int64_t n_queries = len(queries), n = snapshot.db.n
     n = n if end is None else min(n, end)
     offsets = np.zeros(n_queries + 1, np.int64)
     if n_queries == 0 or n <= first:
         return offsets, np.empty(0, np.int32), np.empty(0, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
-    cdef Plan plan = Plan(snapshot, filter, positions, first, n, n_queries, n_threads, APH_QUERY_BLOCK)
+    cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_QUERY_BLOCK)
     plan.db.compact = choose_compact(plan, candidates)
     cdef int64_t[::1] offset_view = offsets
-    cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.n_threads * plan.per_job
+    cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.sets * plan.n_parts * plan.per_job
     cdef int32_t[::1] distance_view
     cdef int64_t[::1] id_view
     all_distances, all_ids = [], []
     try:
         for start in range(0, n_queries, plan.queries_of_wave()):
             wave = min(plan.queries_of_wave(), n_queries - start)
-            n_jobs = plan.lay_out(&queries[start, 0], start, wave)
+            n_jobs = plan.lay_out(start, wave)
             for i in range(n_found):
                 plan.found[i].count = 0
                 plan.found[i].k = 0
-                plan.found[i].threshold = <int32_t> min(radius, 64 * n_words)
-            run(plan.jobs, n_jobs, &plan.db, plan.n_threads)
+                plan.found[i].threshold = <int32_t> min(radius, plan.q.max_distance)
+            run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
             q = start
             for j in range(0, n_jobs, plan.n_parts):
                 for i in range(plan.jobs[j].n_queries):

@@ -46,6 +46,8 @@ cdef class Snapshot:
     cdef readonly int64_t n_bits
     cdef readonly object next_id
     cdef readonly object lookup
+    cdef readonly object arrangement
+    cdef readonly object fingerprint
     cdef Table table
     cdef Runs runs
     cdef IdMap map

@@ -296,6 +296,10 @@ cdef class Snapshot:
     next_id : int
         After the largest id that ever was in the index, at least 0.
     lookup : Lookup or None
+    arrangement : object
+        Another one after each change that moves codes to other positions, or gives positions to other codes.
+    fingerprint : str or None
+        Of the model that made the codes, as far as that is known.
     n_stale : int
         Positions whose codes are not those in the lookup's tables, also such as were removed since.
     """
@@ -340,6 +344,22 @@ cdef class Snapshot:
         with nogil:
             for i in range(ids.shape[0]):
                 view[i] = c.find(&self.db, &self.runs.runs, table, ids[i])
+        return out
+
+    def bitmap(self, const int64_t[::1] positions, bint others=False):
+        """Return a packed bitmap by position of these positions, or of all others: uint64 (ceil(n / 64),); -1 is none."""
+        out = np.zeros((self.db.n + 63) // 64, np.uint64)
+        cdef uint64_t[::1] view = out
+        cdef int64_t i
+        with nogil:
+            for i in range(positions.shape[0]):
+                if positions[i] >= 0:
+                    view[positions[i] // 64] |= <uint64_t> 1 << (positions[i] % 64)
+            if others:
+                for i in range(view.shape[0]):
+                    view[i] = ~view[i]
+                if self.db.n % 64:
+                    view[view.shape[0] - 1] &= (<uint64_t> 1 << (self.db.n % 64)) - 1
         return out
 
     def ids_at(self, positions):
@@ -457,7 +477,7 @@ cdef class Draft:
     cdef bint own_runs
     cdef IdMap map
     cdef object next_id
-    cdef object lookup
+    cdef object lookup, arrangement, fingerprint
     cdef int64_t n_indexed
     cdef Positions stale
     cdef int64_t n_stale
@@ -470,6 +490,7 @@ cdef class Draft:
         self.base, self.db = base, base.db
         self.table, self.runs, self.map = base.table, base.runs, base.map
         self.next_id, self.lookup = base.next_id, base.lookup
+        self.arrangement, self.fingerprint = base.arrangement, base.fingerprint
         self.stale, self.n_stale = base.stale, base.n_stale
         self.n_indexed = 0 if base.lookup is None else base.lookup.n_indexed
         self.tail, self.slabs, self.slab_at = tail, slabs.copy(), slab_at
@@ -782,8 +803,9 @@ cdef class Draft:
         self.write_runs()
         c.runs_cut(&self.runs.runs, n)
         self.db.n = n
+        self.arrangement = object()
         if n == 0:
-            self.db.ascending, self.map = 1, None
+            self.db.ascending, self.map, self.fingerprint = 1, None, None
         if n_pages == 0 or self.page(n_pages - 1).codes != self.tail.codes:
             self.tail.codes = NULL
         return 0
@@ -843,10 +865,21 @@ cdef class Draft:
                 self.mark_stale(different[j])
         return 0
 
+    cdef int take_fingerprint(self, fingerprint) except -1:
+        """Note which model made new codes; ValueError where another one made those that are there."""
+        if fingerprint is None:
+            return 0
+        if self.fingerprint is not None and self.fingerprint != fingerprint and self.db.n:
+            raise ValueError("codes are those of another model than the index's, as their fingerprints tell: "
+                             "an index holds the codes of one model")
+        self.fingerprint = fingerprint
+        return 0
+
     cdef Snapshot finished(self):
         cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
         snapshot.db, snapshot.n_bits = self.db, self.base.n_bits
         snapshot.next_id, snapshot.lookup = self.next_id, self.lookup
+        snapshot.arrangement, snapshot.fingerprint = self.arrangement, self.fingerprint
         snapshot.table, snapshot.runs, snapshot.map = self.table, self.runs, self.map
         snapshot.stale, snapshot.n_stale = self.stale, self.n_stale
         return snapshot
@@ -883,7 +916,7 @@ cdef class Store:
 
     def __cinit__(self, int64_t n_bits):
         cdef Snapshot empty = Snapshot.__new__(Snapshot)
-        empty.n_bits, empty.next_id = n_bits, 0
+        empty.n_bits, empty.next_id, empty.arrangement = n_bits, 0, object()
         empty.table, empty.runs = Table.__new__(Table), Runs.__new__(Runs)
         empty.db.n_words = (n_bits + 63) // 64
         empty.db.page_bits = page_bits_of(empty.db.n_words)
@@ -904,6 +937,7 @@ cdef class Store:
         draft.table, draft.own_table, draft.runs, draft.own_runs = Table.__new__(Table), True, Runs.__new__(Runs), True
         draft.map, draft.db.leaves, draft.db.n, draft.db.ascending = None, NULL, 0, 1
         draft.lookup, draft.stale, draft.n_stale, draft.n_indexed = None, None, 0, 0
+        draft.arrangement = object()
         return draft
 
     cdef int publish(self, Draft draft) except -1:
@@ -915,14 +949,15 @@ cdef class Store:
         self.present = snapshot
         return 0
 
-    def add(self, const uint64_t[:, ::1] codes, ids=None):
+    def add(self, const uint64_t[:, ::1] codes, ids=None, fingerprint=None):
         """Add codes (n, n_words) under ids (int64 (n,), all different, none -1), or under counted ones; return them.
 
-        ValueError where some are in the index already, or ids cannot be counted on.
+        ValueError where some are in the index already, ids cannot be counted on, or another model made the codes.
         """
         lock = self.lock.enter()
         try:
             draft = self.draft()
+            draft.take_fingerprint(fingerprint)
             ids = self.appended(draft, codes, ids)
             self.publish(draft)
         finally:
@@ -950,11 +985,12 @@ cdef class Store:
             draft.next_id = max(draft.next_id, int(ids.max()) + 1)
         return ids
 
-    def update(self, const uint64_t[:, ::1] codes, ids):
+    def update(self, const uint64_t[:, ::1] codes, ids, fingerprint=None):
         """Replace the codes of ids, all different; KeyError where some are not in the index."""
         lock = self.lock.enter()
         try:
             draft = self.draft()
+            draft.take_fingerprint(fingerprint)
             positions = draft.base.find(ids)
             refuse_unknown(ids, positions)
             draft.write(positions, codes)
@@ -962,11 +998,12 @@ cdef class Store:
         finally:
             self.lock.leave(lock)
 
-    def upsert(self, codes, ids):
+    def upsert(self, codes, ids, fingerprint=None):
         """Replace the codes of those ids that are in the index, and add the others; return how many were added."""
         lock = self.lock.enter()
         try:
             draft = self.draft()
+            draft.take_fingerprint(fingerprint)
             positions = draft.base.find(ids)
             new = positions < 0
             draft.write(positions[~new], np.ascontiguousarray(codes[~new]))
@@ -1000,6 +1037,7 @@ cdef class Store:
         lock = self.lock.enter()
         try:
             draft = self.draft()
+            draft.take_fingerprint(other.fingerprint)
             for first in range(0, other.db.n, SIGNAL_STEP):
                 part = other.load_ids(first, min(SIGNAL_STEP, other.db.n - first))
                 known = part[draft.base.find(part) >= 0]
@@ -1031,7 +1069,7 @@ cdef class Store:
         lock = self.lock.enter()
         try:
             draft = self.empty_draft()
-            draft.lookup = lookup
+            draft.lookup, draft.fingerprint = lookup, None
             self.publish(draft)
         finally:
             self.lock.leave(lock)
@@ -1100,7 +1138,7 @@ cdef class Store:
             self.renewing = 0
 
     def adopt(self, blocks, ids, int64_t first_id, next_id, bint ascending, bint look,
-              lookup=None, stale=None):
+              lookup=None, stale=None, fingerprint=None):
         """Take the arrays of a file, possibly read-only maps; the store must be empty and nobody else's.
 
         Parameters
@@ -1140,7 +1178,7 @@ cdef class Store:
             draft.db.n = i * size + place
             if count_up and not c.runs_extend(&draft.runs.runs, leaf.pages[at].first_id, i * size, place):
                 c.runs_insert(&draft.runs.runs, leaf.pages[at].first_id, i * size, place)
-        draft.next_id, draft.lookup = next_id, lookup
+        draft.next_id, draft.lookup, draft.fingerprint = next_id, lookup, fingerprint
         draft.n_indexed = 0 if lookup is None else lookup.n_indexed
         for position in () if stale is None else stale[stale < n].tolist():
             draft.mark_stale(position)

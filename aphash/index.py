@@ -7,11 +7,13 @@ import numpy as np
 
 from aphash import _index_file, _io, _kernels, _search
 from aphash._checks import as_ids, check_count, check_ids
+from aphash._engines import engine_of
+from aphash._filters import prepare
 from aphash._lookup import SHARE, Lookup
-from aphash._pairs import Pairs, bitmap
+from aphash._pairs import Pairs
 from aphash._runtime import n_threads
 from aphash._store import Store, refuse_unknown
-from aphash.codes import check_codes, check_n_bits
+from aphash.codes import check_codes, check_n_bits, origin_of
 from aphash.rescore import bind, rerank
 
 PAD_ID = _search.PAD_ID
@@ -50,6 +52,9 @@ class HammingIndex(Pairs):
         A copy of the codes, in the order of ``ids``.
     ids : ndarray of int64, shape (n,)
         A copy of the ids, by position.
+    fingerprint : str or None
+        Of the model that made the codes (``APHash.fingerprint_``), where any of them is known to be a model's. Codes
+        and queries that are known to be another model's are refused: their distances mean nothing.
     nbytes : int
         Memory of codes, ids and lookup, in bytes; of a mapped index, of the map.
 
@@ -107,6 +112,10 @@ class HammingIndex(Pairs):
         return present.load_ids(0, len(present))
 
     @property
+    def fingerprint(self):
+        return self._store.present.fingerprint
+
+    @property
     def nbytes(self):
         present = self._store.present
         return present.memory() + (0 if present.lookup is None else present.lookup.nbytes)
@@ -145,12 +154,13 @@ class HammingIndex(Pairs):
         Raises
         ------
         TypeError, ValueError, MemoryError
-            When codes or ids are not as said; the ids at fault are named. The index stays as it was.
+            When codes or ids are not as said, or the codes are another model's; the ids at fault are named. The index
+            stays as it was.
         """
-        codes = check_codes(codes, self.n_bits)
+        made_by, codes = _fingerprint_of(codes), check_codes(codes, self.n_bits)
         if ids is not None:
             ids = check_ids(ids, len(codes))
-        ids = self._store.add(codes, ids)
+        ids = self._store.add(codes, ids, made_by)
         self._store.renew_lookup()
         return ids
 
@@ -171,8 +181,8 @@ class HammingIndex(Pairs):
         TypeError, ValueError, MemoryError
             When codes or ids are not as said. The index stays as it was.
         """
-        codes = check_codes(codes, self.n_bits)
-        self._store.update(codes, check_ids(ids, len(codes)))
+        made_by, codes = _fingerprint_of(codes), check_codes(codes, self.n_bits)
+        self._store.update(codes, check_ids(ids, len(codes)), made_by)
         self._store.renew_lookup()
 
     @_codes_first
@@ -195,8 +205,8 @@ class HammingIndex(Pairs):
         TypeError, ValueError, MemoryError
             When codes or ids are not as said, or an id is given twice. The index stays as it was.
         """
-        codes = check_codes(codes, self.n_bits)
-        added = self._store.upsert(codes, check_ids(ids, len(codes)))
+        made_by, codes = _fingerprint_of(codes), check_codes(codes, self.n_bits)
+        added = self._store.upsert(codes, check_ids(ids, len(codes)), made_by)
         self._store.renew_lookup()
         return added
 
@@ -364,10 +374,10 @@ class HammingIndex(Pairs):
         codes : ndarray of uint64, shape (n_queries, n_words) or (n_words,)
         k : int
             At least 1. Beyond the number of codes that take part the results are padded.
-        filter : array_like, optional
-            Which codes take part: integers are their ids (once or more; those that are not in the index have no
-            effect), booleans go by position (in the order of ``ids``), uint64 are a packed bitmap by position: bit
-            p % 64 of word p // 64, shape (ceil(n / 64),). Positions change with a removal, ids do not.
+        filter : Filter or array_like, optional
+            Which codes take part: a :class:`aphash.Filter`, which is prepared once for many searches; or integers of
+            any dtype, which are ids (once or more; those that are not in the index have no effect); or booleans, shape
+            (n,), by position, in the order of ``ids``. Positions change with a removal, ids do not.
         rescore : VectorRescore or ProjectionRescore, optional
             Finer distances, from :mod:`aphash.rescore`: the ``factor * k`` nearest codes are ranked anew by them.
         rescore_queries : array_like of shape (n_queries, d or n_bits), optional
@@ -391,6 +401,7 @@ class HammingIndex(Pairs):
         k = check_count(k, "k", 1)
         threads = n_threads(n_jobs, _kernels.max_threads())
         present = self._store.present
+        _refuse_other_model(present, codes)
         rescore = bind(
             rescore,
             rescore_queries,
@@ -399,11 +410,11 @@ class HammingIndex(Pairs):
             n_codes=len(present),
             counted=rescore is not None and _is_counted(present),
         )
-        filter = bitmap(present, filter)
+        filter, queries = prepare(filter, present), _search.PackedQueries(rows)
         if rescore is None:
-            distances, ids = (present.lookup or _search).search(present, rows, k, filter, threads)
+            distances, ids = engine_of(present).nearest(present, queries, k, filter, threads)
         else:
-            distances, ids = _search_and_rescore(present, rows, k, filter, threads, rescore)
+            distances, ids = _search_and_rescore(present, queries, k, filter, threads, rescore)
         return (distances[0], ids[0]) if np.ndim(codes) == 1 else (distances, ids)
 
     def radius_search(self, codes, radius, *, filter=None, n_jobs=None):
@@ -433,7 +444,9 @@ class HammingIndex(Pairs):
         radius = min(check_count(radius, "radius", 0), self.n_bits)
         threads = n_threads(n_jobs, _kernels.max_threads())
         present = self._store.present
-        return (present.lookup or _search).radius_search(present, rows, radius, bitmap(present, filter), threads)
+        _refuse_other_model(present, codes)
+        queries = _search.PackedQueries(rows)
+        return engine_of(present).within(present, queries, radius, prepare(filter, present), threads)
 
     save = _index_file.save
     load = classmethod(_index_file.load)
@@ -448,6 +461,18 @@ class HammingIndex(Pairs):
     def __setstate__(self, state):
         self.__dict__.update(state["own"])
         self._store = _index_file.from_file("pickle", state["arrays"], state["params"], _index_file.VERSION, check=True)
+
+
+def _fingerprint_of(codes):
+    """The fingerprint of the model that made an argument, as it was given; None where that is not known."""
+    origin = origin_of(codes) if isinstance(codes, np.ndarray) else None
+    return None if origin is None else origin.fingerprint
+
+
+def _refuse_other_model(snapshot, codes):
+    made_by = _fingerprint_of(codes)
+    if None not in (made_by, snapshot.fingerprint) and made_by != snapshot.fingerprint:
+        raise ValueError("codes are those of another model than the index's, as their fingerprints tell")
 
 
 def _get(snapshot, ids):
@@ -465,13 +490,14 @@ def _is_counted(snapshot):
     return bool(ids.min() == 0 and ids.max() == n - 1)
 
 
-def _search_and_rescore(snapshot, rows, k, filter, threads, rescore):
-    engine = snapshot.lookup or _search
-    distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+def _search_and_rescore(snapshot, queries, k, filter, threads, rescore):
+    engine = engine_of(snapshot)
+    distances, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     n_candidates = max(k, min(k * rescore.factor, len(snapshot)))
     step = max(1, _MOST_CANDIDATES // n_candidates)
-    for start in range(0, len(rows), step):
-        _, found = engine.search(snapshot, rows[start : start + step], n_candidates, filter, threads)
+    for start in range(0, len(queries), step):
+        part = queries.take(slice(start, start + step))
+        _, found = engine.nearest(snapshot, part, n_candidates, filter, threads)
         finer = rescore.distances(start, found, lambda ids: _get(snapshot, ids))
         distances[start : start + step], ids[start : start + step] = rerank(found, finer, k)
     return distances, ids

@@ -54,10 +54,10 @@ typedef struct {
     const uint64_t *codes[APH_BLOCK];
 } scratch_head;
 
-/* Behind the head: histogram (64 n_words + 1), patterns of every word, sums of every query, one block of codes. */
+/* Behind the head: bins of the selection, patterns of every word, sums of every query, one block of codes. */
 typedef struct {
     scratch_head *head;
-    int64_t *histogram;
+    int64_t *bins;
     uint16_t *patterns; /* [word][query][APH_PATTERNS] */
     vec *sums;          /* [query][APH_MAX_PLANES] */
     uint64_t *block;
@@ -71,8 +71,8 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
     char *at = scratch;
     s.head = (scratch_head *)at;
     at += round64(sizeof(scratch_head));
-    s.histogram = (int64_t *)at;
-    at += round64((64 * n_words + 1) * (int64_t)sizeof(int64_t));
+    s.bins = (int64_t *)at;
+    at += APH_BINS * (int64_t)sizeof(int64_t);
     s.patterns = (uint16_t *)at;
     at += round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t));
     s.sums = (vec *)at;
@@ -83,7 +83,7 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
 
 static int64_t scratch_bytes(int64_t n_words)
 {
-    return round64(sizeof(scratch_head)) + round64((64 * n_words + 1) * (int64_t)sizeof(int64_t)) +
+    return round64(sizeof(scratch_head)) + APH_BINS * (int64_t)sizeof(int64_t) +
            round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t)) +
            round64((int64_t)APH_QUERY_BLOCK * APH_MAX_PLANES * (int64_t)sizeof(vec)) +
            n_words * APH_BLOCK * (int64_t)sizeof(uint64_t);
@@ -150,7 +150,7 @@ static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, i
     }
 }
 
-static void distances(const uint64_t *groups, int64_t n, int64_t n_words, const uint64_t *query, int32_t *out)
+static void distances(const uint64_t *groups, int64_t n, int64_t n_words, const void *query, int32_t *out)
 {
     for (int64_t i = 0; i < n; i += APH_GROUP)
         for (int part = 0; part < PARTS; part++) {
@@ -436,7 +436,7 @@ INLINE int list_bits(const uint64_t *runs, uint16_t *list)
 
 /* Append the hits of a block. `positions`: NULL, or the positions of a gathered block. */
 INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
-                        const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *histogram)
+                        const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
 {
     const int64_t n_words = db->n_words;
     for (int i = 0; i < n; i++) {
@@ -448,10 +448,9 @@ INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, con
         /* Tightened since the block was counted. A radius never is: there every hit of a kernel must be one, and does show
          * in the tests if it is not. */
         if (found->k && distance > found->threshold) continue;
-        const uint64_t position = (uint64_t)(positions ? positions[at] : first + at);
+        const uint64_t position = (uint64_t)((positions ? positions[at] : first + at) - found->first);
         found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
-        if (found->k && found->count >= found->capacity && found->count > found->k)
-            aph_tighten(found, db, histogram);
+        if (found->k && found->count >= found->capacity && found->count > found->k) aph_tighten(found, db, bins);
     }
 }
 
@@ -515,7 +514,7 @@ static void scan_block(scan_state *scan, const uint64_t *groups, const uint64_t 
         else if (!few(groups, n_words, query, before, runs))
             continue;
         for (int run = 0; run < 8; run++) runs[run] &= allowed[run];
-        append_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, scan->s.histogram);
+        append_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, scan->s.bins);
         scan->full |= found->k == 0 && found->count >= found->capacity;
         if (found->threshold == before) continue;
         dropped |= found->threshold < 0;
@@ -602,7 +601,7 @@ static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
     return end;
 }
 
-static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const uint64_t *queries, int64_t n_queries,
+static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const void *queries, int64_t n_queries,
                     aph_found *found, void *scratch)
 {
     scan_state state = {.db = db, .queries = queries, .n_queries = n_queries, .found = found};

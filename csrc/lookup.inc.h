@@ -37,10 +37,10 @@ static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint
     return 0;
 }
 
-static void take(const aph_codes *db, int64_t position, int32_t distance, aph_found *found, int64_t *histogram)
+static void take(const aph_codes *db, int64_t position, int32_t distance, aph_found *found, int64_t *bins)
 {
-    found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | (uint64_t)position;
-    if (found->k && found->count >= found->capacity && found->count > found->k) aph_tighten(found, db, histogram);
+    found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | (uint64_t)(position - found->first);
+    if (found->k && found->count >= found->capacity && found->count > found->k) aph_tighten(found, db, bins);
 }
 
 static double choose(int32_t n, int32_t r)
@@ -60,7 +60,7 @@ typedef struct {
 
 /* Look at the codes that wait, which have been prefetched. Returns 0 when a buffer that keeps all is full. */
 static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_codes *db, const uint64_t *query, int r,
-                int64_t span, aph_found *found, int64_t *histogram)
+                int64_t span, aph_found *found, int64_t *bins)
 {
     for (int i = 0; i < waiting->n; i++) {
         const int64_t position = waiting->positions[i];
@@ -69,15 +69,16 @@ static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_code
         if (distance > found->threshold || !aph_takes_part(db, position)) continue;
         if (is_stale(db, position) || met_before(lookup, code, query, r, span)) continue;
         if (!found->k && found->count >= found->capacity) return 0;
-        take(db, position, distance, found, histogram);
+        take(db, position, distance, found, bins);
     }
     waiting->n = 0;
     return 1;
 }
 
-static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uint64_t *query, aph_found *found,
-                     double budget, double probe_cost, double code_cost, int64_t *histogram)
+static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const void *state, aph_found *found,
+                        double budget, double probe_cost, double code_cost, int64_t *bins)
 {
+    const uint64_t *query = state;
     const int64_t loose = db->n > lookup->n_indexed ? db->n - lookup->n_indexed : 0;
     double spent = (double)(loose + lookup->n_stale) * code_cost * 0.2; /* in order: cheaper */
     if (spent > budget) return APH_LOOKUP_DEAR;
@@ -89,10 +90,10 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uin
         const int32_t distance = distance_to(aph_code_of(db, position), db->n_words, query);
         if (distance > found->threshold || !aph_takes_part(db, position)) continue;
         if (!found->k && found->count >= found->capacity) return APH_LOOKUP_FULL;
-        take(db, position, distance, found, histogram);
+        take(db, position, distance, found, bins);
     }
 
-    if (found->k && found->count >= found->k) aph_tighten(found, db, histogram);
+    if (found->k && found->count >= found->k) aph_tighten(found, db, bins);
     waiting_codes waiting = {.n = 0};
     for (int32_t r = 0;; r++)
         for (int64_t j = 0; j < lookup->n_spans; j++) {
@@ -136,19 +137,19 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const uin
                         __builtin_prefetch(code);
                         waiting.codes[waiting.n] = code;
                         waiting.positions[waiting.n++] = position;
-                        if (waiting.n == WAITING && !look(&waiting, lookup, db, query, r, j, found, histogram))
+                        if (waiting.n == WAITING && !look(&waiting, lookup, db, query, r, j, found, bins))
                             return APH_LOOKUP_FULL;
                     }
                 }
             }
-            if (!look(&waiting, lookup, db, query, r, j, found, histogram)) return APH_LOOKUP_FULL;
+            if (!look(&waiting, lookup, db, query, r, j, found, bins)) return APH_LOOKUP_FULL;
             const int64_t certain = lookup->n_spans * r + j; /* all codes this near have been found */
             if (!found->k) {
                 if (certain >= found->threshold) return APH_LOOKUP_DONE;
                 continue;
             }
             if (found->count > found->k || (found->count == found->k && before < found->k))
-                aph_tighten(found, db, histogram); /* the threshold becomes the k-th distance */
+                aph_tighten(found, db, bins); /* the threshold becomes the k-th distance */
             if (found->count >= found->k && certain >= found->threshold) return APH_LOOKUP_DONE;
             if (certain >= 64 * db->n_words) return APH_LOOKUP_DEAR; /* fewer than k take part: the caller pads */
         }

@@ -19,6 +19,7 @@ const aph_portable aph_portable_functions = {
     .runs_drop = aph_runs_drop,
     .runs_cut = aph_runs_cut,
     .order = aph_order,
+    .kth = aph_kth,
     .sample = aph_sample,
     .count_bits = aph_count_bits,
     .span_count = aph_span_count,

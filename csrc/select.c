@@ -5,22 +5,23 @@
 static const uint64_t POSITION_MASK = (UINT64_C(1) << APH_POSITION_BITS) - 1;
 
 static inline int32_t distance_of(uint64_t hit) { return (int32_t)(hit >> APH_POSITION_BITS); }
-static inline int64_t position_of(uint64_t hit) { return (int64_t)(hit & POSITION_MASK); }
-static inline int64_t id_of(const aph_codes *db, int64_t position)
+
+static inline int64_t id_of(const aph_codes *db, const aph_found *found, uint64_t hit)
 {
+    const int64_t position = found->first + (int64_t)(hit & POSITION_MASK);
     return db->positions ? position : aph_id_of(db, position);
 }
 
 /* ---- heaps: the smallest ids among equals, where ids do not ascend ---- */
 
 /* Restore the max-heap below `at`, in an array of hits ordered by their ids. */
-static void sift_hits(uint64_t *heap, int64_t at, int64_t size, const aph_codes *db)
+static void sift_hits(uint64_t *heap, int64_t at, int64_t size, const aph_codes *db, const aph_found *found)
 {
     const uint64_t moving = heap[at];
-    const int64_t id = id_of(db, position_of(moving));
+    const int64_t id = id_of(db, found, moving);
     for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        if (child + 1 < size && id_of(db, position_of(heap[child + 1])) > id_of(db, position_of(heap[child]))) child++;
-        if (id_of(db, position_of(heap[child])) <= id) break;
+        if (child + 1 < size && id_of(db, found, heap[child + 1]) > id_of(db, found, heap[child])) child++;
+        if (id_of(db, found, heap[child]) <= id) break;
         heap[at] = heap[child];
     }
     heap[at] = moving;
@@ -57,20 +58,118 @@ static void sort_ids(int64_t *ids, int64_t n)
     }
 }
 
+/* Heapsort by (distance, id). */
+static int later(const int32_t *distances, const int64_t *ids, int64_t i, int64_t j)
+{
+    return distances[i] != distances[j] ? distances[i] > distances[j] : ids[i] > ids[j];
+}
+
+static void swap(int32_t *distances, int64_t *ids, int64_t i, int64_t j)
+{
+    const int32_t distance = distances[i];
+    const int64_t id = ids[i];
+    distances[i] = distances[j], ids[i] = ids[j];
+    distances[j] = distance, ids[j] = id;
+}
+
+static void sift_pairs(int32_t *distances, int64_t *ids, int64_t at, int64_t size)
+{
+    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
+        if (child + 1 < size && later(distances, ids, child + 1, child)) child++;
+        if (!later(distances, ids, child, at)) break;
+        swap(distances, ids, at, child);
+    }
+}
+
+static void sort_pairs(int32_t *distances, int64_t *ids, int64_t n)
+{
+    for (int64_t i = n / 2; i-- > 0;) sift_pairs(distances, ids, i, n);
+    for (int64_t size = n - 1; size > 0; size--) {
+        swap(distances, ids, 0, size);
+        sift_pairs(distances, ids, 0, size);
+    }
+}
+
 /* ---- selection ---- */
 
-void aph_tighten(aph_found *found, const aph_codes *db, int64_t *histogram)
+/* The least shift for which the distances low .. high fall into APH_BINS bins. */
+static int shift_for(int32_t low, int32_t high)
+{
+    int shift = 0;
+    while (((high - low) >> shift) >= APH_BINS) shift++;
+    return shift;
+}
+
+/* The bin in which the k-th falls; *below is raised by what lies in the bins before. */
+static int32_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
+{
+    int32_t bin = 0;
+    while (*below + bins[bin] < k) *below += bins[bin++];
+    return bin;
+}
+
+/* The k-th distance of all hits, which lie in low .. high, and how many are below it. */
+static int32_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int32_t low, int32_t high,
+                           int64_t *bins, int64_t *below)
+{
+    for (*below = 0;;) {
+        const int shift = shift_for(low, high);
+        memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
+        for (int64_t p = 0; p < n_parts; p++)
+            for (int64_t i = 0; i < parts[p * stride].count; i++) {
+                const int32_t distance = distance_of(parts[p * stride].hits[i]);
+                if (distance >= low && distance <= high) bins[(distance - low) >> shift]++;
+            }
+        const int32_t bin = bin_of_kth(bins, k, below);
+        low += bin << shift;
+        if (shift == 0) return low;
+        if (high - low >= 1 << shift) high = low + (1 << shift) - 1;
+    }
+}
+
+int32_t aph_kth(const int32_t *distances, int64_t n, int64_t k, int64_t *bins)
+{
+    int32_t low = INT32_MAX, high = 0;
+    for (int64_t i = 0; i < n; i++) {
+        low = distances[i] < low ? distances[i] : low;
+        high = distances[i] > high ? distances[i] : high;
+    }
+    for (int64_t below = 0;;) {
+        const int shift = shift_for(low, high);
+        memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
+        for (int64_t i = 0; i < n; i++)
+            if (distances[i] >= low && distances[i] <= high) bins[(distances[i] - low) >> shift]++;
+        low += bin_of_kth(bins, k, &below) << shift;
+        if (shift == 0) return low;
+        if (high - low >= 1 << shift) high = low + (1 << shift) - 1;
+    }
+}
+
+static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int32_t *low, int32_t *high)
+{
+    int64_t total = 0;
+    *low = INT32_MAX, *high = 0;
+    for (int64_t p = 0; p < n_parts; p++) {
+        const aph_found *part = parts + p * stride;
+        total += part->count;
+        for (int64_t i = 0; i < part->count; i++) {
+            const int32_t distance = distance_of(part->hits[i]);
+            *low = distance < *low ? distance : *low;
+            *high = distance > *high ? distance : *high;
+        }
+    }
+    return total;
+}
+
+void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
 {
     uint64_t *hits = found->hits;
     const int64_t k = found->k, count = found->count;
-    int32_t high = 0;
-    for (int64_t i = 0; i < count; i++) high = distance_of(hits[i]) > high ? distance_of(hits[i]) : high;
-    memset(histogram, 0, (size_t)(high + 1) * sizeof *histogram);
-    for (int64_t i = 0; i < count; i++) histogram[distance_of(hits[i])]++;
-    int32_t last = 0; /* the k-th distance */
-    int64_t below = 0;
-    while (below + histogram[last] < k) below += histogram[last++];
-    int64_t ties = k - below; /* how many of them may stay */
+    int32_t low, high;
+    int64_t below;
+    range_of_hits(found, 1, 1, &low, &high);
+    const int32_t last = kth_of_hits(found, 1, 1, k, low, high, bins, &below);
+    int64_t ties = k - below; /* how many with the k-th distance may stay */
 
     if (db->ascending) { /* in order of position: the first ties stay, and a later one cannot replace them */
         int64_t kept = 0;
@@ -94,11 +193,11 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *histogram)
             }
         }
         uint64_t *heap = hits + front;
-        for (int64_t i = ties / 2; i-- > 0;) sift_hits(heap, i, ties, db);
+        for (int64_t i = ties / 2; i-- > 0;) sift_hits(heap, i, ties, db, found);
         for (int64_t i = ties; i < end - front; i++)
-            if (id_of(db, position_of(heap[i])) < id_of(db, position_of(heap[0]))) {
+            if (id_of(db, found, heap[i]) < id_of(db, found, heap[0])) {
                 heap[0] = heap[i];
-                sift_hits(heap, 0, ties, db);
+                sift_hits(heap, 0, ties, db, found);
             }
         found->threshold = last;
     }
@@ -106,57 +205,56 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *histogram)
 }
 
 int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
-                  int64_t *histogram, int32_t *distances, int64_t *ids)
+                  int64_t *bins, int32_t *distances, int64_t *ids)
 {
-    int64_t total = 0;
-    int32_t low = INT32_MAX, high = -1;
-    for (int64_t p = 0; p < n_parts; p++) {
-        const aph_found *part = parts + p * stride;
-        total += part->count;
-        for (int64_t i = 0; i < part->count; i++) {
-            const int32_t distance = distance_of(part->hits[i]);
-            low = distance < low ? distance : low;
-            high = distance > high ? distance : high;
-        }
-    }
+    int32_t low, high;
+    int64_t below;
+    const int64_t total = range_of_hits(parts, n_parts, stride, &low, &high);
     if (k > total) k = total;
-    if (k == 0 || high < low) return 0;
-    const int32_t bins = high - low + 1;
-    memset(histogram, 0, (size_t)bins * sizeof *histogram);
-    for (int64_t p = 0; p < n_parts; p++)
-        for (int64_t i = 0; i < parts[p * stride].count; i++)
-            histogram[distance_of(parts[p * stride].hits[i]) - low]++;
-    int64_t start = 0, last_start = 0; /* from counts to the place where a distance begins */
-    int32_t last = -1;                 /* the last bin that begins before k */
-    for (int32_t bin = 0; bin < bins; bin++) {
-        const int64_t here = histogram[bin];
-        if (start < k) {
-            last = bin;
-            last_start = start;
-        }
-        histogram[bin] = start;
-        start += here;
+    if (k == 0) return 0;
+    const int32_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
+    const int shift = shift_for(low, high);
+    if (shift) { /* the bins are those around the k-th: count again, in coarse ones */
+        memset(bins, 0, (size_t)(((last - low) >> shift) + 1) * sizeof *bins);
+        for (int64_t p = 0; p < n_parts; p++)
+            for (int64_t i = 0; i < parts[p * stride].count; i++) {
+                const int32_t distance = distance_of(parts[p * stride].hits[i]);
+                if (distance < last) bins[(distance - low) >> shift]++;
+            }
     }
+    const int32_t n_bins = (last - low) >> shift; /* the last one's end is `below` */
+    for (int64_t bin = 0, start = 0, here; bin <= n_bins; bin++, start += here) { /* from counts to places */
+        here = bins[bin];
+        bins[bin] = start;
+    }
+    int64_t end = below; /* of those with the k-th distance, which come last */
     for (int64_t p = 0; p < n_parts; p++) {
         const aph_found *part = parts + p * stride;
         for (int64_t i = 0; i < part->count; i++) {
-            const int32_t bin = distance_of(part->hits[i]) - low;
-            if (bin > last) continue;
-            const int64_t id = id_of(db, position_of(part->hits[i]));
-            const int64_t place = histogram[bin];
-            if (place < k) {
-                histogram[bin]++;
-                ids[place] = id;
-                distances[place] = low + bin;
-                if (!db->ascending && bin == last && place + 1 == k)
-                    for (int64_t j = (k - last_start) / 2; j-- > 0;) sift_ids(ids + last_start, j, k - last_start);
-            } else if (!db->ascending && id < ids[last_start]) { /* the last bin overflows: a max-heap of the ids */
-                ids[last_start] = id;
-                sift_ids(ids + last_start, 0, k - last_start);
+            const uint64_t hit = part->hits[i];
+            const int32_t distance = distance_of(hit);
+            if (distance < last) {
+                const int64_t place = bins[(distance - low) >> shift]++;
+                ids[place] = id_of(db, part, hit);
+                distances[place] = distance;
+            } else if (distance == last && end < k) {
+                ids[end] = id_of(db, part, hit);
+                distances[end++] = distance;
+                if (!db->ascending && end == k) /* there may be too many: from here on a max-heap of the ids */
+                    for (int64_t j = (k - below) / 2; j-- > 0;) sift_ids(ids + below, j, k - below);
+            } else if (distance == last && !db->ascending) {
+                const int64_t id = id_of(db, part, hit);
+                if (id >= ids[below]) continue;
+                ids[below] = id;
+                sift_ids(ids + below, 0, k - below);
             }
         }
     }
-    if (!db->ascending)
+    if (shift) {
+        for (int64_t bin = 0, start = 0; bin <= n_bins && start < below; start = bins[bin++])
+            sort_pairs(distances + start, ids + start, bins[bin] - start);
+        if (!db->ascending) sort_ids(ids + below, k - below);
+    } else if (!db->ascending)
         for (int64_t i = 0, j; i < k; i = j) {
             for (j = i + 1; j < k && distances[j] == distances[i];) j++;
             sort_ids(ids + i, j - i);

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from aphash import _kernels, _store
+from aphash import _kernels, _search, _store
 
 os.environ["_APHASH_MOST_THREADS"] = "8"  # work is split as a test says, also where there are fewer CPUs
 
@@ -36,3 +36,11 @@ def small_pages():
     before = _store.set_page_bytes(0)
     yield
     _store.set_page_bytes(before)
+
+
+@pytest.fixture
+def small_work_is_split():
+    """As many threads as are asked for work on the smallest database, and hits are counted in stretches of 1,024."""
+    _search.set_limits(0.0, 1024)
+    yield
+    _search.set_limits()

@@ -19,6 +19,7 @@ from sklearn.exceptions import NotFittedError
 
 import aphash
 import aphash.dask
+from aphash import Filter
 from aphash._dask_rows import DaskRows
 from aphash.rescore import ProjectionRescore, VectorRescore
 
@@ -331,12 +332,14 @@ def test_index_filters(codes, ids):
     mask = np.random.default_rng(3).random(3000) < 0.1
     bitmap = np.zeros(47 * 8, np.uint8)
     bitmap[:375] = np.packbits(mask, bitorder="little")
-    for filter in (ids[mask], mask, bitmap.view(np.uint64), np.zeros(0, np.int64), [ids[3], ids[3], 99_999]):
+    some = [ids[mask], mask, ids[mask].astype(np.uint64), np.zeros(0, np.int64), [ids[3], ids[3], 99_999]]
+    some += [Filter.from_ids(ids[mask]), Filter.excluding(ids[mask]), Filter.from_mask(mask)]
+    for filter in (*some, Filter.from_bitmap(bitmap.view(np.uint64))):
         assert_answers(one, other, codes[:3], filter=filter)
-    with pytest.raises(ValueError, match=r"filter of booleans must have shape \(3000,\)"):
+    with pytest.raises(ValueError, match="filter must have 3000 booleans for 3000 codes, got 2999"):
         other.search(codes[:1], 1, filter=mask[:-1])
-    with pytest.raises(ValueError, match=r"packed bitmap must have shape \(47,\)"):
-        other.search(codes[:1], 1, filter=np.zeros(46, np.uint64))
+    with pytest.raises(ValueError, match="filter must have 47 words"):
+        other.search(codes[:1], 1, filter=Filter.from_bitmap(np.zeros(46, np.uint64)))
 
 
 def test_index_rescores(codes, ids):

@@ -2,11 +2,12 @@
 
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from aphash import HammingIndex, pack_codes
+from aphash import APHash, Filter, HammingIndex, pack_codes
 from aphash.index import PAD_DISTANCE, PAD_ID
 
 
@@ -106,7 +107,7 @@ def test_filters(rng, order):
     for share in (0, 0.01, 0.5, 1):
         mask = rng.random(n) < share
         bitmap = np.packbits(mask, bitorder="little")
-        bitmap = np.pad(bitmap, (0, -len(bitmap) % 8)).view(np.uint64)
+        bitmap = Filter.from_bitmap(np.pad(bitmap, (0, -len(bitmap) % 8)).view(np.uint64))
         k = min(10, mask.sum())
         unknown_twice_and_padding = np.concatenate([ids[mask], [1], ids[mask], [-1]])
         for filter in (mask, ids[mask], bitmap, unknown_twice_and_padding):
@@ -203,7 +204,7 @@ def test_bad_filters_and_jobs():
     query = np.zeros((1, 1), np.uint64)
     for filter, error in [
         (np.ones(2, bool), ValueError),
-        (np.ones(2, np.uint64), ValueError),
+        (Filter.from_bitmap(np.ones(2, np.uint64)), ValueError),
         ([[0, 1]], ValueError),
         ([0.5], TypeError),
     ]:
@@ -211,6 +212,120 @@ def test_bad_filters_and_jobs():
             index.search(query, 1, filter=filter)
     with pytest.raises(ValueError, match="n_jobs"):
         index.search(query, 1, n_jobs=0)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64, ">i8", object])
+def test_integers_of_every_dtype_are_ids(rng, dtype):
+    index = HammingIndex(64)
+    index.add(random_codes(rng, 100, 64))
+    for wanted in ([5], [3, 64], [99, 3, 5, 5]):
+        different = sorted(set(wanted))
+        found = index.search(index.codes[5], 4, filter=np.array(wanted, dtype))[1]
+        assert sorted(found.tolist()) == [-1] * (4 - len(different)) + different
+        found = index.radius_search(index.codes[5], 64, filter=Filter.excluding(np.array(wanted, dtype)))[2]
+        assert sorted(found.tolist()) == [i for i in range(100) if i not in wanted]
+
+
+def test_filters_by_ids_follow_the_index(rng):
+    codes = random_codes(rng, 200, 64)
+    index, other = HammingIndex(64), HammingIndex(64)
+    index.add(codes[:100])
+    other.add(codes[:10], np.arange(150, 160))
+    only, others = Filter.from_ids([3, 5, 150, 180, -1]), Filter.excluding([3, 5, 150, 10**6])
+
+    def found(index, filter):
+        return sorted(index.radius_search(codes[0], 64, filter=filter)[2].tolist())
+
+    changes = [
+        lambda: None, lambda: index.add(codes[100:]), lambda: index.remove([5]), index.compact,
+        lambda: index.update(codes[:1], [3]), lambda: index.add(codes[:1], [5]), index.clear,
+    ]  # fmt: skip
+    for change in changes:
+        change()
+        ids = set(index.ids.tolist())
+        assert found(index, only) == sorted(ids & {3, 5, 150, 180})
+        assert found(index, others) == sorted(ids - {3, 5, 150})
+        assert found(other, only) == [150] and found(other, others) == list(range(151, 160))
+    assert found(other, pickle.loads(pickle.dumps(others))) == list(range(151, 160))
+
+
+def bitmap_filter(mask):
+    return Filter.from_bitmap(np.pad(np.packbits(mask, bitorder="little"), (0, 7)).view(np.uint64))
+
+
+@pytest.mark.parametrize("make", [Filter.from_mask, bitmap_filter])
+@pytest.mark.parametrize("change", ["remove first", "remove last", "compact", "clear"])
+def test_filters_by_position_are_refused_once_positions_have_moved(rng, make, change):
+    codes = random_codes(rng, 70, 64)
+    index = HammingIndex(64)
+    index.add(codes)
+    mask = rng.random(70) < 0.5
+    filter, unused = make(mask), make(mask)
+    for _ in range(2):
+        found = index.radius_search(codes[0], 64, filter=filter)[2]
+        assert np.sort(found).tolist() == np.flatnonzero(mask).tolist()
+        index.update(codes[1:2], [0])
+        index.add(codes[:1])  # takes no part, and moves nothing
+    if change.startswith("remove"):
+        index.remove([0 if change == "remove first" else index.ids[-1]])
+    else:
+        getattr(index, change)()
+    with pytest.raises(ValueError, match="positions have moved"):
+        index.search(codes[0], 3, filter=filter)
+    index.add(codes, np.arange(1000, 1070))
+    with pytest.raises(ValueError, match="filter must have" if change != "clear" else "positions have moved"):
+        index.search(codes[0], 3, filter=unused if change != "clear" else filter)
+
+
+def test_a_filter_keeps_no_snapshot_and_is_prepared_once(rng):
+    index = HammingIndex(64)
+    index.add(random_codes(rng, 500, 64))
+    filter = Filter.from_ids(np.arange(0, 500, 3))
+    index.search(index.codes[:3], 3, filter=filter)
+    assert filter.bitmap(index._store.present) is filter.bitmap(index._store.present)
+    before = weakref.ref(index._store.present)
+    index.add(index.codes[:1])
+    assert before() is None
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "error"),
+    [
+        (Filter.from_ids, [0.5], TypeError), (Filter.from_ids, [[1]], ValueError), (Filter.excluding, ["a"], TypeError),
+        (Filter.from_mask, [0, 1], TypeError), (Filter.from_mask, [[True]], ValueError),
+        (Filter.from_bitmap, np.ones(1, np.int64), TypeError),
+        (Filter.from_bitmap, np.ones((1, 1), np.uint64), ValueError),
+    ],
+)  # fmt: skip
+def test_bad_filters_are_refused_when_they_are_made(make, values, error):
+    with pytest.raises(error):
+        make(values)
+    with pytest.raises(TypeError, match="from_ids"):
+        Filter([1])
+
+
+def test_codes_of_another_model_are_refused(rng, tmp_path):
+    one, other = (APHash(16, random_state=0, n_rounds=1, n_jobs=1).fit(rng.standard_normal((90, 20))) for _ in range(2))
+    X = rng.standard_normal((30, 20))
+    index = HammingIndex(16)
+    index.add(one.transform(X))
+    index.save(tmp_path / "index")
+    for each in (index, pickle.loads(pickle.dumps(index)), HammingIndex.load(tmp_path / "index", mmap=True)):
+        assert each.fingerprint == one.fingerprint_
+        for call in (each.add, each.update, each.upsert):
+            with pytest.raises(ValueError, match="another model"):
+                call(other.transform(X), np.arange(30) + (100 if call == each.add else 0))
+        for call in (each.search, each.radius_search):
+            with pytest.raises(ValueError, match="another model"):
+                call(other.transform(X), 1)
+        assert len(each) == 30
+        each.search(other.transform(X).copy(), 1)  # nothing is known of a copy
+        each.search(one.transform(X[:1])[0], 1)
+    index.clear()
+    index.add(other.transform(X))
+    assert index.fingerprint == other.fingerprint_
+    with pytest.raises(ValueError, match="another model"):
+        index.merge(HammingIndex.load(tmp_path / "index"))
 
 
 def test_pickle(rng):

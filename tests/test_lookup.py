@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_search import ISAS, brute, make_bitmap, make_blocks, make_codes, make_snapshot
 
 from aphash import HammingIndex, _kernels, _lookup, _search, _store
+from aphash._engines import SCAN
 
 
 def with_lookup(codes, n_bits, ids=None):
@@ -25,16 +26,17 @@ def check(store, queries, k, radius, mask=None, n_threads=1):
     """Both searches, with the lookup forced and with the cost model's choice, against brute force and the scan."""
     present = store.present
     filter = None if mask is None else make_bitmap(mask)
-    expected = _search.search(present, queries, k, filter, n_threads)
+    packed = _search.PackedQueries(queries)
+    expected = SCAN.nearest(present, packed, k, filter, n_threads)
     codes, ids = present.load(0, len(present)), present.load_ids(0, len(present))
     for a, b in zip(expected, brute(codes, queries, k, ids, mask)):
         np.testing.assert_array_equal(a, b)
-    near = _search.radius_search(present, queries, radius, filter, n_threads)
+    near = SCAN.within(present, packed, radius, filter, n_threads)
     for share in (np.inf, 0.0, _lookup.SHARE):
         present.lookup.share = share
-        for a, b in zip(present.lookup.search(present, queries, k, filter, n_threads), expected):
+        for a, b in zip(present.lookup.nearest(present, packed, k, filter, n_threads), expected):
             np.testing.assert_array_equal(a, b)
-        for a, b in zip(present.lookup.radius_search(present, queries, radius, filter, n_threads), near):
+        for a, b in zip(present.lookup.within(present, packed, radius, filter, n_threads), near):
             np.testing.assert_array_equal(a, b)
 
 
@@ -111,7 +113,7 @@ def test_lookup_stays_in_step(seed, n, steps):
     present = store.present
     held = older.load(0, len(older))  # what an older snapshot shows does not change, nor what its tables find
     np.testing.assert_array_equal(
-        _lookup.Lookup(older, np.inf).search(older, queries, 3)[1],
+        _lookup.Lookup(older, np.inf).nearest(older, _search.PackedQueries(queries), 3)[1],
         brute(held, queries, 3, older.load_ids(0, len(older)))[1],
     )
     again = _store.Store(40)
@@ -191,8 +193,10 @@ def test_costs_decide():
     present = with_lookup(codes, 64).present
     lookup = present.lookup
     limits = (lookup.budget(n, 1), _lookup.PROBE_COST, _lookup.CODE_COST)
-    assert _search.lookup_search(lookup._tables, present, codes[:50], 2, 0, *limits)[0].all()
-    assert not _search.lookup_search(lookup._tables, present, make_codes(rng, 50, 64), 2, 0, *limits)[0].any()
+    assert _search.lookup_search(lookup._tables, present, _search.PackedQueries(codes[:50]), 2, 0, *limits)[0].all()
+    assert not _search.lookup_search(
+        lookup._tables, present, _search.PackedQueries(make_codes(rng, 50, 64)), 2, 0, *limits
+    )[0].any()
 
 
 def all_pairs(codes, radius):

@@ -7,8 +7,11 @@ import time
 
 import numpy as np
 import pytest
+from aphash._search import PackedQueries
 
 from aphash import _kernels, _search, _store
+
+pytestmark = pytest.mark.usefixtures("small_work_is_split")
 
 BLOCK = 512  # codes that a kernel takes at a time
 ISAS = _kernels.isa_names()
@@ -74,7 +77,7 @@ def check_search(codes, queries, k, ids=None, mask=None, n_threads=1):
     bitmap = None if mask is None else make_bitmap(mask)
     snapshot = make_snapshot(codes, ids)
     for positions in (False, True) if ids is not None else (False,):
-        got = _search.search(snapshot, queries, k, bitmap, n_threads, positions)
+        got = _search.search(snapshot, PackedQueries(queries), k, bitmap, n_threads, positions)
         expected = brute(codes, queries, k, None if positions else ids, mask)
         np.testing.assert_array_equal(got[0], expected[0])
         np.testing.assert_array_equal(got[1], expected[1])
@@ -82,7 +85,9 @@ def check_search(codes, queries, k, ids=None, mask=None, n_threads=1):
 
 def check_radius(codes, queries, radius, ids=None, mask=None, n_threads=1):
     bitmap = None if mask is None else make_bitmap(mask)
-    offsets, distances, found = _search.radius_search(make_snapshot(codes, ids), queries, radius, bitmap, n_threads)
+    offsets, distances, found = _search.radius_search(
+        make_snapshot(codes, ids), PackedQueries(queries), radius, bitmap, n_threads
+    )
     expected = brute(codes, queries, len(codes), ids, mask)
     inside = (expected[0] <= radius) & (expected[1] != -1) if ids is None else expected[0] <= radius
     np.testing.assert_array_equal(np.diff(offsets), inside.sum(1))
@@ -171,7 +176,7 @@ def test_filter_bits_beyond_the_end_do_not_count(isa):
     codes = make_codes(np.random.default_rng(4), 70, 64)
     bitmap = np.full(2, 2**64 - 1, np.uint64)
     for n_queries in (1, 9):
-        distances, ids = _search.search(make_snapshot(codes), codes[:n_queries], 80, bitmap)
+        distances, ids = _search.search(make_snapshot(codes), PackedQueries(codes[:n_queries]), 80, bitmap)
         assert (ids[:, 70:] == -1).all() and (np.sort(ids[:, :70]) == np.arange(70)).all()
         assert (distances[:, 70:] == _search.PAD_DISTANCE).all()
 
@@ -184,18 +189,18 @@ def test_threads_batches_and_splits_do_not_matter(isa):
     queries[::2] &= np.uint64(0xFFFF)
     for ids in (None, rng.permutation(n)):
         snapshot = make_snapshot(codes, ids)
-        expected = _search.search(snapshot, queries, 20)
+        expected = _search.search(snapshot, PackedQueries(queries), 20)
         np.testing.assert_array_equal(expected[1][:20], brute(codes, queries[:20], 20, ids)[1])
-        radius = _search.radius_search(snapshot, queries, 12)
+        radius = _search.radius_search(snapshot, PackedQueries(queries), 12)
         for n_threads in (2, 3, 7):
             for part in (queries, queries[:1], queries[:31]):
-                got = _search.search(snapshot, part, 20, None, n_threads)
+                got = _search.search(snapshot, PackedQueries(part), 20, None, n_threads)
                 np.testing.assert_array_equal(got[0], expected[0][: len(part)])
                 np.testing.assert_array_equal(got[1], expected[1][: len(part)])
-            again = _search.radius_search(snapshot, queries, 12, None, n_threads)
+            again = _search.radius_search(snapshot, PackedQueries(queries), 12, None, n_threads)
             for a, b in zip(again, radius):
                 np.testing.assert_array_equal(a, b)
-        one_by_one = [_search.search(snapshot, queries[i : i + 1], 20)[1][0] for i in range(50)]
+        one_by_one = [_search.search(snapshot, PackedQueries(queries[i : i + 1]), 20)[1][0] for i in range(50)]
         np.testing.assert_array_equal(one_by_one, expected[1][:50])
 
 
@@ -208,7 +213,7 @@ def test_a_stretch_of_positions(isa, n_threads):
     for first, end in ((0, 512), (512, 1536), (1536, 2000), (1024, 5000), (1536, 1537), (0, None), (2048, 2560)):
         for part in (queries, queries[:2]):
             offsets, _, found = _search.radius_search(
-                snapshot, part, 30, make_bitmap(mask), n_threads, True, first, end
+                snapshot, PackedQueries(part), 30, make_bitmap(mask), n_threads, True, first, end
             )
             near = (all_distances(codes, part) <= 30) & mask
             near[:, :first] = False
@@ -222,7 +227,7 @@ def test_read_only_map(isa, tmp_path):
     codes = make_codes(np.random.default_rng(6), 1000, 128)
     make_blocks(codes).tofile(tmp_path / "blocks")
     blocks = np.memmap(tmp_path / "blocks", np.uint64, mode="r")
-    got = _search.search(make_snapshot(codes, blocks=blocks), codes[:10], 4)
+    got = _search.search(make_snapshot(codes, blocks=blocks), PackedQueries(codes[:10]), 4)
     np.testing.assert_array_equal(got[1], brute(codes, codes[:10], 4)[1])
 
 
@@ -235,7 +240,7 @@ def test_concurrent_searches(isa):
 
     def work():
         for _ in range(5):
-            got = _search.search(snapshot, queries, 10, None, 2)
+            got = _search.search(snapshot, PackedQueries(queries), 10, None, 2)
             if not (np.array_equal(got[0], expected[0]) and np.array_equal(got[1], expected[1])):
                 wrong.append(got)
 
@@ -283,7 +288,7 @@ def test_interrupt(isa, search):
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         start = time.monotonic()
         with pytest.raises(Interrupted):
-            getattr(_search, search)(snapshot, queries, 5)
+            getattr(_search, search)(snapshot, PackedQueries(queries), 5)
         assert time.monotonic() - start < 10  # not a measurement: the whole search takes far longer
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
