@@ -1,6 +1,7 @@
 """APHash, the estimator: checks what it is given, resolves the mode's defaults, calls the method, keeps the results."""
 
 import contextlib
+import copy
 import numbers
 import re
 import warnings
@@ -10,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from aphash import _io, _learn, _runtime
+from aphash import _io, _learn, _runtime, _safeguard
 from aphash._optimize import HISTORY, Settings, learn
 from aphash._rows import Rows, check_finite
 from aphash.codes import check_n_bits, n_words, pack_codes
@@ -35,6 +36,7 @@ MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the 
         "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
     },
 }  # fmt: skip
+_LEAST_DISTINCT = {"semantic": 1 / 3, "neighbors": 0.8, "paper": 1 / 3}  # codes, as a share of random projections'
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
 
 _CHOICES = {
@@ -301,6 +303,7 @@ class APHash(TransformerMixin, BaseEstimator):
         """
         self._check_params()
         rng = self._random_state()
+        look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
         n_threads = _runtime.n_threads(self.n_jobs, _learn.max_threads())
         with _naming_X():
             checked = check_array(X, ensure_min_samples=2, estimator=self, **_X)
@@ -314,17 +317,48 @@ class APHash(TransformerMixin, BaseEstimator):
 
         with _runtime.one_blas_thread:
             training = Rows(checked, rows, n_threads)
-            with _Progress(self.verbose, settings, n_train) as progress:
+            sample = checked[_sample(n, checked.shape[1], look)]
+            kept = self._ordinary_rows(training, sample)
+            if kept is not None:
+                rows = kept if rows is None else rows[kept]
+                training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
+            with _Progress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
-            codes = training.codes()
+            replaced = self._safeguard(found, training, sample, look)
+            codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
-        if rows is not None:
+        if replaced:
+            codes = np.empty((n, n_words(settings.n_bits)), np.uint64)
+            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
+        elif rows is not None:
             learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
             _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
             codes[rows] = learned
         validate_data(self, X, skip_check_array=True)  # sets n_features_in_ and feature_names_in_
         vars(self).update(fitted, codes_=codes)
         return self
+
+    def _ordinary_rows(self, training, sample):
+        """Return which training rows learn, ascending, where some are too far away to; else None."""
+        far = _safeguard.far_rows(training, sample)
+        if far is None:
+            return None
+        kept = np.flatnonzero(~far)
+        given = [each for each in (self.n_anchors, self.n_neighbors) if isinstance(each, numbers.Integral)]
+        return kept if len(kept) >= max(2, *given, 2) else None
+
+    def _safeguard(self, found, training, sample, rng):
+        """Check the hash function that was found, and replace bits in it; return how many."""
+        if self.n_bits > _safeguard.MAX_BITS:
+            return 0
+        V = (np.asarray(sample, np.float64) - training.mean) * training.scale
+        neighbors = self.mode == "neighbors"
+        found.W, found.bias, replaced = _safeguard.reinforce(
+            V, found.W, found.bias, rng, neighbors, _LEAST_DISTINCT[self.mode]
+        )
+        if replaced:
+            found.anchor_codes = training.working(found.anchor_items) @ found.W + found.bias
+        return replaced
 
     def _attributes(self, found, training, rows):
         """Return the fitted attributes but codes_, of what was learned from the rows of X that ``rows`` names."""
@@ -513,6 +547,11 @@ def _naming_X():
         if re.search(r"\bX\b", str(error)):
             raise
         raise type(error)(f"X: {error}") from None
+
+
+def _sample(n, d, rng):
+    """Return the rows that are looked at, ascending."""
+    return np.sort(rng.choice(n, _safeguard.sample_size(n, d), replace=False))
 
 
 def _working_hash(fitted):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "_version _threads",
     "_runtime codes _checks _lock",
-    "_learn _search _linear _io metrics rescore",
+    "_learn _search _linear _safeguard _io metrics rescore",
     "_rows _affinity _lookup",
     "_optimize _pairs _index_file",
     "_hasher index _dask_rows",
