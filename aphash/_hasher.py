@@ -36,7 +36,6 @@ MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the 
         "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
     },
 }  # fmt: skip
-_LEAST_DISTINCT = {"semantic": 1 / 3, "neighbors": 0.8, "paper": 1 / 3}  # codes, as a share of random projections'
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
 
 _CHOICES = {
@@ -345,7 +344,7 @@ class APHash(TransformerMixin, BaseEstimator):
             return None
         kept = np.flatnonzero(~far)
         given = [each for each in (self.n_anchors, self.n_neighbors) if isinstance(each, numbers.Integral)]
-        return kept if len(kept) >= max(2, *given, 2) else None
+        return kept if len(kept) >= max([2, *given]) else None
 
     def _safeguard(self, found, training, sample, rng):
         """Check the hash function that was found, and replace bits in it; return how many."""
@@ -353,9 +352,7 @@ class APHash(TransformerMixin, BaseEstimator):
             return 0
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
         neighbors = self.mode == "neighbors"
-        found.W, found.bias, replaced = _safeguard.reinforce(
-            V, found.W, found.bias, rng, neighbors, _LEAST_DISTINCT[self.mode]
-        )
+        found.W, found.bias, replaced = _safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
         if replaced:
             found.anchor_codes = training.working(found.anchor_items) @ found.W + found.bias
         return replaced

@@ -9,9 +9,14 @@ import numpy as np
 from scipy import linalg
 
 FAR, TAIL = 4.0, 2.0  # far: beyond so many median distances, where the mean square is so many times the median one
-_SAMPLE_ROWS, _SAMPLE_NUMBERS, _QUERIES = 3000, 1 << 23, 300
+_SAMPLE_ROWS, _SAMPLE_NUMBERS, _QUERIES = 2500, 1 << 23, 300
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the bits that become random hyperplanes
-_LOSS = 0.01  # of recall: what 300 queries do not tell from nothing
+_DRAWS = 3  # of random projections, and of hyperplanes of each kind
+_DISTINCT, _ENOUGH = 0.8, 0.85  # of the distinct codes of random projections: to pass, and once bits are replaced
+_LOSS, _LOSS_OF_NEARNESS = 0.01, 0.02  # what 300 queries do not tell from nothing
+# In the modes that are not for the nearest neighbours codes agree where the kind does: there may be as few as these,
+# unless they lose so much recall.
+_DISTINCT_OF_KIND, _LOSS_OF_KIND = 0.25, 0.05
 MAX_BITS = 4096  # of codes that are checked
 
 
@@ -24,7 +29,8 @@ def far_rows(rows, sample):
     """Return which rows are so far away that they would own the means and sums of squares, or None.
 
     They are the rows beyond 4 times the median distance to the centre, the sample's median of each feature; but only
-    where the mean squared distance of all rows is more than twice the sample's median one, as heavy tails make it.
+    where the mean squared distance of all rows is more than twice the sample's median one, as heavy tails make it, and
+    where most such rows of the sample are alone: far rows in company are a cluster, which is to be learned.
 
     Parameters
     ----------
@@ -39,47 +45,56 @@ def far_rows(rows, sample):
     sample = np.asarray(sample, np.float64)
     centre = np.median(sample, axis=0)
     with np.errstate(over="ignore"):
-        squares = np.einsum("ij,ij->i", sample - centre, sample - centre)
+        sample = sample - centre
+        squares = np.einsum("ij,ij->i", sample, sample)
     typical = np.median(squares[squares > 0]) if squares.any() else 0  # many rows may be equal
     if not 0 < typical < np.inf or rows.scale**-2 <= TAIL * typical:
+        return None
+    if _in_company(sample, squares, np.flatnonzero(squares > FAR**2 * typical)[:_QUERIES]):
         return None
     distances = rows.distances(centre[None], np.array([0, rows.n]), np.arange(rows.n))
     far = distances > FAR * np.sqrt(typical)
     return far if far.any() and not far.all() else None
 
 
-def random_hyperplanes(V, r, rng, through):
-    """Return W (d, r) and bias (r,) of random hyperplanes: Gaussian directions, through the centre or through the data.
+def _in_company(V, squares, rows):
+    """Return whether most of the rows have another, different one within a quarter of their length."""
+    if not len(rows):
+        return False
+    D = squares + squares[rows, None] - 2 * V[rows] @ V.T
+    D[D <= 1e-12 * squares[rows, None]] = np.inf  # itself, and its duplicates
+    return bool(np.mean(D.min(axis=1) < squares[rows] / 16) > 0.5)
 
-    "centre": signs of random projections (Charikar 2002), whose Hamming distance measures angles. "data": each
-    passes between two rows of V (s, d) that are neighbours on it, at a rank drawn at random: a tessellation, in which
-    few directions, tight clusters and heavy tails are still cut where the items are.
+
+def random_hyperplanes(V, r, rng, through):
+    """Return W (d, r) and bias (r,) of random hyperplanes, through the centre or through the data.
+
+    Their directions are random and orthogonal to each other, d at a time (Ji, Li, Yan, Zhang & Tian 2012). Through the
+    centre, Hamming distances measure angles. Through the data, each passes between two rows of V (s, d) that
+    are neighbours on it, at a rank drawn at random: a tessellation, which cuts where the items are, be they in few
+    directions, in tight clusters or in heavy tails.
     """
-    W = rng.standard_normal((V.shape[1], r))
+    d = V.shape[1]
+    batches = np.linalg.qr(rng.standard_normal((-(-r // d), d, min(d, r))))[0]  # (batch, d, column)
+    W = batches.transpose(1, 0, 2).reshape(d, -1)[:, :r]
     if through == "centre":
         return W, np.zeros(r)
     Z = np.sort(V @ W, axis=0)
-    gaps = Z[1:] > Z[:-1]
-    ranks = np.cumsum(gaps, axis=0)
-    wanted = 1 + np.floor(rng.uniform(size=r) * ranks[-1])
-    at = (ranks >= wanted).argmax(axis=0)  # the gap of that rank
+    ranks = np.cumsum(Z[1:] > Z[:-1], axis=0)  # of the gaps: between equal rows there is none
+    at = (ranks >= 1 + np.floor(rng.uniform(size=r) * ranks[-1])).argmax(axis=0)
     columns = np.arange(r)
     return W, -(Z[at, columns] + Z[at + 1, columns]) / 2
 
 
 class Check:
-    """Measures of codes on a sample: recall of the true neighbours, and how many codes are distinct.
+    """Measures of codes on a sample of V, (s, d) float64: what their first 100 are, and how many are distinct.
 
-    Parameters
-    ----------
-    V : ndarray of float64, shape (s, d)
-        Working vectors.
-    rng : RandomState
+    Ties in the Hamming distance count as their expectation over random orders.
     """
 
     def __init__(self, V, rng):
         s = len(V)
-        self.near, self.first = max(1, min(10, s // 10)), max(2, min(100, s // 3))
+        self.near, self.first = max(1, min(10, s // 10)), max(1, min(100, s // 3))
         self.queries = np.sort(rng.choice(s, min(_QUERIES, s), replace=False))
         Q = V[self.queries]
         D = np.einsum("ij,ij->i", V, V) - 2 * (Q @ V.T) + np.einsum("ij,ij->i", Q, Q)[:, None]
@@ -87,35 +102,43 @@ class Check:
         D[self.itself] = np.inf
         bound = np.partition(D, self.near - 1, axis=1)[:, self.near - 1]
         self.relevant = D <= bound[:, None] + 1e-12
-        self.relevant[self.itself] = False
+        typical = np.maximum(np.median(D, axis=1, keepdims=True), np.finfo(float).tiny)
+        D[self.itself] = 0
+        self.squares = np.minimum(D / typical, 4)  # so that the far rows of heavy tails do not own the mean
 
-    def recall(self, bits):
-        """Return the share of the 10 nearest in the first 100 by Hamming distance, ties at their expectation."""
+    def of(self, bits):
+        """Return (recall, nearness): the 10 nearest in the first 100, and minus the first 100's mean squared distance.
+
+        The squared distances are shares of the query's median one.
+        """
         signs = np.where(bits, np.float32(1), np.float32(-1))
         D = -(signs[self.queries] @ signs.T)
         D[self.itself] = np.inf
         bound = np.partition(D, self.first - 1, axis=1)[:, self.first - 1 : self.first]
         inside, level = bound > D, bound == D
-        room = (self.first - inside.sum(axis=1)) / level.sum(axis=1)
-        hits = (self.relevant & inside).sum(axis=1) + room * (self.relevant & level).sum(axis=1)
-        return float(np.minimum(hits, self.near).mean() / self.near)
+        weight = inside + level * ((self.first - inside.sum(axis=1)) / level.sum(axis=1))[:, None]
+        hits = np.minimum(np.einsum("ij,ij->i", self.relevant, weight), self.near)
+        return float(hits.mean() / self.near), -float(np.einsum("ij,ij->", self.squares, weight) / weight.sum())
 
-    def distinct(self, bits):
+    @staticmethod
+    def distinct(bits):
         """Return the number of distinct codes."""
-        return len(np.unique(np.packbits(bits, axis=1), axis=0))
+        return len(set(map(bytes, np.packbits(bits, axis=1))))
 
 
 def _bits(V, W, bias):
     return V @ W + bias >= 0
 
 
-def reinforce(V, W, bias, rng, neighbors, least_distinct):
+def reinforce(V, W, bias, rng, neighbors):
     """Replace learned bits by random hyperplanes where the learned code is worse than random ones.
 
-    Random projections of as many bits are the measure. A code fails that has fewer distinct codes than the share
-    ``least_distinct`` of theirs, or, with ``neighbors``, a lower recall. Then 1/8 to all of its bits are replaced, those
-    that the others tell first, by hyperplanes through the centre or through the data: the fewest that have .85 of
-    the distinct codes, or, with ``neighbors``, those of the highest recall.
+    Random projections of as many bits are the measure. With ``neighbors`` a code fails that has a lower recall, or less
+    than .8 of their distinct codes. Without, one that finds what is farther away, or has less than a quarter of their
+    distinct codes (.8, where its recall is much lower). Then 1/8 to all of its bits are replaced, first those that
+    the others tell already, by hyperplanes through the centre or through the data, in several draws. The fewest are
+    that give .85 of the distinct codes and no lower recall; with ``neighbors``, where recall was what failed, those of
+    the highest recall.
 
     Parameters
     ----------
@@ -124,7 +147,6 @@ def reinforce(V, W, bias, rng, neighbors, least_distinct):
     W, bias : ndarray of float64, shapes (d, r) and (r,)
     rng : RandomState
     neighbors : bool
-    least_distinct : float
 
     Returns
     -------
@@ -135,28 +157,34 @@ def reinforce(V, W, bias, rng, neighbors, least_distinct):
     r = W.shape[1]
     check = Check(V, rng)
     learned = _bits(V, W, bias)
-    fills = {("centre", i): random_hyperplanes(V, r, rng, "centre") for i in range(2)}
-    random_bits = {key: _bits(V, *fill) for key, fill in fills.items()}
-    reference = np.mean([check.distinct(each) for each in random_bits.values()])
-    goal = np.mean([check.recall(each) for each in random_bits.values()]) if neighbors else 0
-    recall = check.recall(learned) if neighbors else 0
-    if check.distinct(learned) >= least_distinct * reference and recall >= goal - _LOSS:
+    random_bits = [_bits(V, rng.standard_normal(W.shape), 0) for _ in range(_DRAWS)]
+    reference = np.mean([check.distinct(each) for each in random_bits])
+    recall, nearness = np.mean([check.of(each) for each in random_bits], axis=0)
+    share, (own_recall, own_nearness) = check.distinct(learned) / reference, check.of(learned)
+    if neighbors:
+        finds, few = own_recall >= recall - _LOSS, _DISTINCT
+    else:
+        finds = own_nearness >= nearness - _LOSS_OF_NEARNESS
+        few = _DISTINCT_OF_KIND if own_recall >= recall - _LOSS_OF_KIND else _DISTINCT
+    if finds and share >= few:
         return W, bias, 0
 
-    fills["data", 0] = random_hyperplanes(V, r, rng, "data")
-    random_bits["data", 0] = _bits(V, *fills["data", 0])
+    draws = max(_DRAWS, 128 // r)  # short codes depend on the draw
+    fills = [random_hyperplanes(V, r, rng, through) for through in ("centre", "data") for _ in range(draws)]
+    fill_bits = [_bits(V, *fill) for fill in fills]
     *_, order = linalg.qr(np.where(learned, 1.0, -1.0), mode="r", pivoting=True)  # the most independent bits first
     best, found = (), None
     for share in _SHARES:
         replaced = order[r - max(1, round(share * r)) :]
-        for key, fill in random_bits.items():
+        for fill, bits in zip(fills, fill_bits, strict=True):
             mixed = learned.copy()
-            mixed[:, replaced] = fill[:, replaced]
-            enough = check.distinct(mixed) >= 0.85 * reference or share == 1
-            score = enough, check.recall(mixed)
+            mixed[:, replaced] = bits[:, replaced]
+            own_recall, own_nearness = check.of(mixed)
+            enough = check.distinct(mixed) >= _ENOUGH * reference and (own_recall >= recall or not neighbors)
+            score = enough, own_recall if neighbors else own_nearness
             if score > best:
-                best, found = score, (replaced, fills[key])
-        if best[0] and not neighbors:
+                best, found = score, (replaced, fill)
+        if best[0] and (finds or not neighbors):
             break
     replaced, (fill_W, fill_bias) = found
     W, bias = W.copy(), bias.copy()
