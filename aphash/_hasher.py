@@ -353,6 +353,15 @@ class APHash(TransformerMixin, BaseEstimator):
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
         neighbors = self.mode == "neighbors"
         found.W, found.bias, replaced = _safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
+        distinct = _safeguard.Check.distinct(V @ found.W + found.bias >= 0)
+        if distinct < _safeguard.few_codes(V, self.n_bits):
+            warnings.warn(
+                f"{len(V)} rows of X have only {distinct} distinct codes: what is so close together, beside the rest, "
+                "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
+                "others, scale them",
+                UserWarning,
+                stacklevel=3,
+            )
         if replaced:
             found.anchor_codes = training.working(found.anchor_items) @ found.W + found.bias
         return replaced
@@ -362,7 +371,7 @@ class APHash(TransformerMixin, BaseEstimator):
         if found.n_directions < self.n_bits:
             warnings.warn(
                 f"X has {found.n_directions} independent directions, fewer than n_bits={self.n_bits}: "
-                "they are spread over all bits, and fewer bits would hold as much",
+                "they are spread over all bits, and fewer bits may do as well",
                 UserWarning,
                 stacklevel=3,
             )

@@ -138,6 +138,19 @@ def principal_directions(rows, gram, n_components, rng):
     return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
 
 
+def rank(rows, gram):
+    """Return how many independent directions the rows have, whatever the scales of their features.
+
+    The rank is that of the correlations: a feature that is small beside another one is a direction all the same, one
+    that is constant but for rounding is none.
+    """
+    deviations = np.sqrt(np.diag(gram) / rows.n)
+    varies = deviations > 1e-12 * rows.scale * np.abs(rows.mean)
+    deviations = deviations[varies]
+    values = linalg.eigvalsh(gram[np.ix_(varies, varies)] / rows.n / deviations / deviations[:, None])
+    return int((values > _RANK_TOLERANCE * values[-1]).sum())
+
+
 def _groups(r):
     count = 1 if r <= _DENSE_BITS else -(-r // _GROUP_BITS)
     edges = [r * i // count for i in range(count + 1)]

@@ -23,6 +23,7 @@ from aphash._linear import (
     frame_towards_signs,
     principal_directions,
     random_frame,
+    rank,
 )
 
 HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.float64), ("J1", np.float64)])
@@ -259,7 +260,7 @@ def _initial_codes(rows, gram, sample, settings, rng):
     directions, projected = directions * weights, projected * weights.astype(np.float32)
     frame = frame_towards_signs(projected, random_frame(p, r, rng), _INIT_ITERATIONS, rows.n_threads)
     rows.project(directions @ frame, np.zeros(r))
-    return p
+    return p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
 
 
 def _ridge_of_rows(rows, gram, ridge):

@@ -62,7 +62,7 @@ def _in_company(V, squares, rows):
     if not len(rows):
         return False
     D = squares + squares[rows, None] - 2 * V[rows] @ V.T
-    D[D <= 1e-12 * squares[rows, None]] = np.inf  # itself, and its duplicates
+    D[1e-12 * squares[rows, None] >= D] = np.inf  # itself, and its duplicates
     return bool(np.mean(D.min(axis=1) < squares[rows] / 16) > 0.5)
 
 
@@ -101,7 +101,7 @@ class Check:
         self.itself = np.arange(len(Q)), self.queries
         D[self.itself] = np.inf
         bound = np.partition(D, self.near - 1, axis=1)[:, self.near - 1]
-        self.relevant = D <= bound[:, None] + 1e-12
+        self.relevant = bound[:, None] + 1e-12 >= D
         typical = np.maximum(np.median(D, axis=1, keepdims=True), np.finfo(float).tiny)
         D[self.itself] = 0
         self.squares = np.minimum(D / typical, 4)  # so that the far rows of heavy tails do not own the mean
@@ -126,6 +126,11 @@ class Check:
         return len(set(map(bytes, np.packbits(bits, axis=1))))
 
 
+def few_codes(V, r):
+    """Return a tenth of the number of distinct codes that there could be of r bits for the rows of V."""
+    return 0.1 * min(len(set(map(bytes, V))), 2.0**r)
+
+
 def _bits(V, W, bias):
     return V @ W + bias >= 0
 
@@ -135,10 +140,11 @@ def reinforce(V, W, bias, rng, neighbors):
 
     Random projections of as many bits are the measure. With ``neighbors`` a code fails that has a lower recall, or less
     than .8 of their distinct codes. Without, one that finds what is farther away, or has less than a quarter of their
-    distinct codes (.8, where its recall is much lower). Then 1/8 to all of its bits are replaced, first those that
-    the others tell already, by hyperplanes through the centre or through the data, in several draws. The fewest are
-    that give .85 of the distinct codes and no lower recall; with ``neighbors``, where recall was what failed, those of
-    the highest recall.
+    distinct codes (.8, where its recall is much lower). And either, where they are fewer than a tenth of what they
+    could be: random projections may be, too, as a line has two sides of its centre. Then 1/8 to all of its bits are
+    replaced, first those that the others tell already, by hyperplanes through the centre or the data, in several
+    draws: the fewest that give .85 of the distinct codes and find as much, or, with ``neighbors`` and unless too few
+    distinct codes were all that failed, those of the highest recall.
 
     Parameters
     ----------
@@ -160,13 +166,14 @@ def reinforce(V, W, bias, rng, neighbors):
     random_bits = [_bits(V, rng.standard_normal(W.shape), 0) for _ in range(_DRAWS)]
     reference = np.mean([check.distinct(each) for each in random_bits])
     recall, nearness = np.mean([check.of(each) for each in random_bits], axis=0)
-    share, (own_recall, own_nearness) = check.distinct(learned) / reference, check.of(learned)
+    least = few_codes(V, r)
+    distinct, (own_recall, own_nearness) = check.distinct(learned), check.of(learned)
     if neighbors:
-        finds, few = own_recall >= recall - _LOSS, _DISTINCT
+        finds, few = own_recall >= recall - _LOSS and distinct >= least, _DISTINCT
     else:
         finds = own_nearness >= nearness - _LOSS_OF_NEARNESS
         few = _DISTINCT_OF_KIND if own_recall >= recall - _LOSS_OF_KIND else _DISTINCT
-    if finds and share >= few:
+    if finds and distinct >= max(few * reference, least):
         return W, bias, 0
 
     draws = max(_DRAWS, 128 // r)  # short codes depend on the draw
@@ -179,9 +186,11 @@ def reinforce(V, W, bias, rng, neighbors):
         for fill, bits in zip(fills, fill_bits, strict=True):
             mixed = learned.copy()
             mixed[:, replaced] = bits[:, replaced]
-            own_recall, own_nearness = check.of(mixed)
-            enough = check.distinct(mixed) >= _ENOUGH * reference and (own_recall >= recall or not neighbors)
-            score = enough, own_recall if neighbors else own_nearness
+            found_recall, found_nearness = check.of(mixed)
+            value, goal = (found_recall, recall) if neighbors else (found_nearness, nearness)
+            distinct = check.distinct(mixed)
+            enough = value >= goal and distinct >= _ENOUGH * reference
+            score = enough and distinct >= least, enough, value
             if score > best:
                 best, found = score, (replaced, fill)
         if best[0] and (finds or not neighbors):
