@@ -17,10 +17,12 @@ import numpy as np
 
 from aphash._affinity import affinity
 from aphash._linear import (
+    DENSE_BITS,
     GRAM_FEATURES,
     IterativeRidge,
     Ridge,
     frame_towards_signs,
+    groups,
     principal_directions,
     random_frame,
     rank,
@@ -258,7 +260,13 @@ def _initial_codes(rows, gram, sample, settings, rng):
     deviations = projected.std(axis=0, dtype=np.float64)
     weights = (deviations / deviations[0]) ** -settings.whitening
     directions, projected = directions * weights, projected * weights.astype(np.float32)
-    frame = frame_towards_signs(projected, random_frame(p, r, rng), _INIT_ITERATIONS, rows.n_threads)
+    frame = np.zeros((p, r))
+    parts = groups(r) if min(p, r) > DENSE_BITS else [slice(0, r)]
+    for i, bits in enumerate(parts):  # a group has directions of all sizes
+        mine = slice(i, None, len(parts))
+        own = np.ascontiguousarray(projected[:, mine])
+        start = random_frame(own.shape[1], bits.stop - bits.start, rng)
+        frame[mine, bits] = frame_towards_signs(own, start, _INIT_ITERATIONS, rows.n_threads)
     rows.project(directions @ frame, np.zeros(r))
     return p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
 

@@ -128,7 +128,7 @@ class Check:
 
 def few_codes(V, r):
     """Return a tenth of the number of distinct codes that there could be of r bits for the rows of V."""
-    return 0.1 * min(len(set(map(bytes, V))), 2.0**r)
+    return 0.1 * min(len(set(map(bytes, V))), 2.0 ** min(r, 60))
 
 
 def _bits(V, W, bias):

@@ -112,11 +112,11 @@ def test_what_is_far(rng):
 @pytest.mark.parametrize("mode", ["semantic", "neighbors"])
 def test_ordinary_data_are_left_alone(digits, mode, monkeypatch):
     X = digits[0]
-    h = APHash(32, mode=mode, random_state=0).fit(X)
+    h = APHash(32, mode=mode, random_state=0, n_jobs=1).fit(X)
     assert (h.codes_ != h.transform(X)).any()  # the learned ones
     monkeypatch.setattr(_safeguard, "MAX_BITS", 0)
     monkeypatch.setattr(_safeguard, "far_rows", lambda *_: None)
-    plain = APHash(32, mode=mode, random_state=0).fit(X)
+    plain = APHash(32, mode=mode, random_state=0, n_jobs=1).fit(X)
     np.testing.assert_array_equal(h.codes_, plain.codes_)
     np.testing.assert_array_equal(h.coef_, plain.coef_)
 
@@ -157,18 +157,20 @@ def test_check_counts_as_the_definition(rng):
 def test_warnings_of_few_codes(rng):
     X = rng.random((2000, 1))
     with pytest.warns(UserWarning, match="2000 rows of X have only .* distinct codes"):
-        APHash(16, random_state=0).fit(X)
+        APHash(16, random_state=0, n_jobs=1).fit(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        APHash(16, random_state=0).fit(rng.random((2000, 16)))
-        APHash(16, random_state=0).fit(rng.random((20, 16))[rng.integers(0, 20, 2000)])  # 20 codes are all there is
+        APHash(16, random_state=0, n_jobs=1).fit(rng.random((2000, 16)))
+        APHash(16, random_state=0, n_jobs=1).fit(
+            rng.random((20, 16))[rng.integers(0, 20, 2000)]
+        )  # 20 codes are all there is
 
 
 def test_scales_do_not_lower_the_rank(rng):
     X = rng.standard_normal((500, 12))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        APHash(12, n_rounds=1, max_iter=1, random_state=0).fit(X * np.logspace(0, 6, 12))
+        APHash(12, n_rounds=1, max_iter=1, random_state=0, n_jobs=1).fit(X * np.logspace(0, 6, 12))
     wide = np.hstack([X[:, :3] * 1e5, X[:, :4], np.full((500, 2), 0.1), X[:, :1] + X[:, 1:2]])
     with pytest.warns(UserWarning, match="X has 4 independent directions, fewer than n_bits=12"):
-        APHash(12, n_rounds=1, max_iter=1, random_state=0).fit(wide)
+        APHash(12, n_rounds=1, max_iter=1, random_state=0, n_jobs=1).fit(wide)
