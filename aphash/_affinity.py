@@ -68,8 +68,8 @@ def affinity(rows, anchors, A, n_neighbors):
     items.sort(axis=1)  # in the order of the file, for the reads
     exact = rows.distances(anchors, np.arange(0, m * candidates + 1, candidates), items.ravel()).reshape(m, -1)
     kth = np.partition(exact, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
-    # An item beyond the candidates has a float32 distance of at least the last one's. It can be as near as kth only if
-    # rounding has moved it by the difference: sums of products of |a||x|, and the items in question have |x| <= |a| + kth.
+    # An item beyond the candidates has a float32 distance of at least the last one's. It can be as near as kth only
+    # if rounding has moved it by the difference: sums of products of |a||x|, and such items have |x| <= |a| + kth.
     reach = (kth * rows.scale) ** 2
     size = np.sqrt(np.einsum("ij,ij->i", A, A, dtype=np.float64))
     terms = min(rows.d, _DEPTH) + (rows.d - 1) // _DEPTH  # added one by one: in a piece of the features, then pieces

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import numbers
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -36,6 +37,7 @@ MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the 
         "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
     },
 }  # fmt: skip
+_PATIENCE = 3.0  # seconds after which verbose="auto" shows that something happens
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
 
 _CHOICES = {
@@ -115,8 +117,8 @@ class APHash(TransformerMixin, BaseEstimator):
         The same number gives the same codes, bit for bit, whatever n_jobs, on the same kind of CPU and libraries.
     n_jobs : int or None, default=None
         Threads. None: all CPUs, or ``OMP_NUM_THREADS``; negative: CPUs + 1 + n_jobs.
-    verbose : int, default=0
-        Show a progress bar with J.
+    verbose : int or "auto", default="auto"
+        Show a progress bar with J on the standard error. auto: for a fit that takes more than 3 seconds, at a terminal.
 
     Attributes
     ----------
@@ -186,7 +188,7 @@ class APHash(TransformerMixin, BaseEstimator):
         tol="auto",
         random_state=None,
         n_jobs=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.n_bits = n_bits
         self.mode = mode
@@ -595,11 +597,14 @@ class _Progress:
 
     def __init__(self, verbose, settings, n):
         self.bar, self.settings, self.n = None, settings, n
+        delay = 0.0
+        if _is_auto(verbose):
+            verbose, delay = sys.stderr is not None and sys.stderr.isatty(), _PATIENCE
         if verbose:
             from tqdm import tqdm
 
             total = settings.n_rounds * settings.max_iter * n
-            self.bar = tqdm(total=total, unit="row", unit_scale=True, desc="APHash")
+            self.bar = tqdm(total=total, unit="row", unit_scale=True, desc="APHash", delay=delay)
 
     def __enter__(self):
         return self
