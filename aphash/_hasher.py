@@ -318,7 +318,7 @@ class APHash(TransformerMixin, BaseEstimator):
 
         with _runtime.one_blas_thread:
             training = Rows(checked, rows, n_threads)
-            sample = checked[_sample(n, checked.shape[1], look)]
+            sample = checked[self._sample(n, checked.shape[1], look)]
             kept = self._ordinary_rows(training, sample)
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
@@ -339,6 +339,10 @@ class APHash(TransformerMixin, BaseEstimator):
         vars(self).update(fitted, codes_=codes)
         return self
 
+    def _sample(self, n, d, rng):
+        """Return the rows that are looked at, ascending."""
+        return np.sort(rng.choice(n, _safeguard.sample_size(n, d, self.mode == "neighbors"), replace=False))
+
     def _ordinary_rows(self, training, sample):
         """Return which training rows learn, ascending, where some are too far away to; else None."""
         far = _safeguard.far_rows(training, sample)
@@ -355,10 +359,11 @@ class APHash(TransformerMixin, BaseEstimator):
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
         neighbors = self.mode == "neighbors"
         found.W, found.bias, replaced = _safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
-        distinct = _safeguard.Check.distinct(V @ found.W + found.bias >= 0)
-        if distinct < _safeguard.few_codes(V, self.n_bits):
+        some = V[:: -(-len(V) // 2500)]
+        distinct = _safeguard.distinct(some @ found.W + found.bias >= 0)
+        if distinct < _safeguard.few_codes(some, self.n_bits):
             warnings.warn(
-                f"{len(V)} rows of X have only {distinct} distinct codes: what is so close together, beside the rest, "
+                f"{len(some)} rows of X have only {distinct} distinct codes: what is so close together "
                 "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
                 "others, scale them",
                 UserWarning,
@@ -555,11 +560,6 @@ def _naming_X():
         if re.search(r"\bX\b", str(error)):
             raise
         raise type(error)(f"X: {error}") from None
-
-
-def _sample(n, d, rng):
-    """Return the rows that are looked at, ascending."""
-    return np.sort(rng.choice(n, _safeguard.sample_size(n, d), replace=False))
 
 
 def _working_hash(fitted):

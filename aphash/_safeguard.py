@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 FAR, TAIL = 4.0, 2.0  # far: beyond so many median distances, where the mean square is so many times the median one
-_SAMPLE_ROWS, _SAMPLE_NUMBERS, _QUERIES = 2500, 1 << 23, 300
+_SAMPLE_ROWS, _SAMPLE_ROWS_NEIGHBORS, _SAMPLE_NUMBERS, _QUERIES = 2500, 10_000, 1 << 23, 300
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the bits that become random hyperplanes
 _DRAWS = 3  # of random projections, and of hyperplanes of each kind
 _DISTINCT, _ENOUGH = 0.8, 0.85  # of the distinct codes of random projections: to pass, and once bits are replaced
@@ -20,9 +20,9 @@ _DISTINCT_OF_KIND, _LOSS_OF_KIND = 0.25, 0.05
 MAX_BITS = 4096  # of codes that are checked
 
 
-def sample_size(n, d):
-    """Return how many of n rows are looked at."""
-    return min(n, _SAMPLE_ROWS, max(500, _SAMPLE_NUMBERS // d))
+def sample_size(n, d, neighbors):
+    """Return how many of n rows are looked at: more with ``neighbors``, since the nearest of few rows are far."""
+    return min(n, _SAMPLE_ROWS_NEIGHBORS if neighbors else _SAMPLE_ROWS, max(500, _SAMPLE_NUMBERS // d))
 
 
 def far_rows(rows, sample):
@@ -89,13 +89,15 @@ def random_hyperplanes(V, r, rng, through):
 class Check:
     """Measures of codes on a sample of V, (s, d) float64: what their first 100 are, and how many are distinct.
 
-    Ties in the Hamming distance count as their expectation over random orders.
+    Ties in the Hamming distance count as their expectation over random orders. Codes are counted among at most 2,500
+    rows, for of many rows all short codes have many.
     """
 
     def __init__(self, V, rng):
         s = len(V)
         self.near, self.first = max(1, min(10, s // 10)), max(1, min(100, s // 3))
         self.queries = np.sort(rng.choice(s, min(_QUERIES, s), replace=False))
+        self.counted = np.sort(rng.choice(s, min(_SAMPLE_ROWS, s), replace=False))
         Q = V[self.queries]
         D = np.einsum("ij,ij->i", V, V) - 2 * (Q @ V.T) + np.einsum("ij,ij->i", Q, Q)[:, None]
         self.itself = np.arange(len(Q)), self.queries
@@ -120,10 +122,14 @@ class Check:
         hits = np.minimum(np.einsum("ij,ij->i", self.relevant, weight), self.near)
         return float(hits.mean() / self.near), -float(np.einsum("ij,ij->", self.squares, weight) / weight.sum())
 
-    @staticmethod
-    def distinct(bits):
+    def distinct(self, bits):
         """Return the number of distinct codes."""
-        return len(set(map(bytes, np.packbits(bits, axis=1))))
+        return distinct(bits[self.counted])
+
+
+def distinct(bits):
+    """Return the number of distinct rows of bits."""
+    return len(set(map(bytes, np.packbits(bits, axis=1))))
 
 
 def few_codes(V, r):
@@ -143,8 +149,8 @@ def reinforce(V, W, bias, rng, neighbors):
     distinct codes (.8, where its recall is much lower). And either, where they are fewer than a tenth of what they
     could be: random projections may be, too, as a line has two sides of its centre. Then 1/8 to all of its bits are
     replaced, first those that the others tell already, by hyperplanes through the centre or the data, in several
-    draws: the fewest that give .85 of the distinct codes and find as much, or, with ``neighbors`` and unless too few
-    distinct codes were all that failed, those of the highest recall.
+    draws: the fewest that give .85 of the distinct codes and find as much; with ``neighbors`` and so few codes, those
+    of the highest recall.
 
     Parameters
     ----------
@@ -166,20 +172,23 @@ def reinforce(V, W, bias, rng, neighbors):
     random_bits = [_bits(V, rng.standard_normal(W.shape), 0) for _ in range(_DRAWS)]
     reference = np.mean([check.distinct(each) for each in random_bits])
     recall, nearness = np.mean([check.of(each) for each in random_bits], axis=0)
-    least = few_codes(V, r)
-    distinct, (own_recall, own_nearness) = check.distinct(learned), check.of(learned)
+    least = few_codes(V[check.counted], r)
+    n_codes, (own_recall, own_nearness) = check.distinct(learned), check.of(learned)
     if neighbors:
-        finds, few = own_recall >= recall - _LOSS and distinct >= least, _DISTINCT
+        finds, few = own_recall >= recall - _LOSS, _DISTINCT
     else:
         finds = own_nearness >= nearness - _LOSS_OF_NEARNESS
         few = _DISTINCT_OF_KIND if own_recall >= recall - _LOSS_OF_KIND else _DISTINCT
-    if finds and distinct >= max(few * reference, least):
+    collapsed = n_codes < least
+    if finds and not collapsed and n_codes >= few * reference:
         return W, bias, 0
 
     draws = max(_DRAWS, 128 // r)  # short codes depend on the draw
     fills = [random_hyperplanes(V, r, rng, through) for through in ("centre", "data") for _ in range(draws)]
     fill_bits = [_bits(V, *fill) for fill in fills]
-    *_, order = linalg.qr(np.where(learned, 1.0, -1.0), mode="r", pivoting=True)  # the most independent bits first
+    *_, order = linalg.qr(
+        np.where(learned[check.counted], 1.0, -1.0), mode="r", pivoting=True
+    )  # the most independent bits first
     best, found = (), None
     for share in _SHARES:
         replaced = order[r - max(1, round(share * r)) :]
@@ -187,13 +196,13 @@ def reinforce(V, W, bias, rng, neighbors):
             mixed = learned.copy()
             mixed[:, replaced] = bits[:, replaced]
             found_recall, found_nearness = check.of(mixed)
-            value, goal = (found_recall, recall) if neighbors else (found_nearness, nearness)
-            distinct = check.distinct(mixed)
-            enough = value >= goal and distinct >= _ENOUGH * reference
-            score = enough and distinct >= least, enough, value
+            value, goal = (found_recall, recall + _LOSS) if neighbors else (found_nearness, nearness)
+            n_codes = check.distinct(mixed)
+            enough = value >= goal and n_codes >= _ENOUGH * reference
+            score = enough and n_codes >= least, enough, value
             if score > best:
                 best, found = score, (replaced, fill)
-        if best[0] and (finds or not neighbors):
+        if best[0] and not (neighbors and collapsed):
             break
     replaced, (fill_W, fill_bias) = found
     W, bias = W.copy(), bias.copy()

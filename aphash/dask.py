@@ -67,7 +67,7 @@ class APHash(_hasher.APHash):
                 pass
         with _runtime.one_blas_thread:
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
-            sample = X[_hasher._sample(n, X.shape[1], look)].compute()
+            sample = X[self._sample(n, X.shape[1], look)].compute()
             kept = self._ordinary_rows(training, sample)
             if kept is not None:
                 rows = kept if rows is None else rows[kept]

@@ -3,7 +3,7 @@
     python bench/n_train.py --data-dir DATA [--datasets cnn fashion wordnet --bits 64 --seeds 0 --n-jobs 1]
                             [--n-train 2000 4000 8000 16000 32000 all] [--json bench/measurements/n_train.jsonl]
 
-Queries and database are those of ``run.py``; the database is the codes of all rows by ``transform``. Measured are its mAP,
+Queries and database are those of ``run.py``; the database is the codes of all rows by ``transform``. Measured are mAP,
 P@100 and recall10, and the seconds of ``fit``, encoding the rows that did not learn among them.
 """
 
