@@ -189,6 +189,7 @@ def reinforce(V, W, bias, rng, neighbors):
     *_, order = linalg.qr(
         np.where(learned[check.counted], 1.0, -1.0), mode="r", pivoting=True
     )  # the most independent bits first
+    goal = max(recall, min(recall + _LOSS, 0.95)) if neighbors else nearness
     best, found = (), None
     for share in _SHARES:
         replaced = order[r - max(1, round(share * r)) :]
@@ -196,10 +197,10 @@ def reinforce(V, W, bias, rng, neighbors):
             mixed = learned.copy()
             mixed[:, replaced] = bits[:, replaced]
             found_recall, found_nearness = check.of(mixed)
-            value, goal = (found_recall, recall + _LOSS) if neighbors else (found_nearness, nearness)
+            value = found_recall if neighbors else found_nearness
             n_codes = check.distinct(mixed)
-            enough = value >= goal and n_codes >= _ENOUGH * reference
-            score = enough and n_codes >= least, enough, value
+            many = n_codes >= _ENOUGH * reference
+            score = many and value >= goal and n_codes >= least, many and value >= goal, many, value
             if score > best:
                 best, found = score, (replaced, fill)
         if best[0] and not (neighbors and collapsed):
