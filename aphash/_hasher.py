@@ -64,7 +64,7 @@ class APHash(TransformerMixin, BaseEstimator):
     ----------
     n_bits : int, default=64
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
-        over all bits, and a warning is given.
+        over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
     mode : {"semantic", "neighbors", "paper"}, default="semantic"
         "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
         method as published.
@@ -123,8 +123,8 @@ class APHash(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     codes_ : ndarray of uint64, shape (n, n_words)
-        Learned codes of the training rows, packed: the index of a database that X is. With ``n_train`` less than n,
-        the rows that did not learn have the codes that transform gives them.
+        Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
+        ``n_train`` less than n, have the codes that transform gives them.
     coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
         The hash function: projections are ``X @ coef_.T + intercept_``.
     mean_, scale_ : ndarray of float64, shape (d,), and float
@@ -146,6 +146,11 @@ class APHash(TransformerMixin, BaseEstimator):
     Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
     features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
     float16, float32 or float64 (a memory map, too). There is no ``partial_fit``: every round reads every row.
+
+    Rows that are so far from the others that they would own every mean do not learn; they have the codes that transform
+    gives them. And the hash function is compared with random projections on a sample of the rows (up to 4,096 bits):
+    where its codes are worse, as many bits as need be are replaced by random hyperplanes, and ``codes_`` are those of
+    transform. Ordinary data are not touched by either.
 
     References
     ----------

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 FAR, TAIL = 4.0, 2.0  # far: beyond so many median distances, where the mean square is so many times the median one
-_SAMPLE_ROWS, _SAMPLE_ROWS_NEIGHBORS, _SAMPLE_NUMBERS, _QUERIES = 2500, 10_000, 1 << 23, 300
+_SAMPLE_ROWS, _SAMPLE_ROWS_NEIGHBORS, _SAMPLE_NUMBERS, _QUERIES = 2500, 10_000, 1 << 22, 300
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the bits that become random hyperplanes
 _DRAWS = 3  # of random projections, and of hyperplanes of each kind
 _DISTINCT, _ENOUGH = 0.8, 0.85  # of the distinct codes of random projections: to pass, and once bits are replaced
