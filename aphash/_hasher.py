@@ -362,6 +362,7 @@ class APHash(TransformerMixin, BaseEstimator):
         if self.n_bits > _safeguard.MAX_BITS:
             return 0
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
+        np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
         neighbors = self.mode == "neighbors"
         found.W, found.bias, replaced = _safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
         some = V[:: -(-len(V) // 2500)]

@@ -91,6 +91,22 @@ def test_far_rows_change_little(rng, mode, rows, value):
     np.testing.assert_array_equal(h.anchors_, X[h.anchor_indices_])
 
 
+def test_the_farthest_row_there_can_be(rng):
+    X = clusters(rng, 400, 0.7)
+    X[7] *= 1e150
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        h = APHash(16, mode="neighbors", random_state=0, n_jobs=1).fit(X)
+    assert len(np.unique(h.codes_)) > 40 and 7 not in h.anchor_indices_
+
+
+def test_rows_that_are_asked_for_all_learn(rng):
+    X = clusters(rng, 60, 0.7)
+    X[7] *= 1e3
+    h = APHash(8, n_anchors=60, n_rounds=1, random_state=0, n_jobs=1).fit(X)
+    assert h.anchor_indices_.tolist() == list(range(60))
+
+
 def far(X):
     return _safeguard.far_rows(Rows(X, None, 1), X)
 
