@@ -1,7 +1,8 @@
 """Data that ruin learners: each mode beside random projections of the same bits, over a grid of hard sets.
 
     python bench/hard_data.py [--bits 16 64 256] [--modes semantic neighbors paper] [--sets few tight ...] [--n 3000]
-                              [--processes 2] [--json bench/measurements/hard_data.jsonl] [--table]
+                              [--processes 2] [--json bench/measurements/hard_data.jsonl]
+    python bench/hard_data.py --table bench/measurements/hard_data*.jsonl      a table by kind of what was measured
 
 Measures, of 200 queries that are not in the database, codes by ``transform``, ties at their expectation: recall10@100
 (the share of the 10 nearest by Euclidean distance in the first 100; as far as the 10th counts as near), P@100 of the
@@ -16,6 +17,7 @@ import json
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -264,6 +266,27 @@ def show(line):
     )
 
 
+def table(paths):
+    """Print, by kind and mode, the worst of the lines of each file: what is lost, and the share of distinct codes."""
+    files = [[json.loads(line) for line in Path(path).read_text().splitlines()] for path in paths]
+    names = sorted({(line["set"].partition(":")[0], line["mode"]) for lines in files for line in lines})
+    print(
+        "| kind | mode | " + " | ".join(f"{Path(path).stem}: lines that lose, worst, distinct" for path in paths) + " |"
+    )
+    print("|---|---|" + "---|" * len(paths))
+    for kind, mode in names:
+        cells = []
+        for lines in files:
+            mine = [line for line in lines if line["set"].startswith(kind + ":") and line["mode"] == mode]
+            measure = "recall" if mode == "neighbors" else "precision"
+            gains = [line[measure] - line[f"random_{measure}"] for line in mine if line[measure] is not None]
+            distinct = min((line["distinct"] / line["random_distinct"] for line in mine), default=np.nan)
+            lost = sum(gain < -MARGIN for gain in gains)
+            worst = f"{min(gains):+.3f}" if gains else "no labels"
+            cells.append(f"{lost} of {len(gains)}, {worst}, {distinct:.2f}")
+        print(f"| {kind} | {mode} | " + " | ".join(cells) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 64, 256])
@@ -273,7 +296,10 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json")
+    parser.add_argument("--table", nargs="+", metavar="FILE")
     args = parser.parse_args()
+    if args.table:
+        return table(args.table)
     names = [name for name in SETS if any(part in name for part in args.sets)]
     failed = total = 0
     with concurrent.futures.ProcessPoolExecutor(args.processes) as pool:
