@@ -11,8 +11,10 @@ from scipy import linalg
 FAR, TAIL = 4.0, 2.0  # far: beyond so many median distances, where the mean square is so many times the median one
 _SAMPLE_ROWS, _SAMPLE_ROWS_NEIGHBORS, _SAMPLE_NUMBERS, _QUERIES = 2500, 10_000, 1 << 22, 300
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the bits that become random hyperplanes
+_EDGE = 0.02  # of the ranks, where a hyperplane would leave nearly all rows on one side
 _DRAWS = 3  # of random projections, and of hyperplanes of each kind
 _DISTINCT, _ENOUGH = 0.8, 0.85  # of the distinct codes of random projections: to pass, and once bits are replaced
+_MARGIN = 0.02  # of recall that replaced bits are to have: what is lost among all rows is more than among the sample's
 _LOSS, _LOSS_OF_NEARNESS = 0.01, 0.02  # what 300 queries do not tell from nothing
 # In the modes that are not for the nearest neighbours codes agree where the kind does: there may be as few as these,
 # unless they lose so much recall.
@@ -81,7 +83,7 @@ def random_hyperplanes(V, r, rng, through):
         return W, np.zeros(r)
     Z = np.sort(V @ W, axis=0)
     ranks = np.cumsum(Z[1:] > Z[:-1], axis=0)  # of the gaps: between equal rows there is none
-    at = (ranks >= 1 + np.floor(rng.uniform(size=r) * ranks[-1])).argmax(axis=0)
+    at = (ranks >= 1 + np.floor(rng.uniform(_EDGE, 1 - _EDGE, r) * ranks[-1])).argmax(axis=0)
     columns = np.arange(r)
     return W, -(Z[at, columns] + Z[at + 1, columns]) / 2
 
@@ -189,7 +191,7 @@ def reinforce(V, W, bias, rng, neighbors):
     *_, order = linalg.qr(
         np.where(learned[check.counted], 1.0, -1.0), mode="r", pivoting=True
     )  # the most independent bits first
-    goal = max(recall, min(recall + _LOSS, 0.95)) if neighbors else nearness
+    goal = max(recall, min(recall + _MARGIN, 0.95)) if neighbors else nearness
     best, found = (), None
     for share in _SHARES:
         replaced = order[r - max(1, round(share * r)) :]
