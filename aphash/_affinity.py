@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 _RESCAN_ANCHORS = 8  # anchors whose ties are collected in one pass: bounds the list of candidates to 8 n items
+_DEPTH = 256  # features whose products are summed before they meet other sums: APH_DEPTH of csrc/learn.h
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ def affinity(rows, anchors, A, n_neighbors):
     items.sort(axis=1)  # in the order of the file, for the reads
     exact = rows.distances(anchors, np.arange(0, m * candidates + 1, candidates), items.ravel()).reshape(m, -1)
     kth = np.partition(exact, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
-    # An item beyond the candidates has a float32 distance of at least the last one's. It can be as near as kth only if
-    # rounding has moved it by the difference: d products of |a||x|, and the items in question have |x| <= |a| + kth.
+    # An item beyond the candidates has a float32 distance of at least the last one's. It can be as near as kth only
+    # if rounding has moved it by the difference: sums of products of |a||x|, and such items have |x| <= |a| + kth.
     reach = (kth * rows.scale) ** 2
     size = np.sqrt(np.einsum("ij,ij->i", A, A, dtype=np.float64))
-    slack = (rows.d + 16) * np.finfo(np.float32).eps * (size + np.sqrt(reach) + 1e-6) ** 2
+    terms = min(rows.d, _DEPTH) + (rows.d - 1) // _DEPTH  # added one by one: in a piece of the features, then pieces
+    slack = (terms + 16) * np.finfo(np.float32).eps * (size + np.sqrt(reach) + 1e-6) ** 2
     unsure = np.flatnonzero((d2[:, -1] <= reach + slack) & (candidates < rows.n))
 
     theta = np.sort(exact, axis=1)[:, :n_neighbors].mean(axis=1)

@@ -1,6 +1,7 @@
 """APHash, the estimator: checks what it is given, resolves the mode's defaults, calls the method, keeps the results."""
 
 import contextlib
+import copy
 import hashlib
 import numbers
 import re
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from aphash import _io, _kernels, _learn, _runtime
+from aphash import _io, _kernels, _learn, _runtime, _safeguard
 from aphash._arrays import as_floats, shown
 from aphash._optimize import HISTORY, Settings, learn
 from aphash._progress import ProgressBar
@@ -65,7 +66,7 @@ class APHash(TransformerMixin, BaseEstimator):
     ----------
     n_bits : int, default=64
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
-        over all bits, and a warning is given.
+        over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
     mode : {"semantic", "neighbors", "paper"}, default="semantic"
         "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
         method as published.
@@ -118,14 +119,14 @@ class APHash(TransformerMixin, BaseEstimator):
         The same number gives the same codes, bit for bit, whatever n_jobs, on the same kind of CPU and libraries.
     n_jobs : int or None, default=None
         Threads. None: all CPUs, or ``OMP_NUM_THREADS``; negative: CPUs + 1 + n_jobs.
-    verbose : int, default=0
-        Show a progress bar with J.
+    verbose : int or "auto", default="auto"
+        Show a progress bar with J on the standard error. auto: for a fit that takes more than 3 seconds, at a terminal.
 
     Attributes
     ----------
     codes_ : ndarray of uint64, shape (n, n_words)
-        Learned codes of the training rows, packed: the index of a database that X is. With ``n_train`` less than n,
-        the rows that did not learn have the codes that transform gives them.
+        Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
+        ``n_train`` less than n, have the codes that transform gives them.
     coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
         The hash function: projections are ``X @ coef_.T + intercept_``.
     mean_, scale_ : ndarray of float64, shape (d,), and float
@@ -149,6 +150,11 @@ class APHash(TransformerMixin, BaseEstimator):
     Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
     features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
     float16, float32 or float64 (a memory map, too). There is no ``partial_fit``: every round reads every row.
+
+    Rows that are so far from the others that they would own every mean do not learn; they have the codes that transform
+    gives them. And the hash function is compared with random projections on a sample of the rows (up to 4,096 bits):
+    where its codes are worse, as many bits as need be are replaced by random hyperplanes, and ``codes_`` are those of
+    transform. Ordinary data are not touched by either.
 
     References
     ----------
@@ -191,7 +197,7 @@ class APHash(TransformerMixin, BaseEstimator):
         tol="auto",
         random_state=None,
         n_jobs=None,
-        verbose=0,
+        verbose="auto",
     ):
         self.n_bits = n_bits
         self.mode = mode
@@ -311,6 +317,7 @@ class APHash(TransformerMixin, BaseEstimator):
         """
         self._check_params()
         rng = self._random_state()
+        look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
         n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
         with _naming_X():
             checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
@@ -325,13 +332,22 @@ class APHash(TransformerMixin, BaseEstimator):
 
         with _runtime.one_blas_thread():
             training = Rows(checked, rows, n_threads)
+            sample = checked[self._sample(n, checked.shape[1], look)]
+            kept = self._ordinary_rows(training, sample)
+            if kept is not None:
+                rows = kept if rows is None else rows[kept]
+                training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
             if rows is not None:
                 check_finite(checked, n_threads, _farthest(training.mean, training.scale))
-            with _Progress(self.verbose, settings, n_train) as progress:
+            with _Progress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
-            codes = training.codes()
+            replaced = self._safeguard(found, training, sample, look)
+            codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
-        if rows is not None:
+        if replaced:
+            codes = np.empty((n, n_words(settings.n_bits)), np.uint64)
+            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
+        elif rows is not None:
             learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
             _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
             codes[rows] = learned
@@ -339,12 +355,47 @@ class APHash(TransformerMixin, BaseEstimator):
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, fitted["fingerprint_"]), **columns)
         return self
 
+    def _sample(self, n, d, rng):
+        """Return the rows that are looked at, ascending."""
+        return draw_rows(n, _safeguard.sample_size(n, d, self.mode == "neighbors"), rng)
+
+    def _ordinary_rows(self, training, sample):
+        """Return which training rows learn, ascending, where some are too far away to; else None."""
+        far = _safeguard.far_rows(training, sample)
+        if far is None:
+            return None
+        kept = np.flatnonzero(~far)
+        given = [each for each in (self.n_anchors, self.n_neighbors) if isinstance(each, numbers.Integral)]
+        return kept if len(kept) >= max([2, *given]) else None
+
+    def _safeguard(self, found, training, sample, rng):
+        """Check the hash function that was found, and replace bits in it; return how many."""
+        if self.n_bits > _safeguard.MAX_BITS:
+            return 0
+        V = (np.asarray(sample, np.float64) - training.mean) * training.scale
+        np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
+        neighbors = self.mode == "neighbors"
+        found.W, found.bias, replaced = _safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
+        some = V[:: -(-len(V) // 2500)]
+        distinct = _safeguard.distinct(some @ found.W + found.bias >= 0)
+        if distinct < _safeguard.few_codes(some, self.n_bits):
+            warnings.warn(
+                f"{len(some)} rows of X have only {distinct} distinct codes: what is so close together "
+                "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
+                "others, scale them",
+                UserWarning,
+                stacklevel=3,
+            )
+        if replaced:
+            found.anchor_codes = training.working(found.anchor_items) @ found.W + found.bias
+        return replaced
+
     def _attributes(self, found, training, rows):
         """Return the fitted attributes but codes_, of what was learned from the rows of X that ``rows`` names."""
         if found.n_directions < self.n_bits:
             warnings.warn(
                 f"X has {found.n_directions} independent directions, fewer than n_bits={self.n_bits}: "
-                "they are spread over all bits, and fewer bits would hold as much",
+                "they are spread over all bits, and fewer bits may do as well",
                 UserWarning,
                 stacklevel=3,
             )

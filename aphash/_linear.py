@@ -9,7 +9,7 @@ from scipy import linalg
 from aphash._runtime import Crew
 
 GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
-_DENSE_BITS, _GROUP_BITS = 1024, 64  # longer codes rotate in groups: an SVD costs the cube of its bits
+DENSE_BITS, _GROUP_BITS = 512, 256  # longer codes rotate in groups: an SVD costs the cube of its bits
 _PIECE_BYTES = 1 << 18  # of the sample that a rotation looks at together: the L2 cache holds it and its product
 _RANK_TOLERANCE = 1e-6  # share of the largest eigenvalue, about what float32 vectors resolve
 
@@ -139,8 +139,22 @@ def principal_directions(rows, gram, n_components, rng):
     return vectors * np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
 
 
-def _groups(r):
-    count = 1 if r <= _DENSE_BITS else -(-r // _GROUP_BITS)
+def rank(rows, gram):
+    """Return how many independent directions the rows have, whatever the scales of their features.
+
+    The rank is that of the correlations: a feature that is small beside another one is a direction all the same, one
+    that is constant but for rounding is none.
+    """
+    deviations = np.sqrt(np.diag(gram) / rows.n)
+    varies = deviations > 1e-12 * rows.scale * np.abs(rows.mean)
+    deviations = deviations[varies]
+    values = linalg.eigvalsh(gram[np.ix_(varies, varies)] / rows.n / deviations / deviations[:, None])
+    return int((values > _RANK_TOLERANCE * values[-1]).sum())
+
+
+def groups(r):
+    """Return the slices of r bits that rotate among themselves: one up to 512 bits, else of at most 256 bits each."""
+    count = 1 if r <= DENSE_BITS else -(-r // _GROUP_BITS)
     edges = [r * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
@@ -185,7 +199,7 @@ def frame_towards_signs(sample, frame, n_iter, n_threads=1):
 
 
 class Rotation:
-    """A rotation of r bits, found on a sample of codes: dense up to 1,024 bits, else block-diagonal in groups of 64.
+    """A rotation of r bits, found on a sample of codes: dense up to 512 bits, else block-diagonal in groups.
 
     J0 is invariant to rotations of H and B together, J1 is not: so rotating towards signs is free.
 
@@ -201,7 +215,7 @@ class Rotation:
 
     def __init__(self, sample, start, n_iter, rng, n_threads=1):
         self.parts = []
-        for bits in _groups(sample.shape[1]):
+        for bits in groups(sample.shape[1]):
             r = bits.stop - bits.start
             frame = random_frame(r, r, rng) if start == "random" else np.eye(r)
             frame = frame_towards_signs(np.ascontiguousarray(sample[:, bits]), frame, n_iter, n_threads)

@@ -17,13 +17,17 @@ import numpy as np
 
 from aphash._affinity import affinity
 from aphash._linear import (
+    DENSE_BITS,
     GRAM_FEATURES,
     IterativeRidge,
     Ridge,
     frame_towards_signs,
+    groups,
     principal_directions,
     random_frame,
+    rank,
 )
+from aphash._rows import draw_rows
 
 HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.float64), ("J1", np.float64)])
 
@@ -195,14 +199,14 @@ def learn(rows, settings, rng, progress):
         size = max(size, min(_ROTATION_ROWS_KEPT, _ROTATION_NUMBERS // s.n_bits))
     sample = np.arange(rows.n)
     if rows.n > size:
-        sample = np.sort(rng.choice(rows.n, size, replace=False))
+        sample = draw_rows(rows.n, size, rng)
     n_directions = _initial_codes(rows, gram, sample, s, rng)
     ridges = {}  # by share; each is one factorisation, for all rounds that use it
 
     history, n_iter, items = [], 0, None
     for number in range(1, s.n_rounds + 1):
         if items is None or s.resample_anchors:
-            items = np.sort(rng.choice(rows.n, s.n_anchors, replace=False))
+            items = draw_rows(rows.n, s.n_anchors, rng)
             anchors, A = rows.take(items), rows.working(items)
             theta, P = affinity(rows, anchors, A, s.n_neighbors)
         descent = Descent(rows, P, rows.take_codes(items), s)
@@ -257,9 +261,15 @@ def _initial_codes(rows, gram, sample, settings, rng):
     deviations = projected.std(axis=0, dtype=np.float64)
     weights = (deviations / deviations[0]) ** -settings.whitening
     directions, projected = directions * weights, projected * weights.astype(np.float32)
-    frame = frame_towards_signs(projected, random_frame(p, r, rng), _INIT_ITERATIONS, rows.n_threads)
+    frame = np.zeros((p, r))
+    parts = groups(r) if min(p, r) > DENSE_BITS else [slice(0, r)]
+    for i, bits in enumerate(parts):  # a group has directions of all sizes
+        mine = slice(i, None, len(parts))
+        own = np.ascontiguousarray(projected[:, mine])
+        start = random_frame(own.shape[1], bits.stop - bits.start, rng)
+        frame[mine, bits] = frame_towards_signs(own, start, _INIT_ITERATIONS, rows.n_threads)
     rows.project(directions @ frame, np.zeros(r))
-    return p
+    return p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
 
 
 def _ridge_of_rows(rows, gram, ridge):

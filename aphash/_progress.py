@@ -25,23 +25,35 @@ class _Output:
         return getattr(self.__dict__["_stream"], name)
 
 
+_PATIENCE = 3.0  # seconds after which verbose="auto" shows that something happens
+
+
+def _at_terminal():
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
+
+
 class ProgressBar:
     """A bar of tqdm's, or nothing where it is not wanted or there is no stderr.
 
     Parameters
     ----------
-    verbose : int
-        0 shows nothing.
+    verbose : int or "auto"
+        0 shows nothing. "auto" shows a bar at a terminal, after 3 seconds.
     total : int
     unit, desc : str
     """
 
     def __init__(self, verbose, total, unit, desc):
-        self._bar, self.n = None, 0
+        self._bar, self.n, delay = None, 0, 0.0
+        if isinstance(verbose, str):
+            verbose, delay = _at_terminal(), _PATIENCE
         if verbose and sys.stderr is not None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=unit, unit_scale=True, desc=desc, file=_Output(sys.stderr))
+            self._bar = tqdm(total=total, unit=unit, unit_scale=True, desc=desc, delay=delay, file=_Output(sys.stderr))
 
     def update(self, n, **beside):
         """Advance by n; what is beside the bar is shown with it."""

@@ -23,7 +23,7 @@ def _note_fork():
 os.register_at_fork(after_in_child=_note_fork)
 
 
-def n_threads(n_jobs, openmp_threads):
+def n_threads(n_jobs, openmp_threads, split=True):
     """Turn ``n_jobs`` into a number of threads.
 
     Parameters
@@ -35,6 +35,8 @@ def n_threads(n_jobs, openmp_threads):
         + 1 + n_jobs, at least 1, as in scikit-learn.
     openmp_threads : int
         What OpenMP would use; 1 in a build without it.
+    split : bool
+        False: the work is too small for more than one thread, and CPUs need not be counted; n_jobs is checked.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def n_threads(n_jobs, openmp_threads):
             raise TypeError(f"n_jobs must be an integer or None, got {shown(n_jobs)}")
         if n_jobs == 0:
             raise ValueError("n_jobs must not be 0: use None for all CPUs, or a number of threads")
-    if n_jobs == 1 or getattr(_local, "forked", False):
+    if not split or n_jobs == 1 or getattr(_local, "forked", False):
         return 1
     if n_jobs is None:
         return max(1, openmp_threads if os.environ.get("OMP_NUM_THREADS") else min(openmp_threads, n_cpus()))

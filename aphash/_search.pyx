@@ -11,6 +11,7 @@ from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aphash._kernels cimport (
@@ -20,12 +21,18 @@ from aphash._store cimport Snapshot
 
 import numpy as np
 
+cimport numpy as cnp
+
+cnp.import_array()
+
 
 cdef const aph_isa *const *chosen = chosen_isa()
 cdef const aph_portable *c = portable()
 
+cdef int32_t LARGEST = 0x7fffffff
+
 PAD_ID = -1
-PAD_DISTANCE = np.iinfo(np.int32).max
+PAD_DISTANCE = LARGEST
 
 cdef double WAVE_SECONDS = 0.05
 cdef double SMALL_WORK = 1e5  # nanoseconds: what one thread does in so many is not split
@@ -72,9 +79,11 @@ cdef class Queries:
 cdef class PackedQueries(Queries):
     """Codes: uint64 (n_queries, n_words). The distance is the number of bits that differ."""
 
-    def __init__(self, const uint64_t[:, ::1] codes):
-        self.values = np.asarray(codes)
-        self.q.first = <const char *> &codes[0, 0] if codes.shape[0] else NULL
+    def __init__(self, cnp.ndarray codes):
+        if cnp.PyArray_TYPE(codes) != cnp.NPY_UINT64 or codes.ndim != 2 or not cnp.PyArray_IS_C_CONTIGUOUS(codes):
+            raise TypeError("codes must be C-contiguous uint64 of two dimensions")
+        self.values = codes
+        self.q.first = <const char *> cnp.PyArray_DATA(codes)
         self.q.stride = codes.shape[1] * 8
         self.q.max_distance = <int32_t> (64 * codes.shape[1])
         self.q.scratch_bytes = chosen[0].search.scratch_bytes
@@ -88,6 +97,11 @@ def set_limits(double small_work=1e5, stretch=None):
     global SMALL_WORK, STRETCH
     SMALL_WORK = small_work
     STRETCH = (<int64_t> 1) << APH_POSITION_BITS if stretch is None else stretch
+
+
+def is_small(double nanoseconds):
+    """Return whether work that takes one thread so long is not split."""
+    return nanoseconds < SMALL_WORK
 
 
 cdef int threads_for(double nanoseconds, int n_threads) noexcept:
@@ -183,9 +197,21 @@ cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
 
+cdef extern from "stdlib.h":
+    int posix_memalign(void **, size_t, size_t) noexcept nogil
+
+
 cdef int check_signals() except -1:
     PyErr_CheckSignals()
     return 0
+
+
+cdef void *aligned(size_t size) except NULL:
+    """Memory at the beginning of a cache line."""
+    cdef void *memory = NULL
+    if posix_memalign(&memory, 64, max(size, 64)) != 0:
+        raise MemoryError(f"{size} bytes for a search")
+    return memory
 
 
 cdef class Plan:
@@ -195,17 +221,16 @@ cdef class Plan:
     cdef aph_queries q
     cdef int n_threads
     cdef int64_t n_queries, n_parts, sets, per_job, first_block, n_blocks, scratch_stride
-    cdef object keep  # what the pointers point into
+    cdef object keep  # what the pointers of db and q point into
     cdef job_t *jobs
     cdef aph_found *found
     cdef char *scratch
     cdef int64_t *bins
+    cdef uint64_t *hits  # with k: room for each found
 
     def __cinit__(self, Snapshot snapshot, Queries queries, filter_, bint positions, int64_t first, int64_t end,
                   int n_threads, int64_t most_queries):
         """`first` and `end`: the stretch of positions to scan, the first a multiple of 512."""
-        cdef int64_t[::1] longs
-        cdef uint8_t[::1] bytes_
         self.q = queries.q
         self.n_queries = len(queries)
         self.db = database(snapshot, filter_, positions)
@@ -227,19 +252,19 @@ cdef class Plan:
         self.per_job = max(1, ceil_div(self.n_queries, self.sets * max(1, waves)))
         self.n_threads = min(n_threads, n_jobs)
         self.scratch_stride = (self.q.scratch_bytes(self.db.n_words) + 63) // 64 * 64
-        scratch = np.empty(n_jobs * self.scratch_stride + 64, np.uint8)
-        bins = np.empty(n_jobs * (APH_BINS + 8), np.int64)
-        jobs = np.zeros(n_jobs * sizeof(job_t), np.uint8)
-        found = np.zeros(n_jobs * self.per_job * sizeof(aph_found), np.uint8)
-        self.keep = (snapshot, queries, filter_, scratch, bins, jobs, found)
-        bytes_ = scratch
-        self.scratch = <char *> ((<size_t> &bytes_[0] + 63) & ~<size_t> 63)
-        longs = bins
-        self.bins = &longs[0]
-        bytes_ = jobs
-        self.jobs = <job_t *> &bytes_[0]
-        bytes_ = found
-        self.found = <aph_found *> &bytes_[0]
+        self.keep = (snapshot, queries, filter_)
+        self.scratch = <char *> aligned(n_jobs * self.scratch_stride)
+        self.bins = <int64_t *> aligned(n_jobs * (APH_BINS + 8) * sizeof(int64_t))
+        self.jobs = <job_t *> aligned(n_jobs * sizeof(job_t))
+        self.found = <aph_found *> aligned(n_jobs * self.per_job * sizeof(aph_found))
+        memset(self.found, 0, n_jobs * self.per_job * sizeof(aph_found))
+
+    def __dealloc__(self):
+        free(self.scratch)
+        free(self.bins)
+        free(self.jobs)
+        free(self.found)
+        free(self.hits)
 
     cdef int64_t queries_of_wave(self) noexcept:
         return self.per_job * self.sets
@@ -287,7 +312,7 @@ cdef void start_job(job_t *job, const uint64_t *sample, int64_t m, int64_t rank,
 
 cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most, const aph_codes *db,
                      int32_t *distances, int64_t *ids, int64_t k) noexcept nogil:
-    """Write the results of a job's queries; those of one that found fewer than `most` are left as they are."""
+    """Write the results of a job's queries. One that found fewer than `most` has PAD_DISTANCE as the last of them."""
     cdef int64_t q, part, total, at
     for q in range(job.n_queries):
         total = 0
@@ -296,6 +321,8 @@ cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most,
         at = (job.first + q) * k
         if total >= most:
             c.order(job.found + q, n_parts, per_job, most, db, job.bins, distances + at, ids + at)
+        else:
+            distances[at + most - 1] = LARGEST
 
 
 cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
@@ -370,10 +397,11 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
         Ordered by (distance, id); PAD_DISTANCE and PAD_ID where fewer than k codes take part.
     """
     cdef int64_t n_queries = len(queries), n_words = snapshot.db.n_words, n = snapshot.db.n
-    out_distances = np.full((n_queries, k), PAD_DISTANCE, np.int32)
-    out_ids = np.full((n_queries, k), PAD_ID, np.int64)
+    cdef cnp.ndarray out_distances = np.empty((n_queries, k), np.int32), out_ids = np.empty((n_queries, k), np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
     cdef int64_t most = min(k, candidates)
+    if most < k:
+        out_distances[:, most:], out_ids[:, most:] = PAD_DISTANCE, PAD_ID
     if n_queries == 0 or most == 0:
         return out_distances, out_ids
     cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
@@ -388,19 +416,22 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
     if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
         m = max(m, min(8192, 8 * candidates // most, candidates // 64))
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
-    cdef int64_t[::1] sampled = np.empty(max(m, 1), np.int64)
+    cdef int64_t[::1] sampled
+    cdef uint64_t[::1] sample_view
+    cdef const uint64_t *sample = NULL
     if m:
+        sampled = np.empty(m, np.int64)
         m = c.sample(&plan.db, m, &sampled[0]) // APH_GROUP * APH_GROUP
-    cdef uint64_t[::1] sample_view = np.empty(max(m, 1) * n_words, np.uint64)
     if m:
+        sample_view = np.empty(m * n_words, np.uint64)
         c.gather(&plan.db, &sampled[0], m, &sample_view[0])
+        sample = &sample_view[0]
     cdef double expected = <double> most * m / candidates
     cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
 
-    hits = np.empty(plan.sets * plan.n_parts * plan.per_job * room, np.uint64)
-    cdef uint64_t[::1] hit_view = hits
-    cdef int32_t[:, ::1] distance_view = out_distances
-    cdef int64_t[:, ::1] id_view = out_ids
+    plan.hits = <uint64_t *> aligned(plan.sets * plan.n_parts * plan.per_job * room * sizeof(uint64_t))
+    cdef int32_t *distances = <int32_t *> cnp.PyArray_DATA(out_distances)
+    cdef int64_t *ids = <int64_t *> cnp.PyArray_DATA(out_ids)
     cdef int64_t start, wave, n_jobs, j, i, q
     short = []
     for start in range(0, n_queries, plan.queries_of_wave()):
@@ -408,17 +439,17 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
         n_jobs = plan.lay_out(start, wave)
         for j in range(n_jobs):
             for i in range(plan.jobs[j].n_queries):
-                plan.jobs[j].found[i].hits = &hit_view[(j * plan.per_job + i) * room]
+                plan.jobs[j].found[i].hits = plan.hits + (j * plan.per_job + i) * room
                 plan.jobs[j].found[i].count = 0
                 plan.jobs[j].found[i].capacity = capacity
                 plan.jobs[j].found[i].k = most
-        start_jobs(plan.jobs, n_jobs, &sample_view[0], m, rank, &plan.db, &plan.q, plan.n_threads)
+        start_jobs(plan.jobs, n_jobs, sample, m, rank, &plan.db, &plan.q, plan.n_threads)
         run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
-        finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, &distance_view[0, 0],
-                    &id_view[0, 0], k, plan.n_threads)
+        finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, distances, ids, k,
+                    plan.n_threads)
         if rank < most:
             for q in range(start, start + wave):
-                if id_view[q, most - 1] == -1 and distance_view[q, most - 1] == PAD_DISTANCE:
+                if distances[q * k + most - 1] == LARGEST:
                     short.append(q)
     if short:
         again = np.asarray(short)

@@ -6,6 +6,8 @@ the same functions as on one machine, and added in the same order. So codes, thr
 libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a worker is lost.
 """
 
+import copy
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -54,6 +56,7 @@ class APHash(_hasher.APHash):
         """
         self._check_params()
         rng = self._random_state()
+        look = copy.deepcopy(rng)
         X = _known(X)
         n, n_train = len(X), min(len(X), _hasher.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
         if n < 2:
@@ -64,13 +67,23 @@ class APHash(_hasher.APHash):
             rows = draw_rows(n, n_train, rng)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
-        with _runtime.one_blas_thread(), _hasher._Progress(self.verbose, settings, n_train) as progress:
+        with _runtime.one_blas_thread():
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
-            found = learn(training, settings, rng, progress)
+            sample = X[self._sample(n, X.shape[1], look)].compute()
+            kept = self._ordinary_rows(training, sample)
+            if kept is not None:
+                rows = kept if rows is None else rows[kept]
+                training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
+            with _hasher._Progress(self.verbose, settings, training.n) as progress:
+                found = learn(training, settings, rng, progress)
+            replaced = self._safeguard(found, training, sample, look)
         fitted = self._attributes(found, training, rows)
-        codes = training.codes()
-        if rows is not None:
-            codes = _replace(_encode(X, fitted), rows, codes)
+        if replaced:
+            codes = _encode(X, fitted)
+        else:
+            codes = training.codes()
+            if rows is not None:
+                codes = _replace(_encode(X, fitted), rows, codes)
         fitted["codes_"] = codes.persist()
         vars(self).pop("feature_names_in_", None)
         vars(self).update(fitted, n_features_in_=X.shape[1])

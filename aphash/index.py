@@ -399,8 +399,8 @@ class HammingIndex(Pairs):
         """
         rows = check_codes(codes, self.n_bits)
         k = check_count(k, "k", 1)
-        threads = n_threads(n_jobs, _kernels.max_threads())
         present = self._store.present
+        threads = _threads(n_jobs, present, len(rows))
         _refuse_other_model(present, codes)
         rescore = bind(
             rescore,
@@ -442,8 +442,8 @@ class HammingIndex(Pairs):
         """
         rows = check_codes(codes, self.n_bits)
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        threads = n_threads(n_jobs, _kernels.max_threads())
         present = self._store.present
+        threads = _threads(n_jobs, present, len(rows))
         _refuse_other_model(present, codes)
         queries = _search.PackedQueries(rows)
         return engine_of(present).within(present, queries, radius, prepare(filter, present), threads)
@@ -463,6 +463,12 @@ class HammingIndex(Pairs):
         self._store = _index_file.from_file("pickle", state["arrays"], state["params"], _index_file.VERSION, check=True)
 
 
+def _threads(n_jobs, snapshot, n_queries):
+    scan = len(snapshot) * snapshot.n_words * n_queries * _kernels.scan_costs()[0]
+    small = snapshot.lookup is None and _search.is_small(scan)
+    return n_threads(n_jobs, _kernels.max_threads(), split=not small)
+
+
 def _fingerprint_of(codes):
     """The fingerprint of the model that made an argument, as it was given; None where that is not known."""
     origin = origin_of(codes) if isinstance(codes, np.ndarray) else None
@@ -470,8 +476,9 @@ def _fingerprint_of(codes):
 
 
 def _refuse_other_model(snapshot, codes):
-    made_by = _fingerprint_of(codes)
-    if None not in (made_by, snapshot.fingerprint) and made_by != snapshot.fingerprint:
+    if snapshot.fingerprint is None:
+        return
+    if _fingerprint_of(codes) not in (None, snapshot.fingerprint):
         raise ValueError("codes are those of another model than the index's, as their fingerprints tell")
 
 

@@ -99,6 +99,21 @@ def test_bits_in_other_settings(X, settings):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("spoil", ["far rows", "few directions"])
+@pytest.mark.filterwarnings("ignore:X has .* independent directions", "ignore:.* distinct codes")
+def test_bits_where_the_data_are_hard(X, spoil):
+    X = X.copy()
+    if spoil == "far rows":
+        X[7::900] *= 1e4
+    else:
+        X[:, 2:] = 0
+    one = aphash.APHash(**SETTINGS).fit(X)
+    other = aphash.dask.APHash(**SETTINGS).fit(chunked(X, CHUNKS["uneven"]))
+    assert_same(one, other)
+    if spoil == "few directions":  # bits were replaced, so what was learned for the rows is gone
+        np.testing.assert_array_equal(one.codes_, one.transform(X))
+
+
 @pytest.mark.parametrize(("n_threads", "n_parts"), [(1, 2), (2, 5), (4, 9)])
 def test_bits_of_parts_of_many_blocks(n_threads, n_parts, monkeypatch):
     """Nine blocks: a part's sum is a node of the tree, and the last part is not whole."""

@@ -490,6 +490,17 @@ def test_progress_bar_shows_the_objective(digits, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("terminal", "patience", "shown"), [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)]
+)
+def test_progress_by_itself_at_a_terminal_only(digits, capsys, monkeypatch, terminal, patience, shown):
+    monkeypatch.setattr("aphash._progress._PATIENCE", patience)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    quick().fit(digits[0])
+    assert ("APHash" in capsys.readouterr().err) == shown
+    assert quick().verbose == "auto"
+
+
 @pytest.fixture
 def hears_ctrl_c():
     """A shell's background jobs are started with SIGINT ignored, and Python keeps it so."""

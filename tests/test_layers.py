@@ -13,7 +13,7 @@ LAYERS = [
     "_version _arrays _progress",
     "_kernels",
     "_runtime codes _checks",
-    "_learn _store _linear _io metrics rescore",
+    "_learn _store _linear _safeguard _io metrics rescore",
     "_search _filters",
     "_engines",
     "_rows _affinity _lookup",
