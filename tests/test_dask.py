@@ -347,7 +347,7 @@ def test_index_filters(codes, ids):
     mask = np.random.default_rng(3).random(3000) < 0.1
     bitmap = np.zeros(47 * 8, np.uint8)
     bitmap[:375] = np.packbits(mask, bitorder="little")
-    some = [ids[mask], mask, ids[mask].astype(np.uint64), np.zeros(0, np.int64), [ids[3], ids[3], 99_999]]
+    some = [ids[mask], mask, ids[mask].astype(object), np.zeros(0, np.int64), [ids[3], ids[3], 99_999]]
     some += [Filter.from_ids(ids[mask]), Filter.excluding(ids[mask]), Filter.from_mask(mask)]
     for filter in (*some, Filter.from_bitmap(bitmap.view(np.uint64))):
         assert_answers(one, other, codes[:3], filter=filter)
@@ -430,8 +430,8 @@ def test_an_empty_index(codes):
     one, other = aphash.HammingIndex(N_BITS), aphash.dask.HammingIndex(N_BITS)
     assert_answers(one, other, codes[:2])
     queries = codes[:1030]  # more than are searched at a time, of both searches
-    rescore = ProjectionRescore(np.ones((len(queries), N_BITS)))
-    for arguments in ({}, {"rescore": rescore}):
+    rescore = {"rescore": ProjectionRescore(), "rescore_queries": np.ones((len(queries), N_BITS))}
+    for arguments in ({}, rescore):
         for got, expected in zip(other.search(queries, 400, **arguments), one.search(queries, 400, **arguments)):
             np.testing.assert_array_equal(got, expected)
     for got, expected in zip(other.radius_search(queries, 9), one.radius_search(queries, 9)):

@@ -149,16 +149,21 @@ def test_a_forked_child_of_a_limited_parent_can_enter(three_threads):
 
 
 def test_a_crew_does_jobs_in_order_and_passes_errors_on():
-    count = _thread._count()
+    together = threading.Barrier(3)
+
+    def who(_):
+        together.wait(60)
+        return threading.get_ident()
+
     with _runtime.Crew(3) as crew:
         assert list(crew.map(lambda i: i * i, range(50))) == [i * i for i in range(50)]
         assert crew.submit(divmod, 7, 2).result() == (3, 1)
         with pytest.raises(ZeroDivisionError):
             crew.submit(divmod, 7, 0).result()
-        assert crew.submit(threading.get_ident).result() != threading.get_ident()
-        assert _thread._count() == count + 3
+        crew_members = set(crew.map(who, range(3)))
+        assert len(crew_members) == 3 and threading.get_ident() not in crew_members
     end = time.monotonic() + 10
-    while _thread._count() > count:
+    while crew_members & set(sys._current_frames()):
         assert time.monotonic() < end
         time.sleep(0.01)
 

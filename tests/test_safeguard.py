@@ -46,7 +46,9 @@ HARD = {
 
 def measure(codes, near):
     """Return (recall of the near among the first 100, ties at their expectation; number of distinct codes)."""
-    Q, X = (unpack_codes(each.copy(), 64 * codes.shape[1]).astype(np.float32) for each in (codes[:QUERIES], codes[QUERIES:]))
+    Q, X = (
+        unpack_codes(each.copy(), 64 * codes.shape[1]).astype(np.float32) for each in (codes[:QUERIES], codes[QUERIES:])
+    )
     D = Q.sum(axis=1)[:, None] - 2 * Q @ X.T + X.sum(axis=1)
     kth = np.partition(D, 99, axis=1)[:, 99:100]
     room = (100 - (kth > D).sum(axis=1)) / (kth == D).sum(axis=1)
