@@ -101,7 +101,7 @@ def test_the_farthest_row_there_can_be(rng):
         h = APHash(16, mode="neighbors", random_state=0, n_jobs=1).fit(X)
         assert len(np.unique(h.codes_)) > 40 and 7 not in h.anchor_indices_
         X[7] *= 1e125
-        with pytest.raises(ValueError, match="too far .* row 7"):  # it has no code: its projections overflow
+        with pytest.raises(ValueError, match=r"too far .* row 7"):  # it has no code: its projections overflow
             APHash(16, mode="neighbors", random_state=0, n_jobs=1).fit(X)
 
 
