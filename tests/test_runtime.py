@@ -112,6 +112,9 @@ def test_blas_gets_its_threads_back_wherever_an_interrupt_strikes(three_threads)
     assert struck > 20
 
 
+@pytest.mark.filterwarnings(  # where the interrupt strikes in threadpoolctl, while it reads a file
+    "ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_blas_gets_its_threads_back_after_interrupted_fits(three_threads):
     X = np.random.default_rng(0).standard_normal((400, 8))
     draw = np.random.default_rng(0)
