@@ -50,7 +50,7 @@ class BuildExt(build_ext):
     def build_extensions(self):
         flags = [] if os.environ.get("APHASH_NO_OPENMP") else openmp_flags(self.compiler.compiler_so[:1])
         for extension in self.extensions:
-            extension.extra_compile_args += flags
+            extension.extra_compile_args += [*flags, *os.environ.get("APHASH_CFLAGS", "").split()]
             extension.extra_link_args += flags
         self.parallel = self.parallel or os.cpu_count()
         one_by_one = self.compiler.compile

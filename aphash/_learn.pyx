@@ -238,7 +238,7 @@ def nearest(X, rows, int64_t start, int64_t stop, mean, double scale, const floa
 
     Notes
     -----
-    Needs m * least(k + 1024, 2 k) * 8 bytes and a wave of distances. Waves are visited in a scattered order, so that
+    Needs m * (k + most(k, 1024)) * 8 bytes and a wave of distances. Waves are visited in a scattered order, so that
     items sorted from far to near do not make every one of them a candidate for a while.
     """
     cdef int64_t m = A.shape[0], k = best_d2.shape[1], i, w, n_waves, stride, at, end, first, last, n_spare_max

@@ -247,8 +247,8 @@ def _initial_codes(rows, gram, sample, settings, rng):
     """Set B, and return how many independent directions of X it has.
 
     "itq": projections on the leading principal directions, divided by their deviations to the power ``whitening``, and
-    turned towards signs. Where X has fewer directions than
-    n_bits, the p directions are mapped to n_bits by a frame with orthonormal rows, so that every bit is informative.
+    turned towards signs. Where X has p < n_bits directions, they are mapped to n_bits by a frame with orthonormal rows:
+    each bit is some direction of X, and with p far below n_bits many are copies of each other.
     "random": standard normal, as nothing is known.
     """
     r = settings.n_bits

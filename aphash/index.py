@@ -305,7 +305,8 @@ class HammingIndex(Pairs):
         From then on a search first tries the tables, and scans the codes for those queries that would cost too much
         there; the results are the same. It pays for near-duplicates, small radii and single queries; for large batches
         of queries without near neighbours the scan is as good. Changes of the index keep the tables in step; they are
-        built anew when more than a 32nd of the codes, and 4,096, have changed. Searches and changes go on meanwhile.
+        built anew when more than 4,096, and more than a 32nd, of the codes have changed. Searches and changes go on
+        meanwhile.
 
         Parameters
         ----------

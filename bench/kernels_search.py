@@ -316,7 +316,7 @@ def main(argv=None):
         for name in args.isa or _kernels.isa_names():
             options = [*(["--quick"] if args.quick else []), *(["--json", args.json] if args.json else [])]
             options += ["--only", args.only] if args.only else []
-            environment = {**os.environ, "APHASH_ISA": name, "FAISS_SIMD_LEVEL": FAISS_LEVEL[name]}
+            environment = {**os.environ, "APHASH_ISA": name, "FAISS_SIMD_LEVEL": FAISS_LEVEL.get(name, "NONE")}
             subprocess.run([sys.executable, __file__, *options], env=environment, check=True)
         return
     for record in measure(args):

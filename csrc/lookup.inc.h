@@ -105,7 +105,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
             if (spent + probes * (probe_cost + code_cost * (double)lookup->n_indexed / (double)end) > budget)
                 return APH_LOOKUP_DEAR;
             const int64_t before = found->count;
-            uint64_t flips = r == 0 ? 0 : (UINT64_C(1) << r) - 1; /* the values with r bits, in rising order */
+            uint64_t flips = r == 0 || r > bits ? 0 : (UINT64_C(1) << r) - 1; /* the values with r bits, in rising order */
             for (int more = r <= bits; more;) {
                 uint64_t values[BATCH];
                 int n = 0;

@@ -1,5 +1,6 @@
 """HammingIndex: what a user sees. The kernels have their own tests in test_search.py."""
 
+import copy
 import pickle
 import threading
 import weakref
@@ -326,6 +327,27 @@ def test_codes_of_another_model_are_refused(rng, tmp_path):
     assert index.fingerprint == other.fingerprint_
     with pytest.raises(ValueError, match="another model"):
         index.merge(HammingIndex.load(tmp_path / "index"))
+
+
+def test_a_subclass_with_an_init_of_its_own_is_loaded_and_pickled(rng, tmp_path):
+    index = Photos("holiday", 64)
+    codes = random_codes(rng, 9, 64)
+    index.add(codes)
+    index.save(tmp_path / "index")
+    for mmap in (False, True):
+        loaded = Photos.load(tmp_path / "index", mmap=mmap)
+        assert type(loaded) is Photos and np.array_equal(loaded.codes, codes)
+    again = pickle.loads(pickle.dumps(index))
+    assert (type(again), again.album) == (Photos, "holiday") and np.array_equal(again.codes, codes)
+    twin = copy.copy(index)
+    twin.add(codes)
+    assert len(twin) == 18 and len(index) == 9 and twin.album == "holiday"
+
+
+class Photos(HammingIndex):
+    def __init__(self, album, n_bits):
+        super().__init__(n_bits)
+        self.album = album
 
 
 def test_pickle(rng):
