@@ -13,10 +13,11 @@ The map of the house (a lower layer never imports a higher one):
 ``metrics``         tie-aware retrieval measures
 ------------------  ------------------------------------------------------------------------------------
 ``_optimize``       rounds of alternating descent on H and B, objective, stopping
-``_affinity``       distances -> thresholds -> P (sparse);  ``_anchors`` draws the anchors
-``_linear``         PCA, rotation, ridge hash function, by blocks
-``_learn`` (C)      kernels: nearest rows, KL passes, projection    ``_search`` (C)  kernels: scan, select, merge
-``_runtime``        threads and instruction set                     ``_io``          files
+``_affinity``       distances -> thresholds -> P (sparse)
+``_linear``         PCA, rotation, ridge hash function, by blocks    ``_safeguard``  data that would ruin them
+``_store``          snapshots of an index, its changes               ``_engines``    what answers a search
+``_learn`` (C)      nearest rows, KL passes, projection              ``_search`` (C) scan, tables, pairs
+``_kernels`` (C)    the C library, its instruction sets              ``_runtime``    threads    ``_io``  files
 ==================  ====================================================================================
 
 Public names are loaded when they are first used, so that ``import aphash`` costs no more than numpy.
