@@ -81,8 +81,9 @@ class Tabled(Index):
 
     @staticmethod
     def content(index):
-        lookup = index._lookup
-        arrays = {} if lookup is None else lookup.arrays()
+        present = index._store.present
+        lookup = present.lookup
+        arrays = {} if lookup is None else lookup.arrays() | {"stale": present.stale_positions()}
         return Index.content(index) | arrays | {"share": None if lookup is None else lookup.share}
 
     @staticmethod
