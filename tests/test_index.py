@@ -304,6 +304,24 @@ def test_bad_filters_are_refused_when_they_are_made(make, values, error):
         Filter([1])
 
 
+def test_no_codes_do_not_tell_the_model(rng):
+    one, other = (APHash(16, random_state=0, n_rounds=1, n_jobs=1).fit(rng.standard_normal((90, 20))) for _ in range(2))
+    X = rng.standard_normal((30, 20))
+    index = HammingIndex(16)
+    index.add(one.transform(X)[:0])
+    assert index.fingerprint is None
+    index.add(other.transform(X).copy())
+    for change in (index.add, index.update, index.upsert):
+        change(one.transform(X)[:0], [])
+        assert index.fingerprint is None
+    index.search(other.transform(X), 1)
+    empty = HammingIndex(16)
+    empty.add(one.transform(X)[:0])
+    index.add(other.transform(X))
+    index.merge(empty)
+    assert index.fingerprint == other.fingerprint_
+
+
 def test_codes_of_another_model_are_refused(rng, tmp_path):
     one, other = (APHash(16, random_state=0, n_rounds=1, n_jobs=1).fit(rng.standard_normal((90, 20))) for _ in range(2))
     X = rng.standard_normal((30, 20))
