@@ -158,7 +158,7 @@ def as_filter(filter):
         if array.ndim != 1:
             raise ValueError(f"filter of booleans must have shape (n,), got {array.shape}")
         return Filter._of("mask", array)
-    return Filter._of("ids", as_ids(array, "filter"))
+    return Filter._of("ids", as_ids(filter if isinstance(filter, list | tuple) else array, "filter"))
 
 
 def prepare(filter, snapshot):
