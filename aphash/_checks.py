@@ -22,7 +22,11 @@ def check_count(value, name, least):
 
 def as_ids(ids, name="ids"):
     """Return one or more integers as int64 (n,), whatever ids they may be; TypeError or ValueError otherwise."""
-    ids = as_array(ids, name)
+    given, ids = ids, as_array(ids, name)
+    if isinstance(given, list | tuple) and ids.ndim == 1 and ids.dtype.kind in "iuf":
+        kinds = set(map(type, given))  # numpy makes 1 of True beside integers, and rounds where int64 does not do
+        if kinds & {bool, np.bool} or (ids.dtype.kind == "f" and all(issubclass(k, numbers.Integral) for k in kinds)):
+            ids = np.array(given, object)
     if ids.size == 0 and ids.ndim == 1:
         return np.zeros(0, np.int64)
     if ids.dtype.kind == "O" and ids.ndim == 1:
@@ -39,7 +43,7 @@ def as_ids(ids, name="ids"):
 def _from_objects(ids, name):
     """Return objects that are integers as int64; the error names the first that is none, or does not fit."""
     for place, each in enumerate(ids):
-        if isinstance(each, bool) or not isinstance(each, numbers.Integral):
+        if isinstance(each, bool | np.bool) or not isinstance(each, numbers.Integral):
             raise TypeError(f"{name} must be integers, got {shown(each)} at place {place}")
         if not -(1 << 63) <= each < 1 << 63:
             raise ValueError(f"{name} must fit in int64, got {each} at place {place}")

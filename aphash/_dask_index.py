@@ -57,6 +57,7 @@ class HammingIndex:
         self._shards = []  # persisted tasks
         self._sizes, self._low, self._high = (np.zeros(0, np.int64) for _ in range(3))  # of the shards: n, least id, ..
         self._next_id = 0
+        self._arrangement = object()  # of the positions, which never move; see Filter
 
     def __len__(self):
         return int(self._sizes.sum())
@@ -242,9 +243,10 @@ class HammingIndex:
             parts = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
             parts = parts if kind == "ids" else [Filter.excluding(part) for part in parts]
         else:
-            filter.check_length(n)
+            first_n = filter.belong_to(self._arrangement, n)
             if kind == "bitmap":
-                values = np.unpackbits(values.astype("<u8").view(np.uint8), bitorder="little", count=n).astype(bool)
+                values = np.unpackbits(values.astype("<u8").view(np.uint8), bitorder="little", count=first_n).view(bool)
+            values = np.pad(values, (0, n - first_n))  # codes that were added since do not take part
             parts = [values[a:b] for a, b in itertools.pairwise(edges)]
         return [dask.delayed(part, traverse=False) for part in parts]
 

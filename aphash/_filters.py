@@ -111,8 +111,22 @@ class Filter:
         self._prepared = weakref.ref(snapshot), words
         return words
 
-    def check_length(self, n):
-        """Raise ValueError where a mask or bitmap is not one of n positions."""
+    def belong_to(self, arrangement, n):
+        """Take n positions, at the first use, as those that a mask or bitmap means; return their number.
+
+        ValueError where it is not one of n positions, or they have another arrangement than at the first use.
+        """
+        if self._arrangement is None:
+            self._check_length(n)
+            self._n, self._arrangement = n, arrangement
+        elif self._arrangement is not arrangement:
+            raise ValueError(
+                "filter goes by position, and the positions have moved since its first use (or that was with another "
+                "index): make a new one, or use Filter.from_ids"
+            )
+        return self._n
+
+    def _check_length(self, n):
         wanted = n if self.kind == "mask" else -(-n // 64)
         if len(self.values) != wanted:
             name = "booleans" if self.kind == "mask" else "words of a packed bitmap"
@@ -123,14 +137,7 @@ class Filter:
 
     def _of_positions(self, snapshot):
         n = len(snapshot)
-        if self._arrangement is None:
-            self.check_length(n)
-            self._n, self._arrangement = n, snapshot.arrangement
-        elif self._arrangement is not snapshot.arrangement:
-            raise ValueError(
-                "filter goes by position, and the positions have moved since its first use (or that was with another "
-                "index): make a new one, or use Filter.from_ids"
-            )
+        self.belong_to(snapshot.arrangement, n)
         if self.kind == "mask":
             packed = np.packbits(self.values, bitorder="little")
             packed = np.pad(packed, (0, -(-n // 64) * 8 - len(packed)))
@@ -151,7 +158,7 @@ def as_filter(filter):
         if array.ndim != 1:
             raise ValueError(f"filter of booleans must have shape (n,), got {array.shape}")
         return Filter._of("mask", array)
-    return Filter._of("ids", as_ids(array, "filter"))
+    return Filter._of("ids", as_ids(filter if isinstance(filter, list | tuple) else array, "filter"))
 
 
 def prepare(filter, snapshot):

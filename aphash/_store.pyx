@@ -865,9 +865,9 @@ cdef class Draft:
                 self.mark_stale(different[j])
         return 0
 
-    cdef int take_fingerprint(self, fingerprint) except -1:
-        """Note which model made new codes; ValueError where another one made those that are there."""
-        if fingerprint is None:
+    cdef int take_fingerprint(self, fingerprint, int64_t n) except -1:
+        """Note which model made n new codes; ValueError where another one made those that are there."""
+        if fingerprint is None or n == 0:
             return 0
         if self.fingerprint is not None and self.fingerprint != fingerprint and self.db.n:
             raise ValueError("codes are those of another model than the index's, as their fingerprints tell: "
@@ -957,7 +957,7 @@ cdef class Store:
         lock = self.lock.enter()
         try:
             draft = self.draft()
-            draft.take_fingerprint(fingerprint)
+            draft.take_fingerprint(fingerprint, len(codes))
             ids = self.appended(draft, codes, ids)
             self.publish(draft)
         finally:
@@ -990,7 +990,7 @@ cdef class Store:
         lock = self.lock.enter()
         try:
             draft = self.draft()
-            draft.take_fingerprint(fingerprint)
+            draft.take_fingerprint(fingerprint, len(codes))
             positions = draft.base.find(ids)
             refuse_unknown(ids, positions)
             draft.write(positions, codes)
@@ -1003,7 +1003,7 @@ cdef class Store:
         lock = self.lock.enter()
         try:
             draft = self.draft()
-            draft.take_fingerprint(fingerprint)
+            draft.take_fingerprint(fingerprint, len(codes))
             positions = draft.base.find(ids)
             new = positions < 0
             draft.write(positions[~new], np.ascontiguousarray(codes[~new]))
@@ -1037,7 +1037,7 @@ cdef class Store:
         lock = self.lock.enter()
         try:
             draft = self.draft()
-            draft.take_fingerprint(other.fingerprint)
+            draft.take_fingerprint(other.fingerprint, other.db.n)
             for first in range(0, other.db.n, SIGNAL_STEP):
                 part = other.load_ids(first, min(SIGNAL_STEP, other.db.n - first))
                 known = part[draft.base.find(part) >= 0]

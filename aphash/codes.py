@@ -19,6 +19,7 @@ MAX_BITS = 65536
 
 _PACK_ROWS = 1 << 14  # rows unpacked or packed at a time: bounds the temporary bytes
 _MANY_BITS = 32  # projections of so many bits are not all positive by chance
+_MARKS = 64  # words of an array of codes by which it is known again
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,48 @@ class Origin:
     fingerprint: str | None = None
 
 
-_origins = {}  # id of the array that owns the codes' memory -> (weak reference to it, Origin)
+_origins = {}  # id of the array that owns the codes' memory -> (weak reference to it, Origin, marks)
 
 
 def note_origin(codes, n_bits, fingerprint=None):
-    """Remember where codes come from, as long as their array lives; return them."""
+    """Remember where codes come from, as long as their array lives and is not written over; return them."""
     owner = _owner(codes)
     key = id(owner)
-    _origins[key] = weakref.ref(owner, lambda _: _origins.pop(key, None)), Origin(n_bits, fingerprint)
+    origin = Origin(n_bits, fingerprint)
+    marks = _marks(owner) if owner.flags.writeable else None  # of a map nothing is read
+    _origins[key] = weakref.ref(owner, lambda _: _origins.pop(key, None)), origin, marks
     return codes
 
 
 def origin_of(codes) -> Origin | None:
-    """Return the Origin of codes, or of whole rows of them; None where it is not known, as of every copy."""
+    """Return the Origin of codes, or of whole rows of them; None where it is not known, as of every copy.
+
+    An array that was written over holds other codes. It is known by a sample, so a few rows among many may go unseen.
+    """
     if not isinstance(codes, np.ndarray) or codes.dtype != np.uint64 or codes.ndim == 0:
         return None
-    reference, origin = _origins.get(id(_owner(codes)), (None, None))
-    if reference is None or reference() is not _owner(codes):
+    owner = _owner(codes)
+    reference, origin, marks = _origins.get(id(owner), (None, None, None))
+    if reference is None or reference() is not owner:
         return None
-    # A cut through the words is another code: only whole rows are what was packed.
-    return origin if codes.shape[-1] == n_words(origin.n_bits) else None
+    if not _are_whole_rows(codes, owner, n_words(origin.n_bits)) or (marks is not None and _marks(owner) != marks):
+        return None
+    return origin
+
+
+def _are_whole_rows(codes, owner, words):
+    """Whether codes are rows of the owner's, word by word: a cut through them is another code."""
+    if codes.shape[-1] != words or (words > 1 and codes.strides[-1] != 8):
+        return False
+    ahead = codes.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    return all(step % (8 * words) == 0 for step in (ahead, *codes.strides[:-1]))
+
+
+def _marks(owner):
+    """Return some words of an array that owns codes, at even distances, as bytes; of a small one all."""
+    words = owner.reshape(-1).view(np.uint64)
+    step = -(-len(words) // _MARKS)
+    return words[:: step + (step % 2 == 0)].tobytes() if len(words) else b""
 
 
 def _owner(codes):

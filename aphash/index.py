@@ -98,7 +98,7 @@ class HammingIndex(Pairs):
         return f"HammingIndex(n_bits={self.n_bits}), {len(self)} codes"
 
     def __contains__(self, id):
-        if not isinstance(id, numbers.Integral):
+        if isinstance(id, bool) or not isinstance(id, numbers.Integral):
             raise TypeError(f"id must be an integer, got {id!r}: for several, see contains()")
         return -(2**63) <= id < 2**63 and bool(self.contains(int(id))[0])
 

@@ -5,6 +5,7 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from aphash._arrays import as_array
 from aphash._checks import check_count
 from aphash.codes import check_codes, origin_of
 from aphash.index import PAD_ID, HammingIndex
@@ -59,7 +60,7 @@ class HammingNeighbors(BaseEstimator):
             When X is not as said, or n_neighbors is not an integer of at least 1.
         """
         check_count(self.n_neighbors, "n_neighbors", 1)
-        codes = np.asarray(X)
+        codes = as_array(X, "X")
         if codes.ndim != 2 or codes.shape[1] == 0:
             raise ValueError(f"X must have shape (n, n_words), got {codes.shape}")
         origin = origin_of(codes)  # where it is not known: padding bits are 0 in all codes, so no distance changes

@@ -263,6 +263,35 @@ def test_an_origin_is_forgotten_with_its_array():
     assert len(module._origins) == before
 
 
+@pytest.mark.parametrize("n", [1, 5, 64, 1000, 4099])
+@pytest.mark.parametrize("n_bits", [49, 100])
+def test_an_origin_is_forgotten_when_the_codes_are_written_over(rng, n, n_bits):
+    Z = rng.standard_normal((n, n_bits))
+    codes = pack_codes(Z)
+    some = codes[n // 2 :]
+    assert origin_of(some) == Origin(n_bits)
+    codes ^= np.uint64(1)
+    assert origin_of(codes) is origin_of(some) is None
+    buffer = pack_codes(Z)
+    buffer[:] = rng.integers(0, 1 << 63, buffer.shape, np.uint64)
+    check_codes(buffer, 64 * buffer.shape[1])
+
+
+def test_an_origin_is_that_of_whole_rows():
+    codes = note_origin(np.arange(12, dtype=np.uint64).reshape(6, 2), 100)
+    for rows in (
+        codes[::-1],
+        codes[1::3],
+        codes[np.newaxis, 4],
+        codes.reshape(2, 3, 2),
+        codes.ravel()[4:8].reshape(2, 2),
+    ):
+        assert origin_of(rows) == Origin(100)
+    for other in (codes[:2].T, codes[:, ::-1], codes.ravel()[1:-1].reshape(5, 2), codes.ravel()[::3][:4].reshape(2, 2)):
+        assert origin_of(other) is None
+    assert origin_of(note_origin(np.arange(2, dtype=np.uint64).reshape(1, 2), 100).T) is None
+
+
 def test_lists_are_codes_by_their_value():
     for rows in ([[1], [2**64 - 1]], [[2**63], [5]], [[np.uint64(2**64 - 1)], [3]], ((0,), (7,))):
         assert check_codes(rows, 64).tolist() == [[int(row[0])] for row in rows]

@@ -348,13 +348,26 @@ def test_index_filters(codes, ids):
     bitmap = np.zeros(47 * 8, np.uint8)
     bitmap[:375] = np.packbits(mask, bitorder="little")
     some = [ids[mask], mask, ids[mask].astype(object), np.zeros(0, np.int64), [ids[3], ids[3], 99_999]]
-    some += [Filter.from_ids(ids[mask]), Filter.excluding(ids[mask]), Filter.from_mask(mask)]
-    for filter in (*some, Filter.from_bitmap(bitmap.view(np.uint64))):
+    some += [Filter.from_ids(ids[mask]), Filter.excluding(ids[mask])]
+    for filter in some:
         assert_answers(one, other, codes[:3], filter=filter)
+    positions = Filter.from_mask(mask), Filter.from_bitmap(bitmap.view(np.uint64))
+    for filter in positions:  # of the index of its first use
+        for got, expected in zip(other.search(codes[:3], 400, filter=filter), one.search(codes[:3], 400, filter=mask)):
+            np.testing.assert_array_equal(got, expected)
+    third = both(codes, ids)[1]
+    for index in (one, third):
+        for filter in positions:
+            with pytest.raises(ValueError, match="filter goes by position"):
+                index.search(codes[:3], 1, filter=filter)
     with pytest.raises(ValueError, match="filter must have 3000 booleans for 3000 codes, got 2999"):
         other.search(codes[:1], 1, filter=mask[:-1])
     with pytest.raises(ValueError, match="filter must have 47 words"):
         other.search(codes[:1], 1, filter=Filter.from_bitmap(np.zeros(46, np.uint64)))
+    other.add(chunked(codes[:70], 20))  # codes that were added since do not take part
+    for filter in positions:
+        for got, expected in zip(other.search(codes[:3], 400, filter=filter), one.search(codes[:3], 400, filter=mask)):
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_index_rescores(codes, ids):

@@ -305,6 +305,41 @@ def test_bad_filters_are_refused_when_they_are_made(make, values, error):
         Filter([1])
 
 
+def test_lists_of_ids_are_taken_by_their_value():
+    index = HammingIndex(64)
+    codes = np.arange(4, dtype=np.uint64).reshape(-1, 1)
+    index.add(codes, [np.int64(-7), np.uint64(2**63 - 1), 3, 1])
+    assert index.ids.tolist() == [-7, 2**63 - 1, 3, 1]
+    for mixed in ([True, 3], (3, False), [3, np.True_], [np.False_, 3]):
+        for call in (index.get, index.contains, Filter.from_ids, lambda ids: index.search(codes, 1, filter=ids)):
+            with pytest.raises(TypeError, match=r"must be integers, got .*(True|False).* at place"):
+                call(mixed)
+    with pytest.raises(TypeError, match="id must be an integer, got True"):
+        assert True in index
+    with pytest.raises(ValueError, match="ids must fit in int64, got 9223372036854775808 at place 1"):
+        index.get([-7, 2**63])
+    with pytest.raises(TypeError, match="ids must be integers, got dtype float64"):
+        index.get([-7, 3.0])
+
+
+def test_no_codes_do_not_tell_the_model(rng):
+    one, other = (APHash(16, random_state=0, n_rounds=1, n_jobs=1).fit(rng.standard_normal((90, 20))) for _ in range(2))
+    X = rng.standard_normal((30, 20))
+    index = HammingIndex(16)
+    index.add(one.transform(X)[:0])
+    assert index.fingerprint is None
+    index.add(other.transform(X).copy())
+    for change in (index.add, index.update, index.upsert):
+        change(one.transform(X)[:0], [])
+        assert index.fingerprint is None
+    index.search(other.transform(X), 1)
+    empty = HammingIndex(16)
+    empty.add(one.transform(X)[:0])
+    index.add(other.transform(X))
+    index.merge(empty)
+    assert index.fingerprint == other.fingerprint_
+
+
 def test_codes_of_another_model_are_refused(rng, tmp_path):
     one, other = (APHash(16, random_state=0, n_rounds=1, n_jobs=1).fit(rng.standard_normal((90, 20))) for _ in range(2))
     X = rng.standard_normal((30, 20))

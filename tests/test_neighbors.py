@@ -125,3 +125,12 @@ def test_bad_arguments(rng):
         fitted.kneighbors(codes, 6)
     with pytest.raises(ValueError, match="mode"):
         fitted.kneighbors_graph(codes, mode="both")
+
+
+def test_masked_codes_are_refused(rng):
+    codes = pack_codes(rng.standard_normal((20, 64)))
+    masked = np.ma.array(codes, mask=np.zeros(codes.shape, bool))
+    HammingNeighbors().fit(masked)
+    masked.mask[3] = True
+    with pytest.raises(ValueError, match="X has masked elements, first in row 3"):
+        HammingNeighbors().fit(masked)
