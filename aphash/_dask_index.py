@@ -183,7 +183,10 @@ class HammingIndex:
         k = check_count(k, "k", 1)
         n = len(self)
         # Ids are different, so n of them from 0 to n - 1 are all of these.
-        counted = n == 0 or (min(self._low) == 0 and max(self._high) == n - 1)
+
+        def counted():
+            return n == 0 or (min(self._low) == 0 and max(self._high) == n - 1)
+
         rescore = bind(rescore, rescore_queries, n_queries=len(rows), n_bits=self.n_bits, n_codes=n, counted=counted)
         wide = k if rescore is None else max(k, min(k * rescore.factor, len(self)))
         distances = np.full((len(rows), k), PAD_DISTANCE, np.int32) if rescore is None else (

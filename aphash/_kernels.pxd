@@ -39,6 +39,7 @@ cdef extern from "pages.h" nogil:
         int32_t positions
         int32_t ascending
         int32_t compact
+    const aph_page *aph_page_of(const aph_codes *, int64_t) noexcept
     int64_t aph_id_of(const aph_codes *, int64_t) noexcept
 
 

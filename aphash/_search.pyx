@@ -1,6 +1,7 @@
 """Threaded wrappers of the Hamming kernels: arrays in, arrays out. The caller has checked everything.
 
-Queries are a :class:`Queries`, an object that knows its kind. A database is a :class:`aphash._store.Snapshot`. ``positions`` says that results name positions instead of ids.
+Queries are a :class:`Queries`, an object that knows its kind. A database is a :class:`aphash._store.Snapshot`.
+``positions`` says that results name positions instead of ids.
 ``filter`` is None or a packed bitmap by position: uint64, at least ``ceil(n / 64)`` words, bit p % 64 of word p // 64
 set = the code at position p takes part.
 

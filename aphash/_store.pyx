@@ -21,8 +21,8 @@ from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from aphash._kernels cimport (
-    APH_GROUP, APH_LEAF_BITS, APH_LEAF_PAGES, APH_RUNS, aph_codes, aph_id_of, aph_idmap, aph_page, aph_portable, aph_run,
-    aph_runs, portable)
+    APH_GROUP, APH_LEAF_BITS, APH_LEAF_PAGES, APH_RUNS, aph_codes, aph_id_of, aph_idmap, aph_page, aph_page_of,
+    aph_portable, aph_run, aph_runs, portable)
 
 import threading
 
@@ -312,11 +312,6 @@ cdef class Snapshot:
         return self.db.n_words
 
     @property
-    def page_codes(self):
-        """Codes a page."""
-        return 1 << self.db.page_bits
-
-    @property
     def ascending(self):
         """Whether ids ascend with the position."""
         return bool(self.db.ascending)
@@ -423,8 +418,7 @@ cdef class Snapshot:
         cdef const aph_page *page
         for first in range(0, self.db.n, size):
             n = min(size, self.db.n - first)
-            page = self.db.leaves[first >> self.db.page_bits >> APH_LEAF_BITS] + (
-                (first >> self.db.page_bits) & (APH_LEAF_PAGES - 1))
+            page = aph_page_of(&self.db, first)
             words = (n + APH_GROUP - 1) // APH_GROUP * APH_GROUP * self.db.n_words
             codes = np.asarray(<uint64_t[:words]> <uint64_t *> page.codes)
             codes.flags.writeable = False
@@ -439,7 +433,7 @@ cdef class Snapshot:
         cdef int64_t total = <int64_t> len(self.table.nodes) * sizeof(aph_page) * APH_LEAF_PAGES
         cdef const aph_page *page
         for i in range(n_pages):
-            page = self.db.leaves[i >> APH_LEAF_BITS] + (i & (APH_LEAF_PAGES - 1))
+            page = aph_page_of(&self.db, i * size)
             n = size if n_pages > 1 else room_of_first(self.db.n, size)
             total += n * 8 * self.db.n_words
             total += n * 8 if page.ids != NULL else 0
@@ -521,7 +515,7 @@ cdef class Draft:
         return <Leaf> self.table.nodes[i]
 
     cdef const aph_page *page(self, int64_t i) noexcept:
-        return self.db.leaves[i >> APH_LEAF_BITS] + (i & (APH_LEAF_PAGES - 1))
+        return aph_page_of(&self.db, i << self.db.page_bits)
 
     cdef Memory room(self, size_t n_bytes, int64_t n_pages, bint growing, size_t *at):
         """Memory for one page of codes, the first of n_pages that are wanted now; it begins at `at`."""
@@ -551,7 +545,7 @@ cdef class Draft:
 
     cdef int renew(self, int64_t i, int64_t used, int64_t wanted, int64_t n_pages, bint growing) except -1:
         """Give page i memory of its own, with its first `used` places copied and room for `wanted`."""
-        cdef int64_t size = self.size(), n_words = self.db.n_words, place
+        cdef int64_t size = self.size(), n_words = self.db.n_words
         cdef int64_t room = room_of_first(wanted, size) if i == 0 and wanted <= size // 2 else size
         cdef Leaf leaf = self.leaf(i >> APH_LEAF_BITS)
         cdef int64_t at = i & (APH_LEAF_PAGES - 1)
@@ -746,7 +740,7 @@ cdef class Draft:
 
     cdef int write(self, const int64_t[::1] positions, const uint64_t[:, ::1] codes) except -1:
         """Put codes at positions, all different."""
-        cdef int64_t j, word, n_words = self.db.n_words, place
+        cdef int64_t j, word, n_words = self.db.n_words
         cdef uint64_t *to
         self.own_pages(positions)
         with nogil:
@@ -855,9 +849,7 @@ cdef class Draft:
             return 0
         different = np.empty(min(size, end), np.int64)
         for first in range(0, end, size):
-            if self.page(first >> self.db.page_bits).codes == described.db.leaves[
-                    first >> self.db.page_bits >> APH_LEAF_BITS][
-                    (first >> self.db.page_bits) & (APH_LEAF_PAGES - 1)].codes:
+            if aph_page_of(&self.db, first).codes == aph_page_of(&described.db, first).codes:
                 continue  # the same memory: a published place is never written again
             with nogil:
                 n = c.different(&self.db, &described.db, first, min(end, first + size), &different[0])
@@ -881,6 +873,8 @@ cdef class Draft:
         snapshot.next_id, snapshot.lookup = self.next_id, self.lookup
         snapshot.arrangement, snapshot.fingerprint = self.arrangement, self.fingerprint
         snapshot.table, snapshot.runs, snapshot.map = self.table, self.runs, self.map
+        if self.map is None and not self.db.ascending:  # the base's, if a search or this change has made it meanwhile
+            snapshot.map = self.base.map
         snapshot.stale, snapshot.n_stale = self.stale, self.n_stale
         return snapshot
 
@@ -1031,9 +1025,7 @@ cdef class Store:
 
     def merge(self, Snapshot other):
         """Add all codes of another index's snapshot, of as many bits, under their ids; ValueError where some clash."""
-        cdef int64_t first, n
-        cdef const int64_t[::1] ids
-        cdef const uint64_t[:, ::1] codes
+        cdef int64_t first
         lock = self.lock.enter()
         try:
             draft = self.draft()

@@ -104,7 +104,8 @@ class HammingIndex(Pairs):
 
     @property
     def codes(self):
-        return self.snapshot()[1]
+        present = self._store.present
+        return present.load(0, len(present))
 
     @property
     def ids(self):
@@ -409,7 +410,7 @@ class HammingIndex(Pairs):
             n_queries=len(rows),
             n_bits=self.n_bits,
             n_codes=len(present),
-            counted=rescore is not None and _is_counted(present),
+            counted=lambda: _is_counted(present),
         )
         filter, queries = prepare(filter, present), _search.PackedQueries(rows)
         if rescore is None:

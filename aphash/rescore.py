@@ -70,9 +70,9 @@ class VectorRescore:
         n, d = self.X.shape
         if queries.shape[1] != d:
             raise ValueError(f"rescore_queries must have {d} columns as X has, got {queries.shape[1]}")
-        if self._ids is None and not (counted and n == n_codes):
+        if self._ids is None and not (n == n_codes and counted()):
             raise ValueError(
-                f"X has {n} rows, the index {n_codes} codes{'' if counted else ', whose ids are not 0 .. n - 1'}: "
+                f"X has {n} rows, the index {n_codes} codes{'' if counted() else ', whose ids are not 0 .. n - 1'}: "
                 "pass VectorRescore(X, ids) with the ids of the rows"
             )
         return _Vectors(self, queries.astype(np.float64))
@@ -121,8 +121,9 @@ def bind(rescore, queries, *, n_queries, n_bits, n_codes, counted):
     queries : array_like of shape (n_queries, d or n_bits), or of one dimension for one query, or None
     n_queries, n_bits, n_codes : int
         Of the search, and of the index.
-    counted : bool
-        Whether the index's ids are 0 .. n_codes - 1.
+    counted : callable
+        ``counted()``: whether the index's ids are 0 .. n_codes - 1. It may read them all, so it is called only where
+        the answer matters.
 
     Returns
     -------

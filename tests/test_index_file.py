@@ -61,6 +61,19 @@ def test_a_loaded_index_changes_as_the_saved_one_and_its_file_does_not(tmp_path,
     assert (tmp_path / "index").read_bytes() == before
 
 
+@pytest.mark.parametrize("how", LOADS, ids=str)
+def test_the_table_of_ids_is_made_once_after_loading(tmp_path, rng, how):
+    """Not anew after each change: each snapshot has the one that was made for the one before."""
+    make(64, 3000, rng, ascending=False).save(tmp_path / "index")
+    index = HammingIndex.load(tmp_path / "index", **how)
+    before = index.nbytes
+    index.update(index.codes[:1], index.ids[:1])
+    assert index.nbytes - before > 16 * 3000  # 16 bytes an id at least
+    index.build_lookup()
+    index.drop_lookup()
+    assert index.nbytes - before > 16 * 3000
+
+
 def test_removed_codes_are_not_in_the_file(tmp_path, rng):
     index = make(64, 9, rng)
     secret = index.codes[8].tobytes()

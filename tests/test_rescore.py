@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from test_arrays import Capsule
 
 from aphash import HammingIndex, ProjectionRescore, VectorRescore, pack_codes, unpack_codes
 from aphash import rescore as rescore_module
@@ -326,16 +327,3 @@ def test_vectors_are_read_by_rows_wherever_they_are(tmp_path, rng, kind):
         finally:
             rescore_module._GAP_BYTES, rescore_module._BLOCK_BYTES = monkeypatched
         file.close()
-
-
-class Capsule:
-    """An array that has DLPack alone."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **kwargs):
-        return self.array.__dlpack__(**kwargs)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
