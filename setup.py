@@ -97,6 +97,7 @@ setup(
             extension("_learn"),
             extension("_store"),
             extension("_search"),
+            extension("_weighted"),
         ],
         compiler_directives={
             "language_level": 3,

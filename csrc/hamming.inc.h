@@ -11,53 +11,29 @@
  * the whole batch ("four Russians"). The sum starts at 2^p - 1 - T, so that its carry out of plane p - 1 says
  * "farther than T" of 64 codes per lane, without a comparison. Source of the adder tree: Mula, Kurz, Lemire, "Faster
  * population counts using AVX2 instructions" (2018); of the tables: Arlazarov et al. (1970). */
-#include "hamming.h"
-#include "select.h"
+#include "scan.inc.h"
 
-#include <string.h>
-
-#define PASTE2(a, b) a##b
-#define PASTE(a, b) PASTE2(a, b)
-
-typedef uint64_t vec __attribute__((vector_size(8 * APH_LANES), may_alias));
-typedef uint64_t vec_u __attribute__((vector_size(8 * APH_LANES), may_alias, aligned(8)));
-
-#define PARTS (APH_GROUP / APH_LANES) /* vectors in a row of 8 codes */
 #define TRIPLES 21                    /* 63 bits in threes; the 64th stands alone */
 #define ROW (2 * 8)                   /* vectors of a triple's table: 8 patterns, each sum and carry */
 #define TABLE ((TRIPLES + 1) * ROW)
 #define WORDS (APH_LANES < 8 ? 2 : 1) /* tabled at a time: what fits beside the queries in a first-level cache */
-#define INLINE static inline __attribute__((always_inline))
-
-#ifndef ANY
-INLINE int any_bit(vec v)
-{
-    uint64_t all = v[0];
-    for (int lane = 1; lane < APH_LANES; lane++) all |= v[lane];
-    return all != 0;
-}
-#define ANY(v) any_bit(v)
-#endif
 #ifndef XOR3
 #define XOR3(a, b, c) ((a) ^ (b) ^ (c))
 #define MAJ(a, b, c) (((a) & (b)) | (((a) ^ (b)) & (c)))
 #endif
 
 typedef struct {
+    scan_memory common;
     _Alignas(64) vec table[TABLE * WORDS]; /* 22 KB */
     vec planes[64];
     _Alignas(64) uint64_t masks[APH_QUERY_BLOCK][APH_GROUP]; /* [lane], bit r: code 8 r + lane of the block is a hit */
     uint64_t bias[APH_QUERY_BLOCK][APH_MAX_PLANES];
-    int32_t active[APH_QUERY_BLOCK];  /* queries that can still find something */
     int32_t hot[APH_QUERY_BLOCK + 1]; /* those with a hit in this block */
-    int64_t positions[APH_BLOCK]; /* of candidates that wait, and where their codes are */
-    const uint64_t *codes[APH_BLOCK];
 } scratch_head;
 
-/* Behind the head: bins of the selection, patterns of every word, sums of every query, one block of codes. */
+/* Behind the head: patterns of every word, sums of every query, one block of codes. */
 typedef struct {
     scratch_head *head;
-    int64_t *bins;
     uint16_t *patterns; /* [word][query][APH_PATTERNS] */
     vec *sums;          /* [query][APH_MAX_PLANES] */
     uint64_t *block;
@@ -71,8 +47,6 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
     char *at = scratch;
     s.head = (scratch_head *)at;
     at += round64(sizeof(scratch_head));
-    s.bins = (int64_t *)at;
-    at += APH_BINS * (int64_t)sizeof(int64_t);
     s.patterns = (uint16_t *)at;
     at += round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t));
     s.sums = (vec *)at;
@@ -83,7 +57,7 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
 
 static int64_t scratch_bytes(int64_t n_words)
 {
-    return round64(sizeof(scratch_head)) + APH_BINS * (int64_t)sizeof(int64_t) +
+    return round64(sizeof(scratch_head)) +
            round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t)) +
            round64((int64_t)APH_QUERY_BLOCK * APH_MAX_PLANES * (int64_t)sizeof(vec)) +
            n_words * APH_BLOCK * (int64_t)sizeof(uint64_t);
@@ -112,7 +86,7 @@ INLINE vec lower(vec a, vec b)
 
 /* Fill hits[8], bit i of word i / 64 = code i of the block is within the threshold; returns whether any is. The running
  * minimum of 64 codes is compared once; they are looked at one by one only when it passes. */
-INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int32_t threshold, uint64_t *hits)
+INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
 {
     int any = 0;
     for (int run = 0; run < APH_GROUP; run++) {
@@ -139,7 +113,7 @@ INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *qu
     return any;
 }
 
-static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int32_t threshold, uint64_t *hits)
+static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
 {
     switch (n_words) { /* unrolled for the usual widths */
     case 1: return few_block(groups, 1, query, threshold, hits);
@@ -150,30 +124,18 @@ static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, i
     }
 }
 
-static void distances(const uint64_t *groups, int64_t n, int64_t n_words, const void *query, int32_t *out)
+static void distances(const uint64_t *groups, const int64_t *positions, int64_t n, int64_t n_words, const void *query,
+                      uint32_t *out)
 {
+    (void)positions;
     for (int64_t i = 0; i < n; i += APH_GROUP)
         for (int part = 0; part < PARTS; part++) {
             const vec d = group_distances(groups + i * n_words, part, query, n_words);
-            for (int lane = 0; lane < APH_LANES; lane++) out[i + part * APH_LANES + lane] = (int32_t)d[lane];
+            for (int lane = 0; lane < APH_LANES; lane++) out[i + part * APH_LANES + lane] = (uint32_t)d[lane];
         }
 }
 
 /* ---- many queries ---- */
-
-/* One round of an 8-row bit-matrix transposition, log-step `j`: exchange the high j bits of row a with the low of b. */
-#define EXCHANGE(a, b, j, m)                                                                                           \
-    do {                                                                                                               \
-        const __typeof__(r[0]) t = ((r[a] >> (j)) ^ r[b]) & (m);                                                                    \
-        r[a] ^= t << (j);                                                                                              \
-        r[b] ^= t;                                                                                                     \
-    } while (0)
-#define EXCHANGES(j4, m4, j2, m2, j1, m1)                                                                              \
-    do {                                                                                                               \
-        EXCHANGE(0, 4, j4, m4); EXCHANGE(1, 5, j4, m4); EXCHANGE(2, 6, j4, m4); EXCHANGE(3, 7, j4, m4);                \
-        EXCHANGE(0, 2, j2, m2); EXCHANGE(1, 3, j2, m2); EXCHANGE(4, 6, j2, m2); EXCHANGE(5, 7, j2, m2);                \
-        EXCHANGE(0, 1, j1, m1); EXCHANGE(2, 3, j1, m1); EXCHANGE(4, 5, j1, m1); EXCHANGE(6, 7, j1, m1);                \
-    } while (0)
 
 /* planes[b], lane l, bit r = bit b of `word` of the code 8 r + part * APH_LANES + l. The 64 x 64 bits of each lane are
  * transposed in two passes of three rounds, eight rows in registers at a time. */
@@ -287,18 +249,6 @@ INLINE vec add_word(const vec *table, const uint16_t *patterns, vec *s)
     return carry;
 }
 
-static inline int32_t count_word(uint64_t x)
-{
-#if defined(__POPCNT__) || !defined(__x86_64__)
-    return (int32_t)__builtin_popcountll(x);
-#else /* the compiler would call a function */
-    x -= (x >> 1) & UINT64_C(0x5555555555555555);
-    x = (x & UINT64_C(0x3333333333333333)) + ((x >> 2) & UINT64_C(0x3333333333333333));
-    x = (x + (x >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
-    return (int32_t)((x * UINT64_C(0x0101010101010101)) >> 56);
-#endif
-}
-
 INLINE vec spread(uint64_t word) { return (vec){0} + word; }
 
 /* Store the mask of a query and, after the last part, note the query if any code of the block is a hit. */
@@ -319,7 +269,7 @@ static int64_t many_narrow(const uint64_t *groups, int part, int64_t n_active, c
     make_planes(groups, 1, 0, part, head->planes);
     make_table(head->planes, head->table);
     for (int64_t a = 0; a < n_active; a++) {
-        const int32_t q = head->active[a];
+        const int32_t q = head->common.active[a];
         const uint64_t *bias = head->bias[q];
         vec low[6];
         for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
@@ -337,7 +287,7 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
     const uint16_t *patterns = s->patterns + word * APH_QUERY_BLOCK * APH_PATTERNS;
     int64_t n_hot = 0;
     for (int64_t a = 0; a < n_active; a++) {
-        const int32_t q = head->active[a];
+        const int32_t q = head->common.active[a];
         const uint64_t *bias = head->bias[q];
         vec *sums = s->sums + (int64_t)q * APH_MAX_PLANES;
         vec low[6], carry;
@@ -394,7 +344,7 @@ static int64_t many_wide(const uint64_t *groups, int64_t n_words, int n_planes, 
     return n_hot;
 }
 
-static void set_bias(uint64_t *bias, int n_planes, int32_t threshold)
+static void set_bias(uint64_t *bias, int n_planes, int64_t threshold)
 {
     const int64_t least = (INT64_C(1) << n_planes) - 1;
     const int64_t start = threshold > least ? 0 : least - threshold;
@@ -408,30 +358,7 @@ INLINE void order_lanes(const uint64_t *lanes, uint64_t *r)
 {
     memcpy(r, lanes, 8 * sizeof *r);
     EXCHANGES(32, UINT64_C(0x00000000FFFFFFFF), 16, UINT64_C(0x0000FFFF0000FFFF), 8, UINT64_C(0x00FF00FF00FF00FF));
-    for (int run = 0; run < 8; run++) {
-        uint64_t x = r[run], t;
-        t = (x ^ (x >> 7)) & UINT64_C(0x00AA00AA00AA00AA), x ^= t ^ (t << 7);
-        t = (x ^ (x >> 14)) & UINT64_C(0x0000CCCC0000CCCC), x ^= t ^ (t << 14);
-        t = (x ^ (x >> 28)) & UINT64_C(0x00000000F0F0F0F0), x ^= t ^ (t << 28);
-        r[run] = x;
-    }
-}
-
-/* List the set bits of a block. Four of each word are written unasked: fewer branches that nobody can predict. */
-INLINE int list_bits(const uint64_t *runs, uint16_t *list)
-{
-    int n = 0;
-    for (int run = 0; run < 8; run++) {
-        uint64_t left = runs[run];
-        const int here = count_word(left);
-        for (int i = 0; i < 4; i++) {
-            list[n + i] = (uint16_t)(run * 64 + (left ? __builtin_ctzll(left) : 0));
-            left &= left - 1;
-        }
-        for (int i = 4; i < here; i++, left &= left - 1) list[n + i] = (uint16_t)(run * 64 + __builtin_ctzll(left));
-        n += here;
-    }
-    return n;
+    for (int run = 0; run < 8; run++) r[run] = transpose_bits(r[run]);
 }
 
 /* Append the hits of a block. `positions`: NULL, or the positions of a gathered block. */
@@ -458,160 +385,77 @@ INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, con
 enum { MANY = 6 };
 
 typedef struct { /* one scan */
-    const aph_codes *db;
+    scan_state scan;
     const uint64_t *queries;
-    int64_t n_queries;
-    aph_found *found;
     scratch_parts s;
-    int n_planes, sliced, full; /* full: a buffer that keeps all needs room */
-    int64_t n_active;
-} scan_state;
+    int n_planes, sliced;
+} hamming_scan;
 
-static void start_scan(scan_state *scan)
+static void start_scan(hamming_scan *h, int64_t n_queries)
 {
+    scan_state *scan = &h->scan;
     const int64_t n_words = scan->db->n_words;
-    scratch_head *head = scan->s.head;
-    scan->n_active = 0;
-    scan->full = 0;
-    for (int64_t q = 0; q < scan->n_queries; q++) {
-        const aph_found *found = scan->found + q;
-        scan->full |= found->k == 0 && found->count >= found->capacity;
-        if (found->threshold < 0) continue;
-        head->active[scan->n_active++] = (int32_t)q;
-    }
-    scan->sliced = scan->n_active >= MANY;
-    if (!scan->sliced) return;
+    scratch_head *head = h->s.head;
+    list_active(scan, n_queries);
+    h->sliced = scan->n_active >= MANY;
+    if (!h->sliced) return;
     for (int64_t a = 0; a < scan->n_active; a++) {
-        const int64_t q = head->active[a];
-        set_bias(head->bias[q], scan->n_planes, scan->found[q].threshold);
+        const int64_t q = head->common.active[a];
+        set_bias(head->bias[q], h->n_planes, scan->found[q].threshold);
         for (int64_t word = 0; word < n_words; word++)
-            make_patterns(scan->queries[q * n_words + word],
-                          scan->s.patterns + (word * APH_QUERY_BLOCK + q) * APH_PATTERNS);
+            make_patterns(h->queries[q * n_words + word],
+                          h->s.patterns + (word * APH_QUERY_BLOCK + q) * APH_PATTERNS);
     }
 }
 
-/* Count one block, of whose codes those in `allowed` take part. `positions`: NULL, or those of a gathered block. */
-static void scan_block(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
-                       const int64_t *positions)
+static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
+                        const int64_t *positions)
 {
+    hamming_scan *h = (hamming_scan *)scan;
     const int64_t n_words = scan->db->n_words, n_active = scan->n_active;
-    scratch_head *head = scan->s.head;
+    scratch_head *head = h->s.head;
     int64_t n_hot = n_active;
-    if (scan->sliced)
+    if (h->sliced)
         for (int part = 0; part < PARTS; part++)
-            n_hot = n_words == 1 ? many_narrow(groups, part, n_active, &scan->s)
-                                 : many_wide(groups, n_words, scan->n_planes, part, n_active, &scan->s);
+            n_hot = n_words == 1 ? many_narrow(groups, part, n_active, &h->s)
+                                 : many_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
     int dropped = 0;
-    for (int64_t h = 0; h < n_hot; h++) {
-        const int64_t q = scan->sliced ? head->hot[h] : head->active[h];
-        const uint64_t *query = scan->queries + q * n_words;
+    for (int64_t i = 0; i < n_hot; i++) {
+        const int64_t q = h->sliced ? head->hot[i] : head->common.active[i];
+        const uint64_t *query = h->queries + q * n_words;
         aph_found *found = scan->found + q;
-        const int32_t before = found->threshold;
+        const int64_t before = found->threshold;
         uint16_t list[APH_BLOCK + 4];
         uint64_t runs[8];
-        if (scan->sliced)
+        if (h->sliced)
             order_lanes(head->masks[q], runs);
         else if (!few(groups, n_words, query, before, runs))
             continue;
         for (int run = 0; run < 8; run++) runs[run] &= allowed[run];
-        append_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, scan->s.bins);
-        scan->full |= found->k == 0 && found->count >= found->capacity;
-        if (found->threshold == before) continue;
-        dropped |= found->threshold < 0;
-        if (scan->sliced && found->threshold >= 0) set_bias(head->bias[q], scan->n_planes, found->threshold);
+        append_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, head->common.bins);
+        dropped |= note_found(scan, found);
+        if (h->sliced && found->threshold != before && found->threshold >= 0)
+            set_bias(head->bias[q], h->n_planes, found->threshold);
     }
-    if (!dropped) return;
-    scan->n_active = 0;
-    for (int64_t a = 0; a < n_active; a++)
-        if (scan->found[head->active[a]].threshold >= 0) head->active[scan->n_active++] = head->active[a];
-}
-
-/* allowed[8] = the first n of 512. */
-INLINE void allow_first(uint64_t *allowed, int64_t n)
-{
-    for (int64_t run = 0; run < 8; run++)
-        allowed[run] = n >= 64 * (run + 1) ? ~UINT64_C(0) : n <= 64 * run ? 0 : ~UINT64_C(0) >> (64 * (run + 1) - n);
-}
-
-static void scan_waiting(scan_state *scan, int64_t n)
-{
-    uint64_t allowed[8];
-    const int64_t *positions = scan->s.head->positions;
-    allow_first(allowed, n);
-    const int64_t n_words = scan->db->n_words;
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t *out = scan->s.block + i / APH_GROUP * n_words * APH_GROUP + i % APH_GROUP;
-        for (int64_t word = 0; word < n_words; word++)
-            out[word * APH_GROUP] = scan->s.head->codes[i][word * APH_GROUP];
-    }
-    scan_block(scan, scan->s.block, allowed, 0, positions);
-}
-
-static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
-{
-    const aph_codes *db = scan->db;
-    scratch_head *head = scan->s.head;
-    int64_t n = 0; /* candidates waiting, being fetched meanwhile */
-    for (; block < end && scan->n_active && !scan->full; block++) {
-        const int64_t first = block * APH_BLOCK;
-        const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
-        const uint64_t *filter = db->filter + block * 8, *groups = aph_code_of(db, first);
-        if (n + aph_count_bits(filter, here) > APH_BLOCK) {
-            scan_waiting(scan, n);
-            n = 0;
-            if (scan->full || !scan->n_active) break;
-        }
-        for (int64_t word = 0; word * 64 < here; word++) {
-            uint64_t left = filter[word];
-            if (here - word * 64 < 64) left &= ~UINT64_C(0) >> (64 - (here - word * 64));
-            for (; left; left &= left - 1) {
-                const int64_t at = word * 64 + __builtin_ctzll(left);
-                const uint64_t *code = groups + at / APH_GROUP * APH_GROUP * db->n_words + at % APH_GROUP;
-                __builtin_prefetch(code);
-                head->codes[n] = code;
-                head->positions[n++] = first + at;
-            }
-        }
-    }
-    if (n && scan->n_active) scan_waiting(scan, n);
-    return scan->n_active ? block : end;
-}
-
-static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
-{
-    const aph_codes *db = scan->db;
-    uint64_t allowed[8];
-    for (; block < end && scan->n_active; block++) {
-        if (scan->full) return block;
-        const int64_t first = block * APH_BLOCK;
-        const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
-        const uint64_t *groups = aph_code_of(db, first);
-        if (here < APH_BLOCK) { /* the database ends here: never read past it */
-            memcpy(scan->s.block, groups, (size_t)((here + 7) / 8 * APH_GROUP * db->n_words) * sizeof *groups);
-            groups = scan->s.block;
-        }
-        allow_first(allowed, here);
-        if (db->filter) {
-            uint64_t any = 0;
-            for (int64_t run = 0; run * 64 < here; run++) any |= allowed[run] &= db->filter[block * 8 + run];
-            if (!any) continue;
-        }
-        scan_block(scan, groups, allowed, first, NULL);
-    }
-    return end;
+    if (dropped) drop_finished(scan);
 }
 
 static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const void *queries, int64_t n_queries,
                     aph_found *found, void *scratch)
 {
-    scan_state state = {.db = db, .queries = queries, .n_queries = n_queries, .found = found};
-    state.s = split_scratch(scratch, db->n_words);
-    state.n_planes = aph_n_planes(db->n_words);
-    start_scan(&state);
-    if (state.full) return block;
-    return db->filter && db->compact ? scan_gathered(&state, block, end) : scan_all(&state, block, end);
+    hamming_scan h = {.scan = {.db = db, .found = found, .count = count_block}, .queries = queries};
+    h.s = split_scratch(scratch, db->n_words);
+    h.scan.memory = &h.s.head->common;
+    h.scan.block = h.s.block;
+    h.n_planes = aph_n_planes(db->n_words);
+    start_scan(&h, n_queries);
+    return walk(&h.scan, block, end);
 }
 
 #include "lookup.inc.h"
+#include "weighted.inc.h"
 
-const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scratch_bytes, scan, distances, lookup_query, pairs_step};
+const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {
+    scratch_bytes, scan, distances, lookup_query, pairs_step,
+    {weighted_scratch_bytes, weighted_scan_blocks, weighted_distances},
+};
