@@ -53,8 +53,8 @@ def map_ordered(function, arguments, n_threads):
             while waiting:
                 yield waiting.popleft().result()
         finally:  # an error or Ctrl-C: what has not begun never does
-            for future in waiting:
-                future.cancel()
+            for job in waiting:
+                job.cancel()
 
 
 def check_finite(X, n_threads=1, farthest=np.inf):
