@@ -28,15 +28,15 @@ import importlib
 from aphash._version import __version__
 
 _HOME = {  # public name -> module that defines it
-    "APHash": "aphash._hasher",
-    "Filter": "aphash._filters",
+    "APHash": "aphash._learning.estimator",
+    "Filter": "aphash._searching.filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
     "ProjectionRescore": "aphash.rescore",
     "VectorRescore": "aphash.rescore",
-    "load": "aphash._bundle",
+    "load": "aphash._product",
     "pack_codes": "aphash.codes",
-    "save": "aphash._bundle",
+    "save": "aphash._product",
     "unpack_codes": "aphash.codes",
     "show_versions": "aphash._show_versions",
 }

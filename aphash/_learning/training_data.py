@@ -12,9 +12,9 @@ from collections import deque
 
 import numpy as np
 
-from aphash import _learn
-from aphash._linear import Rotation
-from aphash._runtime import Crew
+from aphash._common.threads import Crew
+from aphash._learning import _learn
+from aphash._learning.linear import Rotation
 from aphash.codes import pack
 
 _PERMUTED_ROWS = 1_000_000  # up to here rows are drawn by a permutation: 8 MB, and the bits of earlier versions

@@ -18,9 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aphash import APHash, _io, unpack_codes
-from aphash._hasher import MODES
-from aphash._rows import draw_rows
+from aphash import APHash, unpack_codes
+from aphash._common import container
+from aphash._learning.estimator import MODES
+from aphash._learning.training_data import draw_rows
 from aphash.codes import Origin, origin_of
 
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)
@@ -203,7 +204,7 @@ def test_pandas_columns_of_any_kind_are_read_as_they_are(rng):
 
 def test_columns_are_checked_before_anything_is_learned(digits, monkeypatch):
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    monkeypatch.setattr("aphash._hasher.learn", None)
+    monkeypatch.setattr("aphash._learning.estimator.learn", None)
     names = [str(i) for i in range(63)]
     with pytest.raises(TypeError, match=r"[Ff]eature names"):
         quick().fit(pandas.DataFrame(digits[0], columns=[7, *names]))
@@ -241,7 +242,7 @@ def test_a_fingerprint_tells_hash_functions_apart(digits, tmp_path):
         assert origin_of(codes) == Origin(16, h.fingerprint_)
     arrays, params = h._to_file()
     del params["fingerprint_"]  # as files of 0.3 are
-    _io.write(tmp_path / "old", arrays, kind="APHash", version=1, params=params)
+    container.write(tmp_path / "old", arrays, kind="APHash", version=1, params=params)
     assert APHash.load(tmp_path / "old").fingerprint_ == h.fingerprint_
 
 
@@ -475,7 +476,9 @@ def test_files_that_are_refused(digits, tmp_path):
         ({"params": {**params, "given": {"n_bats": 3}}}, "does not know: n_bats"),
         ({"kind": "HammingIndex"}, "HammingIndex"),
     ]:  # fmt: skip
-        _io.write(tmp_path / "bad", **{"arrays": arrays, "kind": "APHash", "version": 1, "params": params, **change})
+        container.write(
+            tmp_path / "bad", **{"arrays": arrays, "kind": "APHash", "version": 1, "params": params, **change}
+        )
         with pytest.raises(ValueError, match=f"bad.*{message}"):
             APHash.load(tmp_path / "bad")
     with pytest.raises(FileNotFoundError, match="none"):
@@ -494,7 +497,7 @@ def test_progress_bar_shows_the_objective(digits, capsys):
     ("terminal", "patience", "shown"), [(True, 0.0, True), (True, 60.0, False), (False, 0.0, False)]
 )
 def test_progress_by_itself_at_a_terminal_only(digits, capsys, monkeypatch, terminal, patience, shown):
-    monkeypatch.setattr("aphash._progress._PATIENCE", patience)
+    monkeypatch.setattr("aphash._common.progress._PATIENCE", patience)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     quick().fit(digits[0])
     assert ("APHash" in capsys.readouterr().err) == shown
@@ -581,8 +584,8 @@ def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path, rng, arrays, params,
         hasher.fit(rng.standard_normal((40, 5)))
     good_arrays, good_params = hasher._to_file()
     path = tmp_path / "model"
-    _io.write(path, good_arrays, kind="APHash", version=1, params=good_params)
+    container.write(path, good_arrays, kind="APHash", version=1, params=good_params)
     np.testing.assert_array_equal(APHash.load(path).codes_, hasher.codes_)
-    _io.write(path, good_arrays | arrays, kind="APHash", version=1, params=good_params | params)
+    container.write(path, good_arrays | arrays, kind="APHash", version=1, params=good_params | params)
     with pytest.raises(ValueError, match=f"{path}: not a whole APHash file: .*{message}"):
         APHash.load(path)

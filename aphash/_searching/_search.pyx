@@ -1,6 +1,6 @@
 """Threaded wrappers of the Hamming kernels: arrays in, arrays out. The caller has checked everything.
 
-Queries are a :class:`Queries`, an object that knows its kind. A database is a :class:`aphash._store.Snapshot`.
+Queries are a :class:`Queries`, an object that knows its kind. A database is a :class:`aphash._searching._store.Snapshot`.
 ``positions`` says that results name positions instead of ids.
 ``filter`` is None or a packed bitmap by position: uint64, at least ``ceil(n / 64)`` words, bit p % 64 of word p // 64
 set = the code at position p takes part.
@@ -18,7 +18,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from aphash._kernels cimport (
     APH_BINS, APH_BLOCK, APH_GROUP, APH_POSITION_BITS, APH_QUERY_BLOCK, aph_codes, aph_found, aph_isa, aph_portable,
     aph_queries, aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
-from aphash._store cimport Snapshot
+from aphash._searching._store cimport Snapshot
 
 import numpy as np
 

@@ -9,7 +9,8 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 import aphash
-from aphash import APHash, HammingIndex, _io
+from aphash import APHash, HammingIndex
+from aphash._common import container
 
 DATA = Path(__file__).parent / "data"
 # What tests/data holds, in each version of the format: a model of 24 bits fitted to QUERIES, an index of its codes
@@ -59,10 +60,10 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     index.save(tmp_path / "index")
     with pytest.raises(ValueError, match=r"index.*APHash"):
         aphash.load(tmp_path / "index")
-    _io.write(tmp_path / "x", {}, kind="APHash+HammingIndex", version=1, params={})
+    container.write(tmp_path / "x", {}, kind="APHash+HammingIndex", version=1, params={})
     with pytest.raises(ValueError, match=r"x.*parameters"):
         aphash.load(tmp_path / "x")
-    _io.write(tmp_path / "x", {}, kind="APHash+HammingIndex", version=3, params={})
+    container.write(tmp_path / "x", {}, kind="APHash+HammingIndex", version=3, params={})
     with pytest.raises(ValueError, match=r"x.*version 3"):
         aphash.load(tmp_path / "x")
 
@@ -106,7 +107,7 @@ def test_info_describes_a_file_and_finds_damage(tmp_path):
         assert found.returncode == 1 and message in found.stderr and "Traceback" not in found.stderr
 
 
-if __name__ == "__main__":  # how a new version's files in tests/data are made, once: python test_bundle.py VERSION
+if __name__ == "__main__":  # how a new version's files in tests/data are made, once: python test_product.py VERSION
     model, codes = APHash.load(DATA / "model-1.aphash"), HammingIndex.load(DATA / "index-1.aphash")
     codes.save(DATA / f"index-{sys.argv[1]}.aphash")
     aphash.save(DATA / f"product-{sys.argv[1]}.aphash", model, codes)

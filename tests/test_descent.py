@@ -3,9 +3,9 @@ import pytest
 import reference
 from scipy import sparse
 
-from aphash._affinity import Affinity
-from aphash._optimize import Descent, Settings
-from aphash._rows import Rows
+from aphash._learning.affinity import Affinity
+from aphash._learning.descent import Descent, Settings
+from aphash._learning.training_data import Rows
 
 POWERS = [(1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5)]
 

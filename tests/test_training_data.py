@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from aphash._rows import Rows, block_rows, blocks, check_finite, draw_rows, map_ordered
+from aphash._learning.training_data import Rows, block_rows, blocks, check_finite, draw_rows, map_ordered
 
 
 @pytest.mark.parametrize("n", [1, 2, 1023, 1024, 1025, 131072, 131073, 10**6, 10**9])
@@ -150,7 +150,7 @@ def test_what_is_not_finite_or_too_far_is_named_by_row(rng, dtype):
 
 @pytest.mark.parametrize("n_rows", [1, 3, 8, 9])
 def test_every_set_of_rows_is_drawn_as_often(monkeypatch, n_rows):
-    monkeypatch.setattr("aphash._rows._PERMUTED_ROWS", 0)
+    monkeypatch.setattr("aphash._learning.training_data._PERMUTED_ROWS", 0)
     rng = np.random.RandomState(0)
     counts = np.zeros(10, int)
     for _ in range(2000):

@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 
-from aphash._arrays import shown
+from aphash._common.arrays import shown
 
 _local = threading.local()  # forked: whether the thread came through a fork
 

@@ -4,7 +4,7 @@ import numbers
 
 import numpy as np
 
-from aphash._arrays import as_array, shown
+from aphash._common.arrays import as_array, shown
 
 _MOST = 1 << 48  # results, candidates or bits that a count may ask for: no memory holds more
 

@@ -9,10 +9,12 @@ import dask.array as da
 import numpy as np
 from dask.sizeof import sizeof
 
-from aphash import _index_file, _io, index
-from aphash._checks import as_ids, check_count, check_ids, some
-from aphash._dask_rows import compute, itself
-from aphash._filters import Filter, as_filter
+from aphash import index
+from aphash._common import container
+from aphash._common.checks import as_ids, check_count, check_ids, some
+from aphash._distributed.training_data import compute, itself
+from aphash._searching import index_file
+from aphash._searching.filters import Filter, as_filter
 from aphash.codes import check_codes, check_n_bits, n_words
 from aphash.index import PAD_DISTANCE, PAD_ID
 from aphash.rescore import bind, rerank
@@ -281,7 +283,7 @@ class HammingIndex:
         headers = np.array(list(compute(saved)), np.uint32)
         arrays = {"sizes": self._sizes, "low": self._low, "high": self._high, "headers": headers}
         params = {"n_bits": self.n_bits, "next_id": self._next_id, "token": token}
-        _io.write(manifest, arrays, kind=_KIND, version=_VERSION, params=params)
+        container.write(manifest, arrays, kind=_KIND, version=_VERSION, params=params)
 
     @classmethod
     def load(cls, folder):
@@ -291,11 +293,11 @@ class HammingIndex:
         ------
         OSError, ValueError
             With the path and what is wrong, when a file is missing, not whole, or not of this index. The contents of
-            shards are not read; :func:`aphash._io.describe` checks them.
+            shards are not read; :func:`aphash._common.container.describe` checks them.
         """
         folder = os.path.abspath(os.fspath(folder))
         path = os.path.join(folder, _MANIFEST)
-        arrays, params, version = _io.read(path, kind=_KIND)
+        arrays, params, version = container.read(path, kind=_KIND)
         if version > _VERSION:
             raise ValueError(f"{path}: version {version} of the format; this aphash reads up to {_VERSION}")
         try:
@@ -425,22 +427,22 @@ def _shard_path(folder, i):
 
 def _save(shard, path, token):
     """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
-    _index_file.write(shard, path, token=token)
+    index_file.write(shard, path, token=token)
     return _header_crc(path)
 
 
 def _header_crc(path):
     """The checksum of a file's header, which holds those of its arrays."""
     with open(path, "rb") as file:
-        file.seek(_io._CRC_AT)
+        file.seek(container._CRC_AT)
         return int(file.read(8), 16)
 
 
 def _load(path, n_bits, n, header, token):
-    arrays, params, version = _io.read(path, kind=_index_file.KIND, mmap=True)
+    arrays, params, version = container.read(path, kind=index_file.KIND, mmap=True)
     if params.get("token") != token or _header_crc(path) != header:
         raise ValueError(f"{path}: not the shard that the manifest names")
-    shard = index.HammingIndex._of(_index_file.from_file(path, arrays, params, version, check=False))
+    shard = index.HammingIndex._of(index_file.from_file(path, arrays, params, version, check=False))
     if (len(shard), shard.n_bits) != (n, n_bits):
         raise ValueError(f"{path}: {len(shard)} codes of {shard.n_bits} bits, the manifest says {n} of {n_bits}")
     return shard

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aphash._affinity import affinity
-from aphash._linear import (
+from aphash._learning.affinity import affinity
+from aphash._learning.linear import (
     DENSE_BITS,
     GRAM_FEATURES,
     IterativeRidge,
@@ -27,7 +27,7 @@ from aphash._linear import (
     random_frame,
     rank,
 )
-from aphash._rows import draw_rows
+from aphash._learning.training_data import draw_rows
 
 HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.float64), ("J1", np.float64)])
 

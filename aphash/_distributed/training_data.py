@@ -1,4 +1,4 @@
-"""The rows that learn, spread over dask workers in parts: what aphash._rows.Rows is to ``learn``.
+"""The rows that learn, spread over dask workers in parts: what aphash._learning.training_data.Rows is to ``learn``.
 
 A part is a run of 1, 2, 4, .. blocks: few parts, as each task costs dask some milliseconds, and each sum bytes. A
 part's X, its relaxed codes with Adam's moments, and its share of P are results of three pure tasks. Those that change
@@ -14,10 +14,11 @@ import dask.array as da
 import numpy as np
 from dask.sizeof import sizeof
 
-from aphash import _learn, _runtime
-from aphash._arrays import as_array
-from aphash._linear import Rotation
-from aphash._rows import BlockSums, Rows, block_rows, blocks, check_finite, chunk_rows
+from aphash._common import threads
+from aphash._common.arrays import as_array
+from aphash._learning import _learn
+from aphash._learning.linear import Rotation
+from aphash._learning.training_data import BlockSums, Rows, block_rows, blocks, check_finite, chunk_rows
 from aphash.codes import n_words
 
 _BATCH_BYTES = 1 << 26  # of results that come to the client at a time
@@ -27,7 +28,7 @@ _PARTS_A_THREAD = 8  # at least, where there are so many blocks: they end at abo
 
 
 class DaskRows(BlockSums):
-    """What :class:`aphash._rows.Rows` is to ``learn``, with each part on some worker. Its codes have r bits."""
+    """What ``Rows`` is to ``learn``, with each part on some worker. Its codes have r bits."""
 
     n_threads = 1  # of what is not a task
 
@@ -287,13 +288,13 @@ def _shared(*args):
 
 
 def _call(part, codes, method, shared, *own):
-    with _runtime.one_blas_thread():
+    with threads.one_blas_thread():
         part = _complete(part, codes)
         return method(part, 0, part.n, *shared, *own)
 
 
 def _call_blocks(part, codes, method, shared, edges):
-    with _runtime.one_blas_thread():
+    with threads.one_blas_thread():
         part = _complete(part, codes)
         return [method(part, start, stop, *shared) for start, stop in edges]
 
@@ -343,7 +344,7 @@ def _multiplied(codes, factor):
 
 
 def _rotated(codes, mean, rotation):
-    with _runtime.one_blas_thread():
+    with threads.one_blas_thread():
         return rotation(codes[0] - mean), None, None
 
 

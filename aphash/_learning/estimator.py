@@ -13,11 +13,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from aphash import _io, _kernels, _learn, _runtime, _safeguard
-from aphash._arrays import as_floats, shown
-from aphash._optimize import HISTORY, Settings, learn
-from aphash._progress import ProgressBar
-from aphash._rows import Rows, check_finite, draw_rows
+from aphash import _kernels
+from aphash._common import container, threads
+from aphash._common.arrays import as_floats, shown
+from aphash._common.progress import ProgressBar
+from aphash._learning import _learn, safeguard
+from aphash._learning.descent import HISTORY, Settings, learn
+from aphash._learning.training_data import Rows, check_finite, draw_rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack
 
 MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
@@ -318,7 +320,7 @@ class APHash(TransformerMixin, BaseEstimator):
         self._check_params()
         rng = self._random_state()
         look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
-        n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
+        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
         with _naming_X():
             checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)
@@ -330,7 +332,7 @@ class APHash(TransformerMixin, BaseEstimator):
             check_finite(checked, n_threads)
             rows = draw_rows(n, n_train, rng)
 
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             training = Rows(checked, rows, n_threads)
             sample = checked[self._sample(n, checked.shape[1], look)]
             kept = self._ordinary_rows(training, sample)
@@ -357,11 +359,11 @@ class APHash(TransformerMixin, BaseEstimator):
 
     def _sample(self, n, d, rng):
         """Return the rows that are looked at, ascending."""
-        return draw_rows(n, _safeguard.sample_size(n, d, self.mode == "neighbors"), rng)
+        return draw_rows(n, safeguard.sample_size(n, d, self.mode == "neighbors"), rng)
 
     def _ordinary_rows(self, training, sample):
         """Return which training rows learn, ascending, where some are too far away to; else None."""
-        far = _safeguard.far_rows(training, sample)
+        far = safeguard.far_rows(training, sample)
         if far is None:
             return None
         kept = np.flatnonzero(~far)
@@ -370,15 +372,15 @@ class APHash(TransformerMixin, BaseEstimator):
 
     def _safeguard(self, found, training, sample, rng):
         """Check the hash function that was found, and replace bits in it; return how many."""
-        if self.n_bits > _safeguard.MAX_BITS:
+        if self.n_bits > safeguard.MAX_BITS:
             return 0
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
         np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
         neighbors = self.mode == "neighbors"
-        found.W, found.bias, replaced = _safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
+        found.W, found.bias, replaced = safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
         some = V[:: -(-len(V) // 2500)]
-        distinct = _safeguard.distinct(some @ found.W + found.bias >= 0)
-        if distinct < _safeguard.few_codes(some, self.n_bits):
+        distinct = safeguard.distinct(some @ found.W + found.bias >= 0)
+        if distinct < safeguard.few_codes(some, self.n_bits):
             warnings.warn(
                 f"{len(some)} rows of X have only {distinct} distinct codes: what is so close together "
                 "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
@@ -487,7 +489,7 @@ class APHash(TransformerMixin, BaseEstimator):
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
         arrays, params = self._to_file()
-        _io.write(path, arrays, params=params, **_FILE)
+        container.write(path, arrays, params=params, **_FILE)
 
     @classmethod
     def load(cls, path):
@@ -498,7 +500,7 @@ class APHash(TransformerMixin, BaseEstimator):
         OSError, ValueError
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
         """
-        arrays, params, version = _io.read(path, kind=_FILE["kind"])
+        arrays, params, version = container.read(path, kind=_FILE["kind"])
         return cls._from_file(path, arrays, params, version)
 
     def _to_file(self):
@@ -565,7 +567,7 @@ class APHash(TransformerMixin, BaseEstimator):
         with _naming_X():
             array = check_array(_read(X), estimator=self, **_X)
             validate_data(self, X if hasattr(X, "columns") else array, reset=False, skip_check_array=True)
-        n_threads = _runtime.n_threads(self.n_jobs, _kernels.max_threads())
+        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
         check_finite(array, n_threads, _farthest(self.mean_, self.scale_))
         return array, n_threads
 

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 from scipy import linalg
 
-from aphash._runtime import Crew
+from aphash._common.threads import Crew
 
 GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
 DENSE_BITS, _GROUP_BITS = 512, 256  # longer codes rotate in groups: an SVD costs the cube of its bits

@@ -1,7 +1,7 @@
 """What answers a search: the scan, the tables of a lookup. Each is an engine.
 
-An engine answers two questions about a snapshot, for a query object (:class:`aphash._search.Queries`) and a filter that
-has been prepared for the snapshot (a packed bitmap by position, or None):
+An engine answers two questions about a snapshot, for a query object (:class:`aphash._searching._search.Queries`) and a
+filter that has been prepared for the snapshot (a packed bitmap by position, or None):
 
 ``nearest(snapshot, queries, k, bitmap, n_threads)``
     The k nearest of each query: distances int32 (n_queries, k) and ids int64 (n_queries, k), by (distance, id), padded.
@@ -11,7 +11,7 @@ has been prepared for the snapshot (a packed bitmap by position, or None):
 All engines give the same results. One that does not serve a kind of query hands it to the scan, which serves all.
 """
 
-from aphash import _search
+from aphash._searching import _search
 
 
 class Scan:

@@ -28,7 +28,7 @@ import threading
 
 import numpy as np
 
-from aphash._checks import some
+from aphash._common.checks import some
 
 
 cdef extern from *:

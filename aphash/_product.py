@@ -1,7 +1,8 @@
 """One file for a product: a fitted model together with the index of its codes."""
 
-from aphash import _index_file, _io
-from aphash._hasher import APHash
+from aphash._common import container
+from aphash._learning.estimator import APHash
+from aphash._searching import index_file
 from aphash.index import HammingIndex
 
 KIND, VERSION = "APHash+HammingIndex", 2  # the version of the index in it; the model's is 1
@@ -39,10 +40,10 @@ def save(path, hasher, index):
     known = index.fingerprint
     if known is not None and known != hasher.fingerprint_:
         raise ValueError("index holds the codes of another model, as its fingerprint tells: index hasher.transform(X)")
-    index_arrays, index_params = _index_file.to_file(index._store.present)
+    index_arrays, index_params = index_file.to_file(index._store.present)
     together = {f"hasher.{name}": each for name, each in arrays.items()}
     together |= {f"index.{name}": each for name, each in index_arrays.items()}
-    _io.write(path, together, kind=KIND, version=VERSION, params={"hasher": params, "index": index_params})
+    container.write(path, together, kind=KIND, version=VERSION, params={"hasher": params, "index": index_params})
 
 
 def load(path, *, mmap=False, verify=None):
@@ -65,7 +66,7 @@ def load(path, *, mmap=False, verify=None):
     OSError, ValueError
         With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
     """
-    arrays, params, version = _io.read(path, kind=KIND, mmap=mmap, verify=verify)
+    arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
     if not 1 <= version <= VERSION:
         raise ValueError(f"{path}: version {version} of such a file; this aphash reads up to {VERSION}")
     parts = {"hasher": {}, "index": {}}
@@ -76,7 +77,7 @@ def load(path, *, mmap=False, verify=None):
         raise ValueError(f"{path}: no parameters of a model and an index")
     hasher = APHash._from_file(path, parts["hasher"], params["hasher"], 1)
     check = not mmap if verify is None else verify
-    index = HammingIndex._of(_index_file.from_file(path, parts["index"], params["index"], version, check))
+    index = HammingIndex._of(index_file.from_file(path, parts["index"], params["index"], version, check))
     if index.n_bits != len(hasher.coef_):
         raise ValueError(f"{path}: an index of {index.n_bits} bits, a model of {len(hasher.coef_)}")
     if index.fingerprint not in (None, hasher.fingerprint_):

@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from aphash import _io
-from aphash._checks import ascend
-from aphash._lookup import Lookup
-from aphash._store import Store
+from aphash._common import container
+from aphash._common.checks import ascend
+from aphash._searching._store import Store
+from aphash._searching.lookup import Lookup
 from aphash.codes import check_n_bits, n_words
 
 KIND, VERSION = "HammingIndex", 2
@@ -47,7 +47,7 @@ def save(self, path):
 def write(index, path, **more):
     """Write an index, with ``more`` parameters that its readers leave alone."""
     arrays, params = to_file(index._store.present)
-    _io.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
+    container.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
 
 
 def load(cls, path, *, mmap=False, verify=None):
@@ -69,21 +69,21 @@ def load(cls, path, *, mmap=False, verify=None):
     OSError, ValueError
         With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
     """
-    arrays, params, version = _io.read(path, kind=KIND, mmap=mmap, verify=verify)
+    arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
     return cls._of(from_file(path, arrays, params, version, check=not mmap if verify is None else verify))
 
 
 def to_file(snapshot):
     """Return (arrays, params) of a snapshot; nothing is copied."""
     n, words = len(snapshot), snapshot.n_words
-    arrays = {"blocks": _io.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages())}
+    arrays = {"blocks": container.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages())}
     params = {"n_bits": snapshot.n_bits, "next_id": int(snapshot.next_id), "ascending": snapshot.ascending}
     if snapshot.fingerprint is not None:
         params["fingerprint"] = snapshot.fingerprint
     first_id = snapshot.first_id_of_range()
     if n and first_id is None:
         parts = (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
-        arrays["ids"] = _io.Chunks(np.dtype(np.int64), (n,), parts)
+        arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), parts)
     else:
         params |= {"first_id": first_id or 0, "n": n}
     lookup = snapshot.lookup

@@ -4,8 +4,9 @@ import numbers
 
 import numpy as np
 
-from aphash import _kernels, _search
-from aphash._engines import SCAN
+from aphash import _kernels
+from aphash._searching import _search
+from aphash._searching.engines import SCAN
 from aphash.codes import check_n_bits
 
 # Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search), as a scan's in csrc/isa.def.

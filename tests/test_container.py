@@ -25,10 +25,11 @@ from matplotlib import image
 from safetensors.numpy import load_file
 
 import aphash
-from aphash import APHash, HammingIndex, _io
+from aphash import APHash, HammingIndex
+from aphash._common import container
 
 ROOT = Path(__file__).parents[1]
-DTYPES = sorted(_io._NAMES, key=str)
+DTYPES = sorted(container._NAMES, key=str)
 
 
 def sample(rng, n=50):
@@ -48,7 +49,7 @@ PARAMS = {"n_bits": 128, "mode": "semantic", "tol": 0.1, "seed": None, "names": 
 def stored(tmp_path, rng):
     contents = sample(rng)
     path = tmp_path / "some.file"
-    _io.write(path, contents, kind="thing", version=3, params=PARAMS)
+    container.write(path, contents, kind="thing", version=3, params=PARAMS)
     return path, contents
 
 
@@ -66,7 +67,7 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("verify", [None, False, True])
 def test_what_is_written_is_read(stored, mmap, verify):
     path, contents = stored
-    found, params, version = _io.read(path, kind="thing", mmap=mmap, verify=verify)
+    found, params, version = container.read(path, kind="thing", mmap=mmap, verify=verify)
     assert_same(found, contents)
     assert params == PARAMS and version == 3
     assert all(array.flags.writeable != mmap for array in found.values() if array.size)
@@ -84,33 +85,35 @@ def test_what_is_written_is_read(stored, mmap, verify):
 )
 def test_any_arrays(tmp_path, contents, mmap):
     path = tmp_path / "any"
-    _io.write(path, contents, kind="thing", version=1, params={})
-    assert_same(_io.read(path, mmap=mmap)[0], contents)
+    container.write(path, contents, kind="thing", version=1, params={})
+    assert_same(container.read(path, mmap=mmap)[0], contents)
     assert_same(load_file(path), contents)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1 << 22])
 def test_any_layout_in_any_piece(tmp_path, rng, piece, monkeypatch):
-    monkeypatch.setattr(_io, "PIECE", piece)
+    monkeypatch.setattr(container, "PIECE", piece)
     base = rng.integers(0, 2**32, (9, 6, 5), dtype=np.uint32)
     contents = {
         "sliced": base[::2, 1:], "turned": base.T, "reversed": base[::-1], "fortran": np.asfortranarray(base),
         "big": base.astype(">u4"), "scalar": np.array(3.5), "flat": base[:, 0, 0],
         "broadcast": np.broadcast_to(base, (2, 9, 6, 5)),
     }  # fmt: skip
-    _io.write(tmp_path / "f", contents, kind="thing", version=1, params={})
-    assert_same(_io.read(tmp_path / "f")[0], {k: v.astype(v.dtype.newbyteorder("=")) for k, v in contents.items()})
+    container.write(tmp_path / "f", contents, kind="thing", version=1, params={})
+    assert_same(
+        container.read(tmp_path / "f")[0], {k: v.astype(v.dtype.newbyteorder("=")) for k, v in contents.items()}
+    )
 
 
 def test_pieces_make_the_same_file(tmp_path, rng):
     contents = sample(rng)
-    _io.write(tmp_path / "whole", contents, kind="thing", version=1, params=PARAMS)
+    container.write(tmp_path / "whole", contents, kind="thing", version=1, params=PARAMS)
     for size in (1, 7, 50, 99):
         pieces = {
-            name: _io.Chunks(a.dtype, a.shape, [a[i : i + size] for i in range(0, len(a), size)])
+            name: container.Chunks(a.dtype, a.shape, [a[i : i + size] for i in range(0, len(a), size)])
             for name, a in contents.items()
         }
-        _io.write(tmp_path / "pieces", pieces, kind="thing", version=1, params=PARAMS)
+        container.write(tmp_path / "pieces", pieces, kind="thing", version=1, params=PARAMS)
         assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
@@ -126,34 +129,34 @@ def test_the_safetensors_library_opens_it(stored):
 def test_arrays_are_aligned(stored):
     path, _ = stored
     with open(path, "rb") as file:
-        header = _io._read_header(file.fileno(), None)
-    assert next(iter(header.entries.values())).start % _io.ALIGNMENT == 0
+        header = container._read_header(file.fileno(), None)
+    assert next(iter(header.entries.values())).start % container.ALIGNMENT == 0
     assert all(entry.start % entry.dtype.itemsize == 0 for entry in header.entries.values())
-    assert all(array.flags.aligned for array in _io.read(path, mmap=True)[0].values())
+    assert all(array.flags.aligned for array in container.read(path, mmap=True)[0].values())
 
 
 def test_numpy_scalars_are_parameters(tmp_path):
     params = {"a": np.int64(3), "b": np.float32(0.5), "c": np.bool_(True), "d": (1, 2)}
-    _io.write(tmp_path / "f", {}, kind="thing", version=1, params=params)
-    assert _io.read(tmp_path / "f")[1] == {"a": 3, "b": 0.5, "c": True, "d": [1, 2]}
+    container.write(tmp_path / "f", {}, kind="thing", version=1, params=params)
+    assert container.read(tmp_path / "f")[1] == {"a": 3, "b": 0.5, "c": True, "d": [1, 2]}
 
 
 def test_describe(stored):
     path, contents = stored
-    about = _io.describe(path)
+    about = container.describe(path)
     assert about["kind"] == "thing" and about["version"] == 3 and about["params"] == PARAMS and about["damage"] == []
     assert about["nbytes"] == path.stat().st_size
     assert about["arrays"] == {name: (a.dtype.name, a.shape) for name, a in contents.items()}
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert _io.describe(path)["damage"] == ["array 'marks' is damaged: the checksum differs"]
+    assert container.describe(path)["damage"] == ["array 'marks' is damaged: the checksum differs"]
 
 
 def test_a_map_outlives_its_file(stored, rng):
     path, contents = stored
-    found, _, _ = _io.read(path, mmap=True)
-    _io.write(path, {k: v + v.dtype.type(1) for k, v in found.items()}, kind="thing", version=1, params={})
+    found, _, _ = container.read(path, mmap=True)
+    container.write(path, {k: v + v.dtype.type(1) for k, v in found.items()}, kind="thing", version=1, params={})
     assert_same(found, contents)
     path.unlink()
     assert_same(found, contents)
@@ -167,35 +170,35 @@ def test_what_cannot_be_stored(tmp_path, rng):
         ({"a": np.array([None])}, TypeError, "'a': dtype object"),
         ({"a": np.zeros(3, complex)}, TypeError, "'a': dtype complex128"),
         ({"__metadata__": np.zeros(3)}, ValueError, "__metadata__"),
-        ({"a": _io.Chunks(np.float32, (3,), short)}, ValueError, "'a': the pieces have 8 bytes, not 12"),
-        ({"a": _io.Chunks(np.float32, (3,), wrong)}, ValueError, "'a': a piece has dtype float64, not float32"),
+        ({"a": container.Chunks(np.float32, (3,), short)}, ValueError, "'a': the pieces have 8 bytes, not 12"),
+        ({"a": container.Chunks(np.float32, (3,), wrong)}, ValueError, "'a': a piece has dtype float64, not float32"),
     ]:
         with pytest.raises(error, match=message):
-            _io.write(path, contents, kind="thing", version=1, params={})
+            container.write(path, contents, kind="thing", version=1, params={})
     for params, error in [({"x": float("nan")}, ValueError), ({"x": 1e999}, ValueError), ({"x": rng}, TypeError)]:
         with pytest.raises(error, match="params cannot be stored"):
-            _io.write(path, {}, kind="thing", version=1, params=params)
+            container.write(path, {}, kind="thing", version=1, params=params)
     with pytest.raises(ValueError, match="params need a header of"):
-        _io.write(path, {}, kind="thing", version=1, params={"x": "x" * _io.MAX_HEADER})
+        container.write(path, {}, kind="thing", version=1, params={"x": "x" * container.MAX_HEADER})
     assert os.listdir(tmp_path) == []
 
 
 def test_another_kind_is_refused(stored):
     with pytest.raises(ValueError, match=r"some\.file: it holds 'thing', expected 'model'"):
-        _io.read(stored[0], kind="model")
+        container.read(stored[0], kind="model")
 
 
 # ---- damage ----
 
 
 def attempts(path):
-    yield lambda: _io.read(path)
-    yield lambda: _io.read(path, mmap=True, verify=True)
+    yield lambda: container.read(path)
+    yield lambda: container.read(path, mmap=True, verify=True)
 
 
 def test_flipped_bits_are_found(tmp_path, rng):
     path = tmp_path / "flipped"
-    _io.write(path, sample(rng, 9), kind="thing", version=1, params=PARAMS)
+    container.write(path, sample(rng, 9), kind="thing", version=1, params=PARAMS)
     whole = path.read_bytes()
     places = [[bit] for bit in range(8 * len(whole))][:: max(1, 8 * len(whole) // 600)]
     places += [rng.choice(8 * len(whole), n, replace=False) for n in (1, 2, 3) for _ in range(100)]
@@ -211,13 +214,13 @@ def test_flipped_bits_are_found(tmp_path, rng):
 
 def test_every_byte_is_covered(tmp_path):
     path = tmp_path / "f"
-    _io.write(path, {"a": np.arange(3, dtype=np.uint8)}, kind="thing", version=1, params={})
+    container.write(path, {"a": np.arange(3, dtype=np.uint8)}, kind="thing", version=1, params={})
     whole = path.read_bytes()
     for at in range(len(whole)):
         for value in (0x01, 0x20, 0x80):  # 0x20: upper and lower case
             path.write_bytes(whole[:at] + bytes([whole[at] ^ value]) + whole[at + 1 :])
             with pytest.raises(ValueError, match=str(path)):
-                _io.read(path)
+                container.read(path)
 
 
 def test_truncated_and_extended_files_are_refused(stored):
@@ -228,9 +231,9 @@ def test_truncated_and_extended_files_are_refused(stored):
         path.write_bytes(data)
         for mmap in (False, True):  # mapped without verification too: the size alone says it
             with pytest.raises(ValueError, match=str(path)):
-                _io.read(path, mmap=mmap)
+                container.read(path, mmap=mmap)
         with pytest.raises(ValueError, match=str(path)):
-            _io.describe(path)
+            container.describe(path)
 
 
 def test_a_mapped_file_is_verified_on_request_only(stored):
@@ -238,16 +241,16 @@ def test_a_mapped_file_is_verified_on_request_only(stored):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert _io.read(path, mmap=True)[0]["marks"][-1] != contents["marks"][-1]
+    assert container.read(path, mmap=True)[0]["marks"][-1] != contents["marks"][-1]
     with pytest.raises(ValueError, match="array 'marks' is damaged: the checksum differs"):
-        _io.read(path, mmap=True, verify=True)
+        container.read(path, mmap=True, verify=True)
 
 
 def signed(header, data=b""):
     """A file whose header's checksum is right, as damage never makes them."""
     header = header if isinstance(header, bytes) else header.encode()
     raw = len(header).to_bytes(8, "little") + header
-    at = _io._CRC_AT
+    at = container._CRC_AT
     return raw[:at] + b"%08x" % zlib.crc32(raw) + raw[at + 8 :] + data
 
 
@@ -345,7 +348,7 @@ def test_hostile_files_are_refused(tmp_path, name):
     content, message = HOSTILE[name]
     path = tmp_path / "hostile"
     path.write_bytes(content)
-    for attempt in (_io.read, lambda path: _io.read(path, mmap=True), _io.describe):
+    for attempt in (container.read, lambda path: container.read(path, mmap=True), container.describe):
         with pytest.raises(ValueError, match=f"{path}: .*{message}"):
             attempt(path)
 
@@ -354,7 +357,7 @@ def test_a_crafted_file_can_be_right(tmp_path):
     data = b"xyz"
     text = header(array("[3]", "[0,3]"), crc="a", params='{"b":1.5}').replace("00000000\\", f"{zlib.crc32(data):08x}\\")
     (tmp_path / "f").write_bytes(signed(text, data))
-    found, params, version = _io.read(tmp_path / "f")
+    found, params, version = container.read(tmp_path / "f")
     assert_same(found, {"a": np.frombuffer(data, np.uint8)})
     assert (params, version) == ({"b": 1.5}, 1)
 
@@ -362,7 +365,7 @@ def test_a_crafted_file_can_be_right(tmp_path):
 CHILD = """
 import resource, sys, time
 from pathlib import Path
-from aphash import _io
+from aphash._common import container
 import numpy as np, json, zlib  # what is imported is not what a file costs
 def size():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) << 10
@@ -371,7 +374,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     for mmap in (False, True):
         start = time.process_time()  # of this process: the machine may be busy
         try:
-            _io.read(path, mmap=mmap)
+            container.read(path, mmap=mmap)
             outcome = "accepted"
         except (ValueError, OSError) as error:
             outcome = "named" if str(path) in str(error) else f"unnamed {error}"
@@ -406,18 +409,18 @@ def test_hostile_files_need_little_time_and_memory(tmp_path):
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe: not a regular file"):
-        _io.read(tmp_path / "pipe")
+        container.read(tmp_path / "pipe")
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
-        _io.read(tmp_path)
+        container.read(tmp_path)
     with pytest.raises(FileNotFoundError, match="absent"):
-        _io.read(tmp_path / "absent")
+        container.read(tmp_path / "absent")
     with pytest.raises(ValueError, match="/dev/zero: not a regular file"):
-        _io.read("/dev/zero")
+        container.read("/dev/zero")
     with pytest.raises(ValueError, match="null"):
-        _io.read("a\0b")
+        container.read("a\0b")
     for path, error in [(tmp_path / "pipe", OSError), (tmp_path, IsADirectoryError), (tmp_path / "no" / "f", OSError)]:
         with pytest.raises(error, match=str(path)):
-            _io.write(path, {}, kind="thing", version=1, params={})
+            container.write(path, {}, kind="thing", version=1, params={})
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
 
 
@@ -427,20 +430,20 @@ def test_what_is_no_file_is_refused(tmp_path):
 def test_the_path_is_used_as_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("plain", "with.dots.npz", b"bytes", Path("ä ö"), "n" * 255):
-        _io.write(path, {}, kind="thing", version=1, params={})
-        _io.read(path)
+        container.write(path, {}, kind="thing", version=1, params={})
+        container.read(path)
     assert set(os.listdir()) == {"plain", "with.dots.npz", "bytes", "ä ö", "n" * 255}
 
 
 def test_permissions(tmp_path):
     old = os.umask(0o027)
     try:
-        _io.write(tmp_path / "new", {}, kind="thing", version=1, params={})
+        container.write(tmp_path / "new", {}, kind="thing", version=1, params={})
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
     (tmp_path / "new").chmod(0o604)
-    _io.write(tmp_path / "new", {}, kind="thing", version=2, params={})
+    container.write(tmp_path / "new", {}, kind="thing", version=2, params={})
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o604
 
 
@@ -448,20 +451,20 @@ def test_a_link_is_followed(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "file")
     for version in (1, 2):
-        _io.write(tmp_path / "link", {}, kind="thing", version=version, params={})
-        assert _io.read(tmp_path / "disk" / "file")[2] == version
+        container.write(tmp_path / "link", {}, kind="thing", version=version, params={})
+        assert container.read(tmp_path / "disk" / "file")[2] == version
     assert (tmp_path / "link").is_symlink() and sorted(os.listdir(tmp_path)) == ["disk", "link"]
 
 
 NOBODY = """
 import os, sys
-from aphash import _io
+from aphash._common import container
 if os.geteuid() == 0:  # whom permissions do not bind
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 path = sys.argv[1]
-for action in (lambda: _io.write(path, {}, kind="thing", version=2, params={}), lambda: _io.read(path)):
+for action in (lambda: container.write(path, {}, kind="thing", version=2, params={}), lambda: container.read(path)):
     try:
         action()
         print("no error")
@@ -477,14 +480,14 @@ def test_without_permission_the_old_file_stays(tmp_path, what):
     for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # pytest's own, closed to others
         above.chmod(above.stat().st_mode | 0o011)
     path = folder / "file"
-    _io.write(path, {}, kind="thing", version=1, params={})
+    container.write(path, {}, kind="thing", version=1, params={})
     folder.chmod(0o555 if what == "folder" else 0o777)
     path.chmod(0o444 if what == "file" else 0o666)
     try:
         done = run(NOBODY, path)
         wrote, read = done.stdout.splitlines()
         assert wrote.startswith("PermissionError") and str(path) in wrote, done
-        assert read == "no error" and _io.read(path)[2] == 1
+        assert read == "no error" and container.read(path)[2] == 1
         assert os.listdir(folder) == ["file"]
         path.chmod(0)
         _, read = run(NOBODY, path).stdout.splitlines()
@@ -496,10 +499,10 @@ def test_without_permission_the_old_file_stays(tmp_path, what):
 FULL = """
 import resource, sys
 import numpy as np
-from aphash import _io
+from aphash._common import container
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
-    _io.write(sys.argv[1], {"a": np.ones(1 << 17)}, kind="thing", version=2, params={})
+    container.write(sys.argv[1], {"a": np.ones(1 << 17)}, kind="thing", version=2, params={})
 except OSError as error:
     print(type(error).__name__, error)
 """
@@ -508,10 +511,10 @@ except OSError as error:
 @pytest.mark.parametrize("room", [0, 100, 5000, 1 << 20])
 def test_a_full_disk_leaves_the_old_file(tmp_path, room):
     path = tmp_path / "file"
-    _io.write(path, {}, kind="thing", version=1, params={})
+    container.write(path, {}, kind="thing", version=1, params={})
     done = run(FULL, path, room)
     assert done.returncode == 0 and "File too large" in done.stdout and str(path) in done.stdout, done
-    assert _io.read(path)[2] == 1
+    assert container.read(path)[2] == 1
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -526,9 +529,9 @@ def test_any_error_or_interrupt_leaves_the_old_file(stored, monkeypatch, call):
 
             patch.setattr(os, call, fail)
             with pytest.raises(caught) as info:
-                _io.write(path, {"a": np.ones(9)}, kind="thing", version=4, params={})
+                container.write(path, {"a": np.ones(9)}, kind="thing", version=4, params={})
         assert caught is KeyboardInterrupt or (info.value.errno == 28 and str(path) in str(info.value))
-        assert_same(_io.read(path)[0], contents)
+        assert_same(container.read(path)[0], contents)
         assert os.listdir(path.parent) == [path.name]
 
 
@@ -540,26 +543,28 @@ def test_an_error_in_the_pieces_leaves_the_old_file(stored):
         raise RuntimeError("the source broke")
 
     with pytest.raises(RuntimeError, match="the source broke"):
-        _io.write(path, {"a": _io.Chunks(np.dtype(float), (10,), pieces())}, kind="thing", version=4, params={})
-    assert_same(_io.read(path)[0], contents)
+        container.write(
+            path, {"a": container.Chunks(np.dtype(float), (10,), pieces())}, kind="thing", version=4, params={}
+        )
+    assert_same(container.read(path)[0], contents)
     assert os.listdir(path.parent) == [path.name]
 
 
 SAVER = """
 import sys
 import numpy as np
-from aphash import _io
+from aphash._common import container
 print("ready", flush=True)
 version = 1
 while True:
     version += 1
-    _io.write(sys.argv[1], {"a": np.full(1 << 17, version)}, kind="thing", version=version, params={"v": version})
+    container.write(sys.argv[1], {"a": np.full(1 << 17, version)}, kind="thing", version=version, params={"v": version})
 """
 
 
 def test_killed_while_saving_the_file_is_old_or_new(tmp_path, rng):
     path = tmp_path / "file"
-    _io.write(path, {"a": np.full(1 << 17, 1)}, kind="thing", version=1, params={"v": 1})
+    container.write(path, {"a": np.full(1 << 17, 1)}, kind="thing", version=1, params={"v": 1})
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     seen = set()
     for _ in range(8):
@@ -569,7 +574,7 @@ def test_killed_while_saving_the_file_is_old_or_new(tmp_path, rng):
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-        found, params, version = _io.read(path)
+        found, params, version = container.read(path)
         assert params == {"v": version} and (found["a"] == version).all()
         seen.add(version)
         assert all(name == "file" or name.startswith(".aphash-") for name in os.listdir(tmp_path))
@@ -587,7 +592,7 @@ def test_the_folder_and_the_file_are_forced_to_disk_in_order(tmp_path, monkeypat
             return real(*arguments)
 
         monkeypatch.setattr(os, name, spy)
-    _io.write(tmp_path / "file", {}, kind="thing", version=1, params={})
+    container.write(tmp_path / "file", {}, kind="thing", version=1, params={})
     assert calls == ["fsync", "replace", "fsyncfolder"]
 
 
@@ -604,9 +609,9 @@ def test_a_folder_that_cannot_be_forced_to_disk_is_no_error(stored, monkeypatch,
         return real(thing, *rest)
 
     monkeypatch.setattr(os, call, refuse)
-    _io.write(path, {"a": np.ones(9)}, kind="thing", version=4, params={})
+    container.write(path, {"a": np.ones(9)}, kind="thing", version=4, params={})
     monkeypatch.undo()
-    assert _io.read(path)[2] == 4 and os.listdir(path.parent) == [path.name]
+    assert container.read(path)[2] == 4 and os.listdir(path.parent) == [path.name]
 
 
 def test_other_files_are_named(tmp_path):
@@ -624,23 +629,23 @@ def test_other_files_are_named(tmp_path):
         ("safetensors", "a safetensors file"), ("pickle", "a pickle"), ("gz", "compressed by gzip"),
         ("jpg", "a JPEG image"),
     ]:  # fmt: skip
-        for read in (_io.read, _io.describe, APHash.load, HammingIndex.load, aphash.load):
+        for read in (container.read, container.describe, APHash.load, HammingIndex.load, aphash.load):
             with pytest.raises(ValueError, match=rf"x.{suffix}: not an aphash file: (it is )?{words}"):
                 read(tmp_path / f"x.{suffix}")
     for length in range(64, 1 << 20, 64):  # no file of ours begins as one of them
         start = (length - 8).to_bytes(8, "little")
-        assert not start.startswith(tuple(each[:8] for each in _io._OTHERS))
+        assert not start.startswith(tuple(each[:8] for each in container._OTHERS))
     readers = {"APHash": "APHash.load", "HammingIndex": "HammingIndex.load", "APHash+HammingIndex": "aphash.load"}
     for kind, words in readers.items():
-        _io.write(path, {}, kind=kind, version=1, params={})
+        container.write(path, {}, kind=kind, version=1, params={})
         with pytest.raises(ValueError, match=rf"it holds '{re.escape(kind)}', expected 'thing': read it with {words}"):
-            _io.read(path, kind="thing")
+            container.read(path, kind="thing")
 
 
 MEMORY = """
 import sys, threading, time
 import numpy as np
-from aphash import _io
+from aphash._common import container
 def anonymous():
     return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) << 10
 a = np.arange(1 << 24, dtype=np.uint64)  # 128 MiB
@@ -652,8 +657,8 @@ def watch():
         time.sleep(0.001)
 watcher = threading.Thread(target=watch)
 watcher.start()
-_io.write(sys.argv[1], {"a": a, "strided": a.reshape(-1, 64)[:, ::2]}, kind="thing", version=1, params={})
-mapped = _io.read(sys.argv[1], mmap=True, verify=True)
+container.write(sys.argv[1], {"a": a, "strided": a.reshape(-1, 64)[:, ::2]}, kind="thing", version=1, params={})
+mapped = container.read(sys.argv[1], mmap=True, verify=True)
 stop = True
 watcher.join()
 print(peak - base)

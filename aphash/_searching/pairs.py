@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from aphash import _kernels, _search
-from aphash._checks import check_count
-from aphash._engines import engine_of
-from aphash._filters import prepare
-from aphash._progress import ProgressBar
-from aphash._runtime import n_threads
+from aphash import _kernels
+from aphash._common.checks import check_count
+from aphash._common.progress import ProgressBar
+from aphash._common.threads import n_threads
+from aphash._searching import _search
+from aphash._searching.engines import engine_of
+from aphash._searching.filters import prepare
 
 COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
 

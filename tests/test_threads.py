@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from aphash import APHash, _runtime
-from aphash._rows import map_ordered
+from aphash import APHash
+from aphash._common import threads
+from aphash._learning.training_data import map_ordered
 
 
 class Stop(Exception):
@@ -22,7 +23,7 @@ class Stop(Exception):
 
 
 def blas_threads():
-    return [each.get_num_threads() for each in _runtime._blas_libraries()]
+    return [each.get_num_threads() for each in threads._blas_libraries()]
 
 
 @pytest.fixture
@@ -30,18 +31,18 @@ def three_threads():
     """BLAS with three threads, so that one is another number on every machine."""
     import scipy.linalg  # noqa: F401  its BLAS is another one
 
-    before = [(each, each.get_num_threads()) for each in _runtime._blas_libraries()]
-    _runtime._set_threads([(each, 3) for each, _ in before])
+    before = [(each, each.get_num_threads()) for each in threads._blas_libraries()]
+    threads._set_threads([(each, 3) for each, _ in before])
     yield blas_threads()
-    _runtime._set_threads(before)
+    threads._set_threads(before)
 
 
 def test_blas_has_one_thread_inside_and_what_it_had_outside(three_threads):
     assert set(three_threads) == {3}
     for _ in range(3):
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             assert set(blas_threads()) == {1}
-            with _runtime.one_blas_thread():
+            with threads.one_blas_thread():
                 assert set(blas_threads()) == {1}
             assert set(blas_threads()) == {1}
         assert blas_threads() == three_threads
@@ -52,7 +53,7 @@ def test_blas_is_limited_until_the_last_of_several_threads_leaves(three_threads)
     numbers = []
 
     def use(mine):
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             inside.wait()
             mine.wait()
             numbers.append(set(blas_threads()))
@@ -85,7 +86,7 @@ def test_blas_gets_its_threads_back_wherever_an_interrupt_strikes(three_threads)
 
     def trace(frame, event, argument):
         nonlocal count
-        if frame.f_code.co_filename != _runtime.__file__:
+        if frame.f_code.co_filename != threads.__file__:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -99,14 +100,14 @@ def test_blas_gets_its_threads_back_wherever_an_interrupt_strikes(three_threads)
         count, limit = 0, limit + 1
         sys.settrace(trace)
         try:
-            with _runtime.one_blas_thread():
+            with threads.one_blas_thread():
                 pass
         except Stop:
             struck += 1
         finally:
             sys.settrace(None)
         assert blas_threads() == three_threads, f"after an interrupt at bytecode {limit}"
-        assert not _runtime._BlasLimit._users and _runtime._BlasLimit._before is None
+        assert not threads._BlasLimit._users and threads._BlasLimit._before is None
         if count < limit:
             break
     assert struck > 20
@@ -140,11 +141,11 @@ def test_blas_gets_its_threads_back_after_interrupted_fits(three_threads):
 
 
 def test_a_forked_child_of_a_limited_parent_can_enter(three_threads):
-    with _runtime.one_blas_thread():
+    with threads.one_blas_thread():
         child = os.fork()
         if child == 0:
             signal.alarm(20)
-            with _runtime.one_blas_thread():
+            with threads.one_blas_thread():
                 inside = set(blas_threads())
             os._exit(inside != {1})
         assert os.waitpid(child, 0)[1] == 0
@@ -158,7 +159,7 @@ def test_a_crew_does_jobs_in_order_and_passes_errors_on():
         together.wait(60)
         return threading.get_ident()
 
-    with _runtime.Crew(3) as crew:
+    with threads.Crew(3) as crew:
         assert list(crew.map(lambda i: i * i, range(50))) == [i * i for i in range(50)]
         assert crew.submit(divmod, 7, 2).result() == (3, 1)
         with pytest.raises(ZeroDivisionError):
@@ -176,7 +177,7 @@ def test_a_crew_that_gets_no_threads_does_the_jobs_itself(monkeypatch):
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    with _runtime.Crew(3) as crew:
+    with threads.Crew(3) as crew:
         assert crew.submit(threading.get_ident).result() == threading.get_ident()
         with pytest.raises(ZeroDivisionError):
             crew.submit(divmod, 7, 0).result()
@@ -202,12 +203,12 @@ def test_what_is_a_threads_own_is_left_alone():
     pytest.importorskip("faiss", reason="faiss is not installed")
     program = """
         import faiss, threadpoolctl
-        from aphash import _runtime
+        from aphash._common import threads
         count = lambda: [p["num_threads"] for p in threadpoolctl.threadpool_info()
                          if p.get("threading_layer") == "openmp" or p["user_api"] == "openmp"]
         faiss.omp_set_num_threads(3)
         before = count()
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             inside = count()
         print(before == inside == count(), faiss.omp_get_max_threads())
     """

@@ -4,8 +4,8 @@ import weakref
 
 import numpy as np
 
-from aphash._arrays import as_array
-from aphash._checks import as_ids
+from aphash._common.arrays import as_array
+from aphash._common.checks import as_ids
 
 
 class Filter:
