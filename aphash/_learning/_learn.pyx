@@ -1,4 +1,4 @@
-"""Threaded wrappers of the training kernels in csrc/learn.h: blocks of work for serial C functions, nothing else.
+"""Threaded wrappers of the training kernels in csrc/learn/kernels.h: blocks of work for serial C functions, nothing else.
 
 A *source* of items is ``(X, rows, mean, scale)``: X is (N, d) C-contiguous float16, float32 or float64 and is only read;
 item j is row ``rows[j]`` of X, or row j where rows is None; its working vector is ``float32((x_j - mean) * scale)``.
@@ -24,7 +24,7 @@ from aphash._kernels cimport aph_isa, chosen_isa, omp_get_thread_num
 cnp.import_array()
 
 
-cdef extern from "learn.h" nogil:
+cdef extern from "learn/kernels.h" nogil:
     enum:
         APH_DEPTH
         APH_TILE

@@ -1,6 +1,6 @@
-# Multi-index hashing and all pairs: the part of _search.pyx that works on tables of spans (csrc/lookup.h).
+# Multi-index hashing and all pairs: the part of _search.pyx that works on tables of spans (csrc/search/lookup.h).
 
-cdef extern from "lookup.h":
+cdef extern from "search/lookup.h":
     enum:
         APH_LOOKUP_DONE
         APH_LOOKUP_FULL

@@ -1,7 +1,7 @@
 """The store of an index: immutable snapshots of codes and ids over pages that they share. The caller checks arguments.
 
-A :class:`Snapshot` is all that a search reads: a table of pages (csrc/pages.h), the number of codes, ways from an id to
-its position (csrc/idmap.h), and the lookup with the list of positions that it no longer describes. A search takes
+A :class:`Snapshot` is all that a search reads: a table of pages (csrc/search/pages.h), the number of codes, ways from an id to
+its position (csrc/search/id_map.h), and the lookup with the list of positions that it no longer describes. A search takes
 ``store.present`` by one attribute read and needs nothing else: readers are not counted, wait for nobody, and a fork
 inherits nothing of them. Memory belongs to the pages that lie in it, and is given back with the last of them.
 

@@ -1,5 +1,5 @@
 /* Training kernels for every CPU: 128-bit vectors (SSE2 on x86-64, NEON on aarch64). */
-#include "learn.h"
+#include "learn/kernels.h"
 
 #define VL 4
 #if defined(__aarch64__) /* 32 vector registers */
@@ -9,4 +9,4 @@
 #endif
 #define NV 2
 #define LEARN_TABLE aph_learn_base
-#include "learn.inc.h"
+#include "learn/kernels.inc.h"

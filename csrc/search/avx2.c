@@ -21,7 +21,7 @@ static inline __attribute__((always_inline)) vec4 count_bits(vec4 v)
 #define ANY(v) (!_mm256_testz_si256((__m256i)(v), (__m256i)(v)))
 #define APH_LANES 4
 #define APH_SUFFIX avx2
-#include "hamming.inc.h"
+#include "search/kernels.inc.h"
 #else
 typedef int aph_empty_translation_unit;
 #endif

@@ -1,4 +1,4 @@
-#include "select.h"
+#include "search/select.h"
 
 #include <string.h>
 

@@ -3,10 +3,10 @@
 #ifndef APH_PORTABLE_H
 #define APH_PORTABLE_H
 
-#include "idmap.h"
-#include "lookup.h"
-#include "pages.h"
-#include "select.h"
+#include "search/id_map.h"
+#include "search/lookup.h"
+#include "search/pages.h"
+#include "search/select.h"
 
 typedef struct {
     /* pages.h */
@@ -17,7 +17,7 @@ typedef struct {
     void (*gather)(const aph_codes *, const int64_t *, int64_t, uint64_t *);
     int (*is_range)(const int64_t *, int64_t);
     int64_t (*different)(const aph_codes *, const aph_codes *, int64_t, int64_t, int64_t *);
-    /* idmap.h */
+    /* id_map.h */
     int64_t (*find)(const aph_codes *, const aph_runs *, const aph_idmap *, int64_t);
     int64_t (*idmap_enter)(aph_idmap *, const aph_codes *, const aph_runs *, int64_t, int64_t);
     int64_t (*idmap_take)(aph_idmap *, const aph_idmap *, const aph_codes *, const aph_runs *);

@@ -1,4 +1,4 @@
-/* (A) Squared distances between anchors and items, and what is kept of them. Part of learn.inc.h. */
+/* (A) Squared distances between anchors and items, and what is kept of them. Part of kernels.inc.h. */
 
 enum { DISTANCE_GROUP = 96 }; /* anchors whose piece of APH_DEPTH stays in the L2 cache beside the tile */
 

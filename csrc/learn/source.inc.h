@@ -1,4 +1,4 @@
-/* Rows of X, of any dtype, as working vectors or as float64. Part of learn.inc.h. */
+/* Rows of X, of any dtype, as working vectors or as float64. Part of kernels.inc.h. */
 
 /* IEEE half to single precision, without the F16C instructions: the exponent is moved by a multiplication, which also
  * normalises subnormal halves. Infinities and NaN do not come here. */

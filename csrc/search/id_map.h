@@ -14,7 +14,7 @@
 #ifndef APH_IDMAP_H
 #define APH_IDMAP_H
 
-#include "pages.h"
+#include "search/pages.h"
 
 enum { APH_RUNS = 64 };
 

@@ -1,5 +1,5 @@
 /* Training kernels for AVX2 + FMA: 12 accumulators, 2 columns and 1 broadcast of 16 registers. */
-#include "learn.h"
+#include "learn/kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,6 +13,6 @@
 #define V_SIGNS(a) ((uint64_t)(unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GE_OQ)))
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi2,popcnt")
-#include "learn.inc.h"
+#include "learn/kernels.inc.h"
 #pragma GCC pop_options
 #endif

@@ -11,8 +11,8 @@
  * the whole batch ("four Russians"). The sum starts at 2^p - 1 - T, so that its carry out of plane p - 1 says
  * "farther than T" of 64 codes per lane, without a comparison. Source of the adder tree: Mula, Kurz, Lemire, "Faster
  * population counts using AVX2 instructions" (2018); of the tables: Arlazarov et al. (1970). */
-#include "hamming.h"
-#include "select.h"
+#include "search/kernels.h"
+#include "search/select.h"
 
 #include <string.h>
 
@@ -612,6 +612,6 @@ static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const void 
     return db->filter && db->compact ? scan_gathered(&state, block, end) : scan_all(&state, block, end);
 }
 
-#include "lookup.inc.h"
+#include "search/lookup.inc.h"
 
 const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scratch_bytes, scan, distances, lookup_query, pairs_step};

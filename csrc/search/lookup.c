@@ -1,4 +1,4 @@
-#include "lookup.h"
+#include "search/lookup.h"
 
 /* Positions to the end of the page, or to `end`. */
 static int64_t end_of_page(const aph_codes *db, int64_t position, int64_t end)

@@ -18,7 +18,7 @@ static inline __attribute__((always_inline)) vec8 count_bits(vec8 v)
 #define ANY(v) (_mm512_test_epi64_mask((__m512i)(v), (__m512i)(v)) != 0)
 #define APH_LANES 8
 #define APH_SUFFIX avx512
-#include "hamming.inc.h"
+#include "search/kernels.inc.h"
 #else
 typedef int aph_empty_translation_unit;
 #endif

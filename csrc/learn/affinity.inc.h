@@ -1,4 +1,4 @@
-/* (B) The passes over all pairs of an anchor i and an item j. Part of learn.inc.h.
+/* (B) The passes over all pairs of an anchor i and an item j. Part of kernels.inc.h.
  *
  *     g_ij = |h_i - b_j|^2 / 4       x_ij = 1 + g_ij / s = (1 + |h_i|^2 / 4s) + |b_j|^2 / 4s - h_i.b_j / 2s
  *     V_ij = 1 / x_ij                w_ij = V_ij^a

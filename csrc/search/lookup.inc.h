@@ -1,6 +1,6 @@
-/* The parts of lookup.h that count bits: included by hamming.inc.h, once per instruction set. */
-#include "lookup.h"
-#include "select.h"
+/* The parts of lookup.h that count bits: included by kernels.inc.h, once per instruction set. */
+#include "search/lookup.h"
+#include "search/select.h"
 
 /* ---- one query ---- */
 

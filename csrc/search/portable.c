@@ -1,4 +1,4 @@
-#include "portable.h"
+#include "search/portable.h"
 
 const aph_portable aph_portable_functions = {
     .store = aph_store,

@@ -8,7 +8,7 @@
 #ifndef APH_LOOKUP_H
 #define APH_LOOKUP_H
 
-#include "hamming.h"
+#include "search/kernels.h"
 
 enum { APH_SPAN_BITS = 28 }; /* the most bits of a span of a lookup */
 

@@ -5,7 +5,7 @@
 #ifndef APH_HAMMING_H
 #define APH_HAMMING_H
 
-#include "pages.h"
+#include "search/pages.h"
 
 enum {
     APH_POSITION_BITS = 32, /* a hit is distance << 32 | position, counted from where the stretch begins */

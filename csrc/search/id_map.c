@@ -1,4 +1,4 @@
-#include "idmap.h"
+#include "search/id_map.h"
 
 /* The finaliser of MurmurHash3 (A. Appleby, public domain): every bit of the id reaches the low bits, so counted ids,
  * multiples of a power of two and negative ids spread alike. */

@@ -1,4 +1,4 @@
-/* (C) Projections of items, as numbers and as packed signs. Part of learn.inc.h. */
+/* (C) Projections of items, as numbers and as packed signs. Part of kernels.inc.h. */
 
 /* Features of a row converted at a time: long runs, which the memory prefetcher follows. The odd line keeps a register
  * block's rows out of one another's cache sets. */

@@ -179,10 +179,10 @@ static float multiply_add(int64_t rounds)
     return sum[0];
 }
 
-#include "learn_source.inc.h"
-#include "learn_distances.inc.h"
-#include "learn_affinity.inc.h"
-#include "learn_project.inc.h"
+#include "learn/source.inc.h"
+#include "learn/distances.inc.h"
+#include "learn/affinity.inc.h"
+#include "learn/projection.inc.h"
 
 const struct aph_learn LEARN_TABLE = {
     .width = WIDTH,

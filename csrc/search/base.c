@@ -25,4 +25,4 @@ count_bits(uint64_t __attribute__((vector_size(16))) v)
 
 #define APH_LANES 2
 #define APH_SUFFIX base
-#include "hamming.inc.h"
+#include "search/kernels.inc.h"

@@ -4,7 +4,7 @@
 #ifndef APH_SELECT_H
 #define APH_SELECT_H
 
-#include "hamming.h"
+#include "search/kernels.h"
 
 enum { APH_BINS = 2048 }; /* counters that the functions below need, any content */
 

@@ -1,4 +1,4 @@
-#include "pages.h"
+#include "search/pages.h"
 
 void aph_store(uint64_t *page, int64_t n_words, int64_t first, const uint64_t *codes, int64_t n)
 {
