@@ -4,6 +4,7 @@ The map of the house (a lower layer never imports a higher one):
 
 ==================  ====================================================================================
 ``APHash``          the estimator: validates, calls the method's steps, keeps the results (``_hasher``)
+``Encoder``         what a fitted model does with new vectors, without scikit-learn (``_encoder``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``)
                     ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
 ``Filter``          which codes take part in searches (``_filters``)
@@ -29,12 +30,14 @@ from aphash._version import __version__
 
 _HOME = {  # public name -> module that defines it
     "APHash": "aphash._hasher",
+    "Encoder": "aphash._encoder",
     "Filter": "aphash._filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
     "ProjectionRescore": "aphash.rescore",
     "VectorRescore": "aphash.rescore",
     "load": "aphash._bundle",
+    "load_encoder": "aphash._bundle",
     "pack_codes": "aphash.codes",
     "save": "aphash._bundle",
     "unpack_codes": "aphash.codes",
@@ -44,6 +47,7 @@ _MODULES = ("codes", "index", "interchange", "metrics")
 
 __all__ = [
     "APHash",
+    "Encoder",
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
@@ -52,6 +56,7 @@ __all__ = [
     "__version__",
     "interchange",
     "load",
+    "load_encoder",
     "metrics",
     "pack_codes",
     "save",

@@ -12,7 +12,7 @@ import numpy as np
 
 from aphash import APHash, HammingIndex, _io, _linear, metrics, pack_codes
 from aphash._arrays import as_floats
-from aphash._rows import check_finite
+from aphash._finite import check_finite
 from aphash.codes import check_n_bits
 
 QUERIES = 300

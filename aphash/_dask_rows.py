@@ -16,8 +16,9 @@ from dask.sizeof import sizeof
 
 from aphash import _learn, _runtime
 from aphash._arrays import as_array
+from aphash._finite import check_finite
 from aphash._linear import Rotation
-from aphash._rows import BlockSums, Rows, block_rows, blocks, check_finite, chunk_rows
+from aphash._rows import BlockSums, Rows, block_rows, blocks, chunk_rows
 from aphash.codes import n_words
 
 _BATCH_BYTES = 1 << 26  # of results that come to the client at a time

@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 import weakref
+from collections import deque
 from concurrent.futures import Future
 
 from aphash._arrays import shown
@@ -151,6 +152,26 @@ def _do(future, function, args):
             future.set_result(function(*args))
         except BaseException as error:
             future.set_exception(error)
+
+
+def map_ordered(function, arguments, n_threads):
+    """Yield ``function(*args)`` for each of the arguments, in their order, at most 2 n_threads of them ahead."""
+    if n_threads == 1:
+        for args in arguments:
+            yield function(*args)
+        return
+    with Crew(n_threads) as pool:
+        waiting = deque()
+        try:
+            for args in arguments:
+                waiting.append(pool.submit(function, *args))
+                if len(waiting) >= 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # an error or Ctrl-C: what has not begun never does
+            for future in waiting:
+                future.cancel()
 
 
 class _BlasLimit:

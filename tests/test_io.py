@@ -126,7 +126,7 @@ def test_the_safetensors_library_opens_it(stored):
 def test_arrays_are_aligned(stored):
     path, _ = stored
     with open(path, "rb") as file:
-        header = _io._read_header(file.fileno(), None)
+        header = _io._read_header(_io._File(file.fileno()), None)
     assert next(iter(header.entries.values())).start % _io.ALIGNMENT == 0
     assert all(entry.start % entry.dtype.itemsize == 0 for entry in header.entries.values())
     assert all(array.flags.aligned for array in _io.read(path, mmap=True)[0].values())

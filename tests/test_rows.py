@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import reference
 
-from aphash._rows import Rows, block_rows, blocks, check_finite, draw_rows, map_ordered
+from aphash._finite import check_finite
+from aphash._rows import Rows, block_rows, blocks, draw_rows
+from aphash._runtime import map_ordered
 
 
 @pytest.mark.parametrize("n", [1, 2, 1023, 1024, 1025, 131072, 131073, 10**6, 10**9])

@@ -14,7 +14,7 @@ import pytest
 import threadpoolctl
 
 from aphash import APHash, _runtime
-from aphash._rows import map_ordered
+from aphash._runtime import map_ordered
 
 
 class Stop(Exception):
