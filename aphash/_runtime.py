@@ -9,7 +9,6 @@ import sys
 import threading
 import weakref
 from collections import deque
-from concurrent.futures import Future
 
 from aphash._arrays import shown
 
@@ -116,18 +115,18 @@ class Crew:
             self._n += 1
 
     def submit(self, function, *args):
-        """Return the Future of ``function(*args)``."""
-        future = Future()
+        """Return the :class:`Job` that is ``function(*args)``."""
+        job = Job(function, args)
         if self._n:
-            self._jobs.put((future, function, args))
+            self._jobs.put(job)
         else:
-            _do(future, function, args)
-        return future
+            job.do()
+        return job
 
     def map(self, function, arguments):
         """Yield ``function(argument)`` of each of the arguments, in their order; all are begun at once."""
-        futures = [self.submit(function, each) for each in arguments]
-        return (future.result() for future in futures)
+        jobs = [self.submit(function, each) for each in arguments]
+        return (job.result() for job in jobs)
 
     def __enter__(self):
         return self
@@ -138,20 +137,47 @@ class Crew:
             self._ended.get()
 
 
+class Job:
+    """A call whose result its crew hands over.
+
+    It does what a Future does, whose locks are Python's: an exception that a signal's handler raises while one waits
+    may leave them held, or release them twice. A SimpleQueue gives and takes within one call of C.
+    """
+
+    def __init__(self, function, args):
+        self._call, self._outcome = (function, args), queue.SimpleQueue()
+
+    def do(self):
+        """Call the function, unless the job was cancelled, and hand over what it returns or raises."""
+        call, self._call = self._call, None
+        if call is not None:
+            function, args = call
+            try:
+                self._outcome.put((function(*args), None))
+            except BaseException as error:
+                self._outcome.put((None, error))
+
+    def cancel(self):
+        """Drop the job if it has not begun; then it has no result."""
+        self._call = None
+
+    def result(self):
+        """Wait for the job, and return what its function returned or raise what it raised; once."""
+        result, error = self._outcome.get()
+        if error is None:
+            return result
+        try:
+            raise error
+        finally:
+            del error  # which holds this frame
+
+
 def _work(jobs, ended):
     while (job := jobs.get()) is not None:
-        _do(*job)
-        del job  # a result lives no longer than its Future
+        job.do()
+        del job  # a result lives no longer than the job
     jobs.put(None)  # for the next one
     ended.put(None)
-
-
-def _do(future, function, args):
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(function(*args))
-        except BaseException as error:
-            future.set_exception(error)
 
 
 def map_ordered(function, arguments, n_threads):
@@ -170,8 +196,8 @@ def map_ordered(function, arguments, n_threads):
             while waiting:
                 yield waiting.popleft().result()
         finally:  # an error or Ctrl-C: what has not begun never does
-            for future in waiting:
-                future.cancel()
+            for job in waiting:
+                job.cancel()
 
 
 class _BlasLimit:
