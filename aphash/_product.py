@@ -1,11 +1,9 @@
 """One file for a product: a fitted model together with the index of its codes."""
 
 from aphash._common import container
-from aphash._learning.estimator import APHash
+from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version
 from aphash._searching import index_file
 from aphash.index import HammingIndex
-
-KIND, VERSION = "APHash+HammingIndex", 2  # the version of the index in it; the model's is 1
 
 
 def save(path, hasher, index):
@@ -13,8 +11,9 @@ def save(path, hasher, index):
 
     Parameters
     ----------
-    path : str or os.PathLike
-        Used as given; an existing file is replaced, at no moment by half a one.
+    path : str, os.PathLike, bytes or binary file object
+        A path is used as given; an existing file is replaced, at no moment by half a one. A file object
+        (``io.BytesIO``, what S3 clients upload) is written to front to back and left open.
     hasher : APHash
         Fitted.
     index : HammingIndex
@@ -30,6 +29,8 @@ def save(path, hasher, index):
     OSError
         With the path, when it cannot be written.
     """
+    from aphash._learning.estimator import APHash  # with scikit-learn, which load_encoder does without
+
     if not isinstance(hasher, APHash) or not isinstance(index, HammingIndex):
         raise TypeError(
             f"expected an APHash and a HammingIndex, got {type(hasher).__name__} and {type(index).__name__}"
@@ -43,17 +44,21 @@ def save(path, hasher, index):
     index_arrays, index_params = index_file.to_file(index._store.present)
     together = {f"hasher.{name}": each for name, each in arrays.items()}
     together |= {f"index.{name}": each for name, each in index_arrays.items()}
-    container.write(path, together, kind=KIND, version=VERSION, params={"hasher": params, "index": index_params})
+    container.write(
+        path, together, kind=PRODUCT, version=PRODUCT_VERSION, params={"hasher": params, "index": index_params}
+    )
 
 
 def load(path, *, mmap=False, verify=None):
-    """Return the (hasher, index) that :func:`save` wrote.
+    """Return the (hasher, index) that :func:`save` wrote; :func:`load_encoder` does without the learner.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file object
+        A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
+        memoryview are a file's contents.
     mmap : bool
-        Search the index where it lies, as ``HammingIndex.load`` does.
+        Search the index where it lies, as ``HammingIndex.load`` does. Needs a path.
     verify : bool, optional
         Whether the arrays' checksums are verified. By default they are, but for a mapped file.
 
@@ -66,20 +71,54 @@ def load(path, *, mmap=False, verify=None):
     OSError, ValueError
         With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
     """
-    arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
-    if not 1 <= version <= VERSION:
-        raise ValueError(f"{path}: version {version} of such a file; this aphash reads up to {VERSION}")
+    from aphash._learning.estimator import APHash
+
+    def model(arrays, params):
+        return APHash._from_file(path, arrays, params, MODEL_VERSION)
+
+    return _load(path, mmap, verify, model)
+
+
+def load_encoder(path, *, mmap=False, verify=None):
+    """Return an encoder and the index of a file that :func:`save` wrote: what a service needs, with numpy alone.
+
+    Learning is not loaded, nor scikit-learn imported, so the first call in a process takes a fraction of
+    :func:`load`'s. ``Encoder.load`` opens the file of a model without an index.
+
+    Parameters
+    ----------
+    path, mmap, verify
+        As for :func:`load`.
+
+    Returns
+    -------
+    tuple of (Encoder, HammingIndex)
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`load`.
+    """
+    return _load(path, mmap, verify, lambda arrays, params: Encoder._from_file(path, arrays, params))
+
+
+def _load(path, mmap, verify, model):
+    """Return (what model makes of the arrays and parameters of the model, index)."""
+    arrays, params, version = container.read(path, kind=PRODUCT, mmap=mmap, verify=verify)
+    check_version(path, PRODUCT, version)
+    name = container.name_of(path)
     parts = {"hasher": {}, "index": {}}
-    for name, each in arrays.items():
-        part, _, own = name.partition(".")
+    for full, each in arrays.items():
+        part, _, own = full.partition(".")
         parts.setdefault(part, {})[own] = each
     if not isinstance(params.get("hasher"), dict) or not isinstance(params.get("index"), dict):
-        raise ValueError(f"{path}: no parameters of a model and an index")
-    hasher = APHash._from_file(path, parts["hasher"], params["hasher"], 1)
+        raise ValueError(f"{name}: no parameters of a model and an index")
+    made = model(parts["hasher"], params["hasher"])
+    encoder = made if isinstance(made, Encoder) else made.encoder_
     check = not mmap if verify is None else verify
     index = HammingIndex._of(index_file.from_file(path, parts["index"], params["index"], version, check))
-    if index.n_bits != len(hasher.coef_):
-        raise ValueError(f"{path}: an index of {index.n_bits} bits, a model of {len(hasher.coef_)}")
-    if index.fingerprint not in (None, hasher.fingerprint_):
-        raise ValueError(f"{path}: the index holds the codes of another model, as its fingerprint tells")
-    return hasher, index
+    if index.n_bits != encoder.n_bits:
+        raise ValueError(f"{name}: an index of {index.n_bits} bits, a model of {encoder.n_bits}")
+    if index.fingerprint not in (None, encoder.fingerprint):
+        raise ValueError(f"{name}: the index holds the codes of another model, as its fingerprint tells")
+    return made, index
