@@ -1,9 +1,10 @@
 """The same two classes over dask arrays: learning and searching past one machine. Needs ``pip install aphash[dask]``.
 
-Rows are rechunked to runs of the blocks of ``aphash._rows``, which depend on their number only; their sums are made by
-the same functions as on one machine, and added in the same order. So codes, thresholds and hash function are those of
-:class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule, on one kind of CPU and
-libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a worker is lost.
+Rows are rechunked to runs of the blocks of ``aphash._learning.training_data``, which depend on their number only; their
+sums are made by the same functions as on one machine, and added in the same order. So codes, thresholds and hash
+function are those of :class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule,
+on one kind of CPU and libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a
+worker is lost.
 """
 
 import copy
@@ -11,10 +12,11 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from aphash import _hasher, _io, _learn, _runtime
-from aphash._arrays import as_array, whole_as_float64
-from aphash._optimize import learn
-from aphash._rows import draw_rows
+from aphash._common import container, threads
+from aphash._common.arrays import as_array, whole_as_float64
+from aphash._learning import estimator
+from aphash._learning.descent import learn
+from aphash._learning.training_data import draw_rows
 from aphash.codes import n_words
 
 try:
@@ -23,13 +25,13 @@ try:
 except ImportError:
     raise ImportError("aphash.dask needs dask: pip install 'aphash[dask]'") from None
 
-from aphash._dask_index import HammingIndex, known_chunks
-from aphash._dask_rows import DaskRows, check_chunk, compute
+from aphash._distributed.index import HammingIndex, known_chunks
+from aphash._distributed.training_data import DaskRows, check_chunk, compute
 
 __all__ = ["APHash", "HammingIndex"]
 
 
-class APHash(_hasher.APHash):
+class APHash(estimator.APHash):
     """:class:`aphash.APHash` for dask arrays: the same parameters, the same attributes, the same bits.
 
     ``fit`` takes a dask array of shape (n, d), chunked in any way; unknown chunk sizes are computed first. ``codes_``
@@ -58,7 +60,7 @@ class APHash(_hasher.APHash):
         rng = self._random_state()
         look = copy.deepcopy(rng)
         X = _known(X)
-        n, n_train = len(X), min(len(X), _hasher.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
+        n, n_train = len(X), min(len(X), estimator.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
         settings = self._settings(n_train)
@@ -67,26 +69,27 @@ class APHash(_hasher.APHash):
             rows = draw_rows(n, n_train, rng)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
             sample = X[self._sample(n, X.shape[1], look)].compute()
             kept = self._ordinary_rows(training, sample)
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
-            with _hasher._Progress(self.verbose, settings, training.n) as progress:
+            with estimator._Progress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
         fitted = self._attributes(found, training, rows)
+        encoder = estimator._encoder_of(fitted)
         if replaced:
-            codes = _encode(X, fitted)
+            codes = _encode(X, encoder)
         else:
             codes = training.codes()
             if rows is not None:
-                codes = _replace(_encode(X, fitted), rows, codes)
+                codes = _replace(_encode(X, encoder), rows, codes)
         fitted["codes_"] = codes.persist()
         vars(self).pop("feature_names_in_", None)
-        vars(self).update(fitted, n_features_in_=X.shape[1])
+        vars(self).update(fitted, n_features_in_=X.shape[1], _encoder=encoder)
         return self
 
     def _to_file(self):
@@ -94,17 +97,17 @@ class APHash(_hasher.APHash):
         arrays, params = super()._to_file()
         codes = arrays["codes_"]
         if isinstance(codes, da.Array):
-            pieces = compute([dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()])
-            arrays["codes_"] = _io.Chunks(np.dtype(np.uint64), codes.shape, pieces)
+            chunks = [dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()]
+            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, lambda: compute(chunks))
         return arrays, params
 
     def transform(self, X):
         """Return the codes of a dask array, lazily: a dask array of uint64, shape (n, n_words)."""
-        return _encode(self._checked(X), vars(self))
+        return _encode(self._checked(X), self.encoder_)
 
     def decision_function(self, X):
         """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits)."""
-        return _project(self._checked(X), vars(self))
+        return _project(self._checked(X), self.encoder_)
 
     def _checked(self, X):
         check_is_fitted(self)
@@ -157,29 +160,24 @@ def _located(X):
 # -- the hash function ------------------------------------------------------------------------------------------------
 
 
-def _encode(X, fitted):
-    width = n_words(len(fitted["coef_"]))
-    return _by_rows(X, fitted, _learn.encode, width, np.uint64)
+def _encode(X, encoder):
+    return _by_rows(X, encoder, "_encode", n_words(encoder.n_bits), np.uint64)
 
 
-def _project(X, fitted):
-    return _by_rows(X, fitted, _learn.project, len(fitted["coef_"]), np.float32)
+def _project(X, encoder):
+    return _by_rows(X, encoder, "_project", encoder.n_bits, np.float32)
 
 
-def _by_rows(X, fitted, kernel, width, dtype):
-    hash_function = fitted["mean_"], fitted["scale_"], *_hasher._working_hash(fitted)
+def _by_rows(X, encoder, method, width, dtype):
     return X.map_blocks(
-        _hash_block, *hash_function, kernel=kernel.__name__, width=width, out_dtype=dtype, dtype=dtype,
-        chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype),
-    )  # fmt: skip
+        _hash_block, encoder, method, dtype=dtype, chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype)
+    )
 
 
-def _hash_block(block, mean, scale, W, bias, kernel, width, out_dtype, block_info=None):
-    block, farthest = as_array(block, "X"), _hasher._farthest(mean, scale)
-    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], farthest)
-    out = np.empty((len(block), width), out_dtype)
-    getattr(_learn, kernel)(np.ascontiguousarray(block), None, 0, len(block), mean, scale, W, bias, out, 1)
-    return out
+def _hash_block(block, encoder, method, block_info=None):
+    block = as_array(block, "X")
+    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], encoder._farthest)
+    return getattr(encoder, method)(np.ascontiguousarray(block), 1)
 
 
 def _replace(codes, rows, learned):

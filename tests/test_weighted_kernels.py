@@ -1,4 +1,4 @@
-"""The scan by tables and by weights against brute force in int64, on every instruction set that this machine can run."""
+"""The scan by tables and by weights against brute force in int64, on every instruction set that runs here."""
 
 import os
 import signal
@@ -7,12 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from aphash._weighted import PAD_DISTANCE, TableQueries, WeightedQueries
+from aphash._searching._weighted import PAD_DISTANCE, TableQueries, WeightedQueries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_search import BLOCK, make_bitmap, make_codes, make_snapshot
 
-from aphash import _kernels, _search
+from aphash import _kernels
+from aphash._searching import _search
 
 pytestmark = pytest.mark.usefixtures("small_work_is_split")
 
