@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from aphash._common.arrays import as_array
 from aphash._common.checks import check_count
+from aphash._searching.queries import check_queries
 from aphash.codes import check_codes, origin_of
 from aphash.index import PAD_ID, HammingIndex
 
@@ -18,6 +19,11 @@ class HammingNeighbors(BaseEstimator):
 
         pipeline = make_pipeline(Normalizer(), APHash(), HammingNeighbors()).fit(X)
         distances, indices = pipeline[-1].kneighbors(pipeline[:-1].transform(queries))
+
+    or by weights, which keep more of the queries::
+
+        weights = pipeline[-2].query_projections(pipeline[:-2].transform(queries))
+        distances, indices = pipeline[-1].kneighbors(weights)
 
     An estimator, because a Pipeline can only end in one; scikit-learn's Pipeline hands on ``transform`` and ``predict``
     but not ``kneighbors``, so the second line is the same as with scikit-learn's own NearestNeighbors.
@@ -74,16 +80,16 @@ class HammingNeighbors(BaseEstimator):
 
         Parameters
         ----------
-        X : ndarray of uint64, shape (n_queries, n_words), optional
-            None: the fitted codes, each without itself; a row for each code that ``index_`` holds, in ascending order
-            of their ids.
+        X : ndarray of uint64, shape (n_queries, n_words), or of floats, shape (n_queries, n_bits), optional
+            Codes or weights, as for :meth:`HammingIndex.search`. None: the fitted codes, each without itself; a row for
+            each code that ``index_`` holds, in ascending order of their ids.
         n_neighbors : int, optional
             At most as many as there are codes; None: the constructor's.
         return_distance : bool, default=True
 
         Returns
         -------
-        distances : ndarray of int32, shape (n_queries, n_neighbors)
+        distances : ndarray of int32, of weights float32, shape (n_queries, n_neighbors)
             Only with return_distance.
         indices : ndarray of int64, shape (n_queries, n_neighbors)
             Ids: the fitted rows, and those of codes that ``index_`` got later. In order of (distance, index).
@@ -110,10 +116,10 @@ class HammingNeighbors(BaseEstimator):
         Returns
         -------
         scipy.sparse.csr_array, shape (n_queries, n_columns)
-            Of float64 or int32. Column j is the code with id j, and n_columns is ``n_samples_fit_``, or more when
-            ``index_`` ever held a larger id. With X None row i is the code with id i, the shape is
-            (n_columns, n_columns), and rows and columns of removed codes are empty. Each row is in order of
-            (distance, index), not of columns.
+            Of float64, or of the distances' dtype. Column j is the code with id j, and n_columns is
+            ``n_samples_fit_``, or more when ``index_`` ever held a larger id. With X None row i is the code with id i,
+            the shape is (n_columns, n_columns), and rows and columns of removed codes are empty. Each row is in order
+            of (distance, index), not of columns.
 
         Raises
         ------
@@ -145,7 +151,8 @@ class HammingNeighbors(BaseEstimator):
             rows, graph = self.index_.knn_graph(k, n_jobs=self.n_jobs)
             distances, indices = graph.data, rows[graph.indices]
         else:
-            distances, indices = self.index_.search(check_codes(X, self.index_.n_bits, "X"), k, n_jobs=self.n_jobs)
+            queries = check_queries(X, self.index_.n_bits, "X")
+            distances, indices = self.index_.search(queries, k, n_jobs=self.n_jobs)
             rows = np.arange(len(indices))
         if indices.size < len(rows) * k or (indices == PAD_ID).any():
             raise ValueError(f"n_neighbors must be at most the number of codes, which fell meanwhile; got {k}")

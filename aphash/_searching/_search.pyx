@@ -73,6 +73,11 @@ cdef class Queries:
     def __len__(self):
         return len(self.values)
 
+    @property
+    def in_tables(self):
+        """Whether the tables of a lookup can be searched for this kind."""
+        return self.q.lookup != NULL
+
     def take(self, which):
         """Return some of the queries, by a slice or an array of numbers or booleans."""
         return type(self)(np.ascontiguousarray(self.values[which]))

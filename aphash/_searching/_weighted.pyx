@@ -105,7 +105,7 @@ cdef class WeightedQueries(TableQueries):
     Attributes
     ----------
     scales : float64 (n_queries,)
-        max|p|: a distance in the weights' own unit is the integer * scale / 65535.
+        max|p|: a distance in the weights' own unit is the integer * scale / 65535, see :func:`in_their_unit`.
     """
 
     cdef readonly object scales
@@ -131,28 +131,54 @@ cdef class WeightedQueries(TableQueries):
     def take(self, which):
         return WeightedQueries(np.ascontiguousarray(self.values[which]))
 
-    def as_floats(self, cnp.ndarray distances, cnp.ndarray ids, owners=None):
-        """Return distances as float32 in the weights' unit, infinity where there is no id.
 
-        distances: uint32 (n_queries, k); or (n,), of the queries `owners`: int64 (n,).
-        """
-        scale = self.scales[:, None] if owners is None else self.scales[owners]
-        out = distances * scale
-        out /= LARGEST_WEIGHT
-        out = out.astype(np.float32)
-        if owners is None:
-            out[ids == -1] = np.inf
-        return out
+cdef double LARGEST_FLOAT = 3.4028234663852886e38  # of float32
 
-    def radii(self, double radius):
-        """Return the largest integer distance within a radius, of each query: int64 (n_queries,)."""
-        cdef cnp.ndarray out = np.empty(len(self), np.int64)
-        cdef int64_t i
-        for i in range(len(self)):
-            scale = self.scales[i]
-            most = float(PAD_DISTANCE) if scale == 0 else min(radius / scale * LARGEST_WEIGHT, float(PAD_DISTANCE))
-            out[i] = int(most)
-        return out
+FINITE, TOO_LARGE, ONLY_BITS = 1, 2, 3  # what check_weights finds wrong
+
+
+def check_weights(cnp.ndarray weights):
+    """Return (0, 0), or what is wrong with weights, float64 (n_queries, n_bits), and the first row where it is.
+
+    FINITE: it has NaN or infinity. TOO_LARGE: its largest distance may not be a float32. ONLY_BITS: all rows hold both 0
+    and 1 and nothing else.
+    """
+    cdef int64_t n_queries = weights.shape[0], n_bits = weights.shape[1], i, b, zeros, ones, bits = 0, row = -1
+    cdef const double *p = <const double *> cnp.PyArray_DATA(weights)
+    cdef double total, most, size
+    with nogil:
+        for i in range(n_queries):
+            total = most = 0
+            zeros = ones = 0
+            for b in range(n_bits):
+                size = fabs(p[b])
+                total += size
+                most = max(most, size)
+                zeros += p[b] == 0
+                ones += p[b] == 1
+            bits += zeros > 0 and ones > 0 and zeros + ones == n_bits
+            p += n_bits
+            # A weight is rounded by most / 131,070 at most, and the product once more.
+            if not (total + most * n_bits / 131070 < LARGEST_FLOAT):
+                row = i
+                break
+    if row >= 0:
+        return (TOO_LARGE if np.isfinite(weights[row]).all() else FINITE), row
+    return (ONLY_BITS, 0) if bits and bits == n_queries else (0, 0)
+
+
+def integers_within(double radius, scale):
+    """Return the largest integer distances that lie within a radius: int64, of queries whose scales are given."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        most = np.where(scale > 0, radius / scale * LARGEST_WEIGHT, np.inf)
+    return np.floor(np.minimum(most, PAD_DISTANCE)).astype(np.int64)
+
+
+def in_their_unit(distances, ids, scale):
+    """Return integer distances as float32 in their weights' unit, infinity where there is no id."""
+    out = (distances * scale / LARGEST_WEIGHT).astype(np.float32)
+    out[ids == -1] = np.inf
+    return out
 
 
 cdef int64_t make_tables(const double *p, int64_t n_bits, uint32_t *tables, double *scale) noexcept nogil:
