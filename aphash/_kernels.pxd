@@ -96,6 +96,7 @@ cdef extern from "search/kernels.h" nogil:
         int64_t max_distance
         double alone
         double batch
+        int64_t sample
         aph_scratch_fn *scratch_bytes
         aph_scan_fn *scan
         aph_distances_fn *distances

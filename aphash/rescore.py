@@ -154,7 +154,7 @@ class _Vectors:
             where = where.reshape(rows[some].shape)
             x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at below
-                out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first:][some])
+                out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first : first + len(ids)][some])
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(out.astype(np.float32)) & (ids != -1)
         if bad.any():

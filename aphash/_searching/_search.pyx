@@ -95,6 +95,7 @@ cdef class PackedQueries(Queries):
         self.q.stride = codes.shape[1] * 8
         self.q.max_distance = 64 * codes.shape[1]
         self.q.alone, self.q.batch = chosen[0].scan_alone, chosen[0].scan_batch
+        self.q.sample = 0
         self.q.scratch_bytes = chosen[0].search.scratch_bytes
         self.q.scan = chosen[0].search.scan
         self.q.distances = chosen[0].search.distances
@@ -426,6 +427,7 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
     cdef int64_t m = min(4096, candidates // 512)
     if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
         m = max(m, min(8192, 8 * candidates // most, candidates // 64))
+    m = max(m, min(plan.q.sample, candidates))
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
     cdef int64_t[::1] sampled
     cdef uint64_t[::1] sample_view

@@ -22,6 +22,7 @@ cdef const aph_isa *const *chosen = chosen_isa()
 MOST = 65535  # the largest weight of a bit
 PAD_DISTANCE = 0xffffffff
 cdef double LARGEST_WEIGHT = MOST
+cdef int64_t SAMPLE = 512  # codes: tables of bytes that are made for the largest distance let everything pass
 
 
 cdef class TableQueries(Queries):
@@ -85,6 +86,7 @@ cdef class TableQueries(Queries):
         self.q.stride = sizeof(aph_weighted)
         self.q.max_distance = largest
         self.q.alone, self.q.batch = chosen[0].weighted_alone, chosen[0].weighted_batch
+        self.q.sample = SAMPLE
         self.q.scratch_bytes = chosen[0].search.weighted.scratch_bytes
         self.q.scan = chosen[0].search.weighted.scan
         self.q.distances = chosen[0].search.weighted.distances

@@ -72,6 +72,7 @@ typedef struct {
     int64_t stride;       /* bytes */
     int64_t max_distance; /* distances are 0 .. max_distance, which is less than 2^32 */
     double alone, batch;  /* nanoseconds a scan costs for each word of a code, of a query alone and of one in a batch */
+    int64_t sample;       /* codes whose distances a search at least looks at for its first threshold */
     aph_scratch_fn *scratch_bytes;
     aph_scan_fn *scan;
     aph_distances_fn *distances;

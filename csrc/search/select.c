@@ -92,11 +92,15 @@ static void sort_pairs(uint32_t *distances, int64_t *ids, int64_t n)
 
 /* ---- selection ---- */
 
-/* The least shift for which the distances low .. high fall into APH_BINS bins. */
-static int shift_for(int64_t low, int64_t high)
+/* The least shift for which the distances low .. high of n hits fall into APH_BINS bins; where there are more levels than
+ * bins, into about two a hit: bins cost time, too. */
+static int shift_for(int64_t low, int64_t high, int64_t n)
 {
     int shift = 0;
-    while (((high - low) >> shift) >= APH_BINS) shift++;
+    int64_t most = APH_BINS;
+    if (high - low >= APH_BINS)
+        while (most > 128 && most > 2 * n) most /= 2;
+    while (((high - low) >> shift) >= most) shift++;
     return shift;
 }
 
@@ -112,8 +116,10 @@ static int64_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
 static int64_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int64_t low, int64_t high,
                            int64_t *bins, int64_t *below)
 {
+    int64_t n = 0;
+    for (int64_t p = 0; p < n_parts; p++) n += parts[p * stride].count;
     for (*below = 0;;) {
-        const int shift = shift_for(low, high);
+        const int shift = shift_for(low, high, n);
         memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
         for (int64_t p = 0; p < n_parts; p++)
             for (int64_t i = 0; i < parts[p * stride].count; i++) {
@@ -134,7 +140,7 @@ int64_t aph_bound_kth(const uint32_t *distances, int64_t n, int64_t k, int64_t *
         low = distances[i] < low ? distances[i] : low;
         high = distances[i] > high ? distances[i] : high;
     }
-    const int shift = shift_for(low, high);
+    const int shift = shift_for(low, high, n);
     int64_t below = 0;
     memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
     for (int64_t i = 0; i < n; i++) bins[(distances[i] - low) >> shift]++;
@@ -210,8 +216,8 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
     if (k > total) k = total;
     if (k == 0) return 0;
     const int64_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
-    const int shift = shift_for(low, high);
-    if (shift) { /* the bins are those around the k-th: count again, in coarse ones */
+    const int shift = shift_for(low, last, total);
+    if (high - low >= APH_BINS) { /* the bins are those around the k-th: count again, in coarse ones */
         memset(bins, 0, (size_t)(((last - low) >> shift) + 1) * sizeof *bins);
         for (int64_t p = 0; p < n_parts; p++)
             for (int64_t i = 0; i < parts[p * stride].count; i++) {

@@ -17,7 +17,7 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins);
 int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
                   int64_t *bins, uint32_t *distances, int64_t *ids);
 
-/* The k-th smallest of n >= k >= 1 distances, or somewhat more: by less than their range / (APH_BINS / 2). */
+/* The k-th smallest of n >= k >= 1 distances, or somewhat more: by less than their range / 64. */
 int64_t aph_bound_kth(const uint32_t *distances, int64_t n, int64_t k, int64_t *bins);
 
 /* Up to `wanted` positions spread evenly over the candidates of `db`, ascending and distinct; returns their number. */
