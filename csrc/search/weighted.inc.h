@@ -14,26 +14,37 @@
  * there are many: then STEP tables have a sum of 8 bits, for which the mean code is at FILL, and these sums are added in
  * 16 bits. The STEP tables are taken from all over the code, for the bits of some learners fall in weight.
  *
- * The including file may define, for vectors of bytes:
- *     LOOKUP(table, v)  table[v] of each byte of v, which are 0 .. 15; `table` has its 16 bytes in each 128-bit lane
- *     TABLE16(at)       a vector with the 16 bytes at `at`, aligned to 16, in each 128-bit lane
+ * Without LOOKUP (SSE2) a plane is that of a bit, its bytes 0 or 255, and a bit's weight is added where it differs. That
+ * serves tables that are sums of what their four bits add; by others every code gets its distance.
+ *
+ * The including file defines, for vectors of bytes:
+ *     LOOKUP(table, v)  if it can: table[v] of each byte of v, which are 0 .. 15; `table` has its 16 bytes in each
+ *                       128-bit lane
+ *     TABLE16(at)       with it: a vector with the 16 bytes at `at`, aligned to 16, in each 128-bit lane
  *     ADD8(a, b), ADD16(a, b)   unsigned saturating sums of bytes, of pairs of bytes
  *     MIN8(a, b), MIN16(a, b)   unsigned minima
  *     MASK8(a, limit)   bit i: byte i of a is within `limit`, which has it in each byte
  *     MASK16(a, limit)  bits 2 i and 2 i + 1: pair i of bytes is
  *     ZIP(lo, 8, a, b)  the lower halves (hi: the upper ones) of the 128-bit lanes of a and b, 8 (16, 32, 64) bits in turn
+ *                       if it can
  *     HAS_WEIGHTED_SUMS where it has weighted_sums() of its own */
 #include "search/weighted.h"
 
 #include <math.h>
 
+#ifdef LOOKUP
+enum { ROWS = 1, NARROW = 32 };
+#else
+enum { ROWS = 4, NARROW = 16 };
+#endif
+
+/* ROWS: of a plane. NARROW: tables up to which sums of 8 bits serve. */
 enum {
-    NARROW = 32, /* tables up to which sums of 8 bits serve */
     STEP = 16,   /* tables whose sum has 8 bits, where the whole sum has 16 */
     FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
-    FETCH = 128,  /* how many rows of codes are fetched ahead */
+    FETCH = 128, /* how many rows of codes are fetched ahead */
     WAIT = 16,   /* candidates of a query that wait for each other, to get their distances together */
-    CHUNK = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+    CHUNK = 4 / ROWS /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
 };
 
 typedef struct {
@@ -59,8 +70,9 @@ typedef struct { /* one scan */
     int64_t n_tables;
     int64_t n_steps; /* 0: sums have 8 bits */
     int64_t run;
+    int exact; /* there are no bounds: each code gets its distance */
     uint64_t *codes;   /* [query][WAIT codes in groups]: of those that wait */
-    uint8_t *planes;   /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
+    uint8_t *planes;   /* [place][ROWS][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
     uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
     uint8_t *tables;   /* [query][place][APH_ENTRIES] */
     int64_t stride;  /* bytes from one query's tables to the next's */
@@ -70,7 +82,7 @@ static int64_t weighted_scratch_bytes(int64_t n_words)
 {
     const int64_t codes = n_words * (APH_BLOCK + APH_QUERY_BLOCK * WAIT) * (int64_t)sizeof(uint64_t);
     const int64_t partial = APH_QUERY_BLOCK * APH_BLOCK * (int64_t)sizeof(uint16_t);
-    return round64(sizeof(weighted_head)) + codes + partial + n_words * 16 * (APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
+    return round64(sizeof(weighted_head)) + codes + partial + n_words * 16 * (ROWS * APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
 }
 
 /* ---- exact distances ---- */
@@ -116,7 +128,6 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
     }
 }
 
-#ifdef LOOKUP
 /* ---- tables of bytes, and what the threshold means in them ---- */
 
 INLINE uint32_t least_entry(const uint32_t *table)
@@ -132,6 +143,12 @@ INLINE int64_t place_of(const weighted_scan *w, int64_t t)
     return w->n_steps ? t % w->n_steps * STEP + t / w->n_steps : t;
 }
 
+INLINE uint8_t scaled_down(uint32_t value, float scale)
+{
+    const float scaled = (float)value * scale;
+    return (uint8_t)(int32_t)(scaled < 255 ? scaled : 255);
+}
+
 static void make_byte_tables(const weighted_scan *w, int64_t q)
 {
     const uint32_t *tables = w->queries[q].tables;
@@ -140,12 +157,33 @@ static void make_byte_tables(const weighted_scan *w, int64_t q)
         const uint32_t *table = tables + t * APH_ENTRIES;
         const uint32_t least = least_entry(table);
         uint8_t *bytes = w->tables + q * w->stride + place_of(w, t) * APH_ENTRIES;
-        for (int v = 0; v < APH_ENTRIES; v++) {
-            const float scaled = (float)(table[v] - least) * scale;
-            bytes[v] = (uint8_t)(int32_t)(scaled < 255 ? scaled : 255);
+#ifdef LOOKUP
+        for (int v = 0; v < APH_ENTRIES; v++) bytes[v] = scaled_down(table[v] - least, scale);
+#else
+        (void)least;
+        for (int b = 0; b < 4; b++) { /* the weight of bit b, and the value at which it adds nothing */
+            const uint32_t zero = table[0], one = table[1 << b];
+            bytes[b] = scaled_down(one > zero ? one - zero : zero - one, scale);
+            bytes[4 + b] = one < zero ? 255 : 0;
         }
+#endif
     }
 }
+
+#ifndef LOOKUP
+/* Whether each table is a sum of what its bits add. */
+static int is_sum_of_bits(const aph_weighted *query)
+{
+    for (int64_t t = 0; t < query->n_tables; t++) {
+        const uint32_t *table = query->tables + t * APH_ENTRIES;
+        for (int v = 3; v < APH_ENTRIES; v++) {
+            const int rest = v & (v - 1);
+            if ((int64_t)table[v] - table[rest] != (int64_t)table[v - rest] - table[0]) return 0;
+        }
+    }
+    return 1;
+}
+#endif
 
 static void start_bound(const weighted_scan *w, int64_t q)
 {
@@ -172,8 +210,8 @@ static void set_limit(const weighted_scan *w, int64_t q)
     weighted_bound *bound = w->head->bounds + q;
     const int64_t room = w->scan.found[q].threshold - bound->constant - bound->least;
     const int32_t top = w->n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
-    bound->limit = -1;
-    if (room < 0) return;
+    bound->limit = w->exact ? 0 : -1;
+    if (room < 0 || w->exact) return;
     /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
     const double slack = 1 + 1e-6;
     double scale = room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
@@ -193,13 +231,13 @@ static void set_limit(const weighted_scan *w, int64_t q)
 
 /* ---- candidates ---- */
 
-/* Nibble planes of a block: bytes are transposed, 64 codes at a time, and split. */
+/* The planes of a block: bytes are transposed, 64 codes at a time, and split. */
 static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
 {
     const int64_t n_words = w->scan.db->n_words;
     for (int64_t word = 0; word * 16 < w->n_tables; word++) {
         uint8_t *rows[16];
-        for (int i = 0; i < 16; i++) rows[i] = w->planes + place_of(w, word * 16 + i) * APH_BLOCK;
+        for (int i = 0; i < 16; i++) rows[i] = w->planes + place_of(w, word * 16 + i) * ROWS * APH_BLOCK;
         for (int run = 0; run < 8; run++)
             for (int part = 0; part < PARTS; part++) {
                 const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
@@ -210,6 +248,14 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
                     __builtin_prefetch(in + (g * n_words + FETCH) * APH_GROUP);
                 }
                 transpose_bytes(r);
+#ifndef LOOKUP
+                typedef int8_t bytes_t __attribute__((vector_size(8 * APH_LANES)));
+                for (int b = 0; b < 64; b++) {
+                    const vec bit = (vec){0} + (UINT64_C(0x0101010101010101) << b % 8);
+                    *(vec *)(rows[b / 4] + b % 4 * APH_BLOCK + at) = (vec)((bytes_t)(r[b / 8] & bit) == (bytes_t)bit);
+                }
+                continue;
+#endif
                 for (int b = 0; b < 8; b++) {
                     *(vec *)(rows[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
                     *(vec *)(rows[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
@@ -230,14 +276,19 @@ INLINE vec least_of(const vec *sums)
     return least;
 }
 
-INLINE void add_tables(const uint8_t *planes, const uint8_t *tables, int64_t t, int64_t stop, vec *sums)
+/* Add what a table gives for n vectors of bytes. */
+INLINE void add_table(const uint8_t *table, const uint8_t *planes, int n, vec *sums)
 {
-#pragma GCC unroll 4
-    for (; t < stop; t++) {
-        const vec table = TABLE16(tables + t * APH_ENTRIES);
-        const vec *plane = (const vec *)(planes + t * APH_BLOCK);
-        for (int a = 0; a < AHEAD; a++) sums[a] = ADD8(sums[a], LOOKUP(table, plane[a]));
+#ifdef LOOKUP
+    const vec entries = TABLE16(table);
+    for (int a = 0; a < n; a++) sums[a] = ADD8(sums[a], LOOKUP(entries, ((const vec *)planes)[a]));
+#else
+    for (int b = 0; b < 4; b++) {
+        const vec weight = splat(table[b]), sign = splat(table[4 + b]);
+        for (int a = 0; a < n; a++)
+            sums[a] = ADD8(sums[a], (((const vec *)(planes + b * APH_BLOCK))[a] ^ sign) & weight);
     }
+#endif
 }
 
 /* masks[r], bit 8 l + g = code 64 r + 8 g + l is a candidate. Returns the runs r that have any, as bits; masks of other runs
@@ -249,7 +300,9 @@ INLINE unsigned narrow_block(const uint8_t *planes, const uint8_t *tables, int64
     for (int part = 0; part < ACROSS; part++) {
         const uint8_t *at = planes + part * AHEAD * (int)sizeof(vec);
         vec sums[AHEAD] = {{0}};
-        add_tables(at, tables, 0, n_tables, sums);
+#pragma GCC unroll 4
+        for (int64_t t = 0; t < n_tables; t++)
+            add_table(tables + t * APH_ENTRIES, at + t * ROWS * APH_BLOCK, AHEAD, sums);
         if (MASK8(least_of(sums), most) == 0) {
             if (APH_LANES < 8) memset((uint8_t *)masks + part * AHEAD * APH_LANES, 0, AHEAD * APH_LANES);
             continue;
@@ -289,19 +342,17 @@ INLINE unsigned wide_chunk(const uint8_t *planes, const uint8_t *tables, int n_s
             odd[a] = first ? (vec){0} : partial[2 * a + 1];
         }
         for (int step = 0; step < n_steps; step++) {
-            vec bytes[AHEAD_WIDE];
-            for (int i = step * STEP; i < (step + 1) * STEP; i++) {
-                const vec table = TABLE16(tables + i * APH_ENTRIES);
-                const vec *plane = (const vec *)(planes + i * APH_BLOCK + at);
-                for (int a = 0; a < AHEAD_WIDE; a++) {
-                    const vec found = LOOKUP(table, plane[a]);
-                    bytes[a] = i > step * STEP ? ADD8(bytes[a], found) : found;
-                }
-            }
+            vec bytes[AHEAD_WIDE] = {{0}};
+            for (int i = step * STEP; i < (step + 1) * STEP; i++)
+                add_table(tables + i * APH_ENTRIES, planes + i * ROWS * APH_BLOCK + at, AHEAD_WIDE, bytes);
             for (int a = 0; a < AHEAD_WIDE; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
                 odd[a] = ADD16(odd[a], bytes[a] >> 8 & low);
             }
+            if (!first || !last || step + 1 != n_steps / 2) continue;
+            vec half = MIN16(even[0], odd[0]); /* where the codes at hand are far, half of the tables tell it */
+            for (int a = 1; a < AHEAD_WIDE; a++) half = MIN16(half, MIN16(even[a], odd[a]));
+            if (MASK16(half, most) == 0) break;
         }
         vec least = MIN16(even[0], odd[0]);
         for (int a = 1; a < AHEAD_WIDE; a++) least = MIN16(least, MIN16(even[a], odd[a]));
@@ -325,17 +376,12 @@ static unsigned wide(const uint8_t *planes, const uint8_t *tables, int64_t n_ste
                 uint64_t *masks)
 {
     const int first = step == 0, last = step + CHUNK >= n_steps;
-    if (first && n_steps == 4) return wide_chunk(planes, tables, 4, 1, 1, limit, partial, masks);
+    if (first && n_steps == CHUNK) return wide_chunk(planes, tables, CHUNK, 1, 1, limit, partial, masks);
     if (last) return wide_chunk(planes, tables, (int)(n_steps - step), first, 1, limit, partial, masks);
     return wide_chunk(planes, tables, CHUNK, first, 0, limit, partial, masks);
 }
-#endif
 
 /* ---- hits ---- */
-
-#ifndef LOOKUP
-static void set_limit(const weighted_scan *w, int64_t q) { (void)w, (void)q; }
-#endif
 
 /* There is room for APH_MARGIN hits before `tighten` looks. */
 INLINE void append_hit(aph_found *found, uint32_t distance, uint32_t position)
@@ -387,7 +433,6 @@ static void enter_run(scan_state *scan, int64_t block)
 
 /* ---- the scan ---- */
 
-#ifdef LOOKUP
 /* Let the candidates of a block wait, in order of position; returns whether the query is finished. */
 static int take_candidates(weighted_scan *w, const uint64_t *masks, unsigned hot, const uint64_t *groups,
                            const uint64_t *allowed, int64_t first, const int64_t *positions, int64_t q)
@@ -434,7 +479,7 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
             if (hot) dropped |= take_candidates(w, masks, hot, groups, allowed, first, positions, q);
         }
     for (int64_t step = 0; step < w->n_steps; step += CHUNK) {
-        const uint8_t *planes = w->planes + step * STEP * APH_BLOCK;
+        const uint8_t *planes = w->planes + step * STEP * ROWS * APH_BLOCK;
         int64_t kept = 0;
         for (int64_t a = 0; a < n_alive; a++) {
             const int64_t q = alive[a];
@@ -450,9 +495,9 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
     }
     if (dropped) drop_finished(scan);
 }
-#else
-/* No bounds without LOOKUP: every code gets its distance. */
-static void count_weighted(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
+#ifndef LOOKUP
+/* As count_weighted, without bounds. */
+static void count_exactly(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
                            const int64_t *positions)
 {
     weighted_scan *w = (weighted_scan *)scan;
@@ -484,20 +529,23 @@ static int64_t weighted_scan_blocks(const aph_codes *db, int64_t block, int64_t 
     w.scan.block = (uint64_t *)((char *)scratch + round64(sizeof(weighted_head)));
     w.codes = w.scan.block + db->n_words * APH_BLOCK;
     w.planes = (uint8_t *)(w.codes + db->n_words * APH_QUERY_BLOCK * WAIT);
-    w.partial = (uint16_t *)(w.planes + db->n_words * 16 * APH_BLOCK);
+    w.partial = (uint16_t *)(w.planes + db->n_words * 16 * ROWS * APH_BLOCK);
     w.tables = (uint8_t *)(w.partial + APH_QUERY_BLOCK * APH_BLOCK);
     w.n_tables = n_queries ? w.queries->n_tables : 0;
     w.n_steps = w.n_tables <= NARROW ? 0 : (w.n_tables + STEP - 1) / STEP; /* planes are made for whole words, so for these */
     w.stride = (w.n_steps ? w.n_steps * STEP : w.n_tables) * APH_ENTRIES;
     list_active(&w.scan, n_queries);
+#ifndef LOOKUP
+    for (int64_t a = 0; a < w.scan.n_active && !w.exact; a++)
+        w.exact = !is_sum_of_bits(w.queries + w.head->common.active[a]);
+    if (w.exact) w.scan.count = count_exactly;
+#endif
     if (w.n_steps * STEP > w.n_tables) memset(w.tables, 0, (size_t)(n_queries * w.stride));
     for (int64_t a = 0; a < w.scan.n_active; a++) {
         const int64_t q = w.head->common.active[a];
         w.head->bounds[q] = (weighted_bound){0};
         w.head->n_waiting[q] = 0;
-#ifdef LOOKUP
         start_bound(&w, q);
-#endif
         if (!w.queries[q].constants) set_limit(&w, q);
     }
     if (n_queries && w.queries->constants) w.scan.enter = enter_run;
