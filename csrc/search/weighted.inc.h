@@ -264,121 +264,127 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
     }
 }
 
-#define AHEAD 8 /* vectors of sums that are kept in registers */
-#define ACROSS (APH_BLOCK / (AHEAD * (int)sizeof(vec)))
+/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. As many vectors of sums as
+ * there are registers for, of each. */
+#define AHEAD(n_queries) (APH_LANES == 8 || (n_queries) == 1 ? 8 : 4)
+#define AHEAD_WIDE (APH_LANES == 8 ? 8 : 4)
 
 INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x0101010101010101); }
 
-INLINE vec least_of(const vec *sums)
-{
-    vec least = sums[0];
-    for (int a = 1; a < AHEAD; a++) least = MIN8(least, sums[a]);
-    return least;
-}
-
-/* Add what a table gives for n vectors of bytes. */
-INLINE void add_table(const uint8_t *table, const uint8_t *planes, int n, vec *sums)
+/* Add what a table gives for n vectors of bytes to the sums [query][n]; the next query's table is `apart` bytes away. */
+INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const uint8_t *planes, int n, vec *sums)
 {
 #ifdef LOOKUP
-    const vec entries = TABLE16(table);
-    for (int a = 0; a < n; a++) sums[a] = ADD8(sums[a], LOOKUP(entries, ((const vec *)planes)[a]));
-#else
-    for (int b = 0; b < 4; b++) {
-        const vec weight = splat(table[b]), sign = splat(table[4 + b]);
-        for (int a = 0; a < n; a++)
-            sums[a] = ADD8(sums[a], (((const vec *)(planes + b * APH_BLOCK))[a] ^ sign) & weight);
+    vec entries[2];
+    for (int i = 0; i < n_queries; i++) entries[i] = TABLE16(table + i * apart);
+    for (int a = 0; a < n; a++) {
+        const vec v = ((const vec *)planes)[a];
+        for (int i = 0; i < n_queries; i++) sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
     }
+#else
+    for (int b = 0; b < 4; b++)
+        for (int i = 0; i < n_queries; i++) {
+            const vec weight = splat(table[i * apart + b]), sign = splat(table[i * apart + 4 + b]);
+            for (int a = 0; a < n; a++)
+                sums[i * n + a] =
+                    ADD8(sums[i * n + a], (((const vec *)(planes + b * APH_BLOCK))[a] ^ sign) & weight);
+        }
 #endif
 }
 
-/* masks[r], bit 8 l + g = code 64 r + 8 g + l is a candidate. Returns the runs r that have any, as bits; masks of other runs
- * may be left as they are. */
-INLINE unsigned narrow_block(const uint8_t *planes, const uint8_t *tables, int64_t n_tables, int32_t limit, uint64_t *masks)
+typedef struct { /* one or two queries against a block */
+    const uint8_t *tables; /* the first one's */
+    int64_t apart;
+    int32_t limits[2];
+    vec *partial;          /* sums of 16 bits between chunks, of one query */
+    unsigned hot[2];       /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
+    uint64_t masks[2][8];  /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+} weighted_pair;
+
+/* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
+#define SET_MASKS(pair, i, at, n, expression)                                                                          \
+    for (int a = 0; a < (n); a++) {                                                                                    \
+        const uint64_t mask = (expression);                                                                            \
+        const int byte = ((at) + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */         \
+        (pair)->hot[i] |= (unsigned)(mask != 0) << byte / 8;                                                           \
+        memcpy((uint8_t *)(pair)->masks[i] + byte, &mask, APH_LANES);                                                  \
+    }
+
+INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
 {
-    const vec most = splat((uint8_t)limit);
-    unsigned hot = 0;
-    for (int part = 0; part < ACROSS; part++) {
-        const uint8_t *at = planes + part * AHEAD * (int)sizeof(vec);
-        vec sums[AHEAD] = {{0}};
+    const int n = AHEAD(n_queries);
+    pair->hot[0] = pair->hot[1] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += n) {
+        const uint8_t *here = planes + at * (int)sizeof(vec);
+        vec sums[16] = {{0}};
 #pragma GCC unroll 4
         for (int64_t t = 0; t < n_tables; t++)
-            add_table(tables + t * APH_ENTRIES, at + t * ROWS * APH_BLOCK, AHEAD, sums);
-        if (MASK8(least_of(sums), most) == 0) {
-            if (APH_LANES < 8) memset((uint8_t *)masks + part * AHEAD * APH_LANES, 0, AHEAD * APH_LANES);
-            continue;
+            add_table(pair->tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * ROWS * APH_BLOCK, n, sums);
+        for (int i = 0; i < n_queries; i++) {
+            const vec most = splat((uint8_t)pair->limits[i]);
+            vec least = sums[i * n];
+            for (int a = 1; a < n; a++) least = MIN8(least, sums[i * n + a]);
+            if (MASK8(least, most) == 0) {
+                if (APH_LANES < 8) memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
+                continue;
+            }
+            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
         }
-        for (int a = 0; a < AHEAD; a++) {
-            const uint64_t mask = MASK8(sums[a], most);
-            const int byte = (part * AHEAD + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */
-            hot |= (unsigned)(mask != 0) << byte / 8;
-            memcpy((uint8_t *)masks + byte, &mask, APH_LANES);
-        }
-    }
-    return hot;
-}
-
-static unsigned narrow(const uint8_t *planes, const uint8_t *tables, int64_t n_tables, int32_t limit, uint64_t *masks)
-{
-    switch (n_tables) { /* unrolled for the usual widths */
-    case 16: return narrow_block(planes, tables, 16, limit, masks);
-    case 32: return narrow_block(planes, tables, 32, limit, masks);
-    default: return narrow_block(planes, tables, n_tables, limit, masks);
     }
 }
 
-/* As `narrow`, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. Between chunks the sums wait in
- * `partial`, and what is returned is whether any code can still be a candidate: 0 or not. */
-#define AHEAD_WIDE (APH_LANES < 8 ? 4 : 8)
-INLINE unsigned wide_chunk(const uint8_t *planes, const uint8_t *tables, int n_steps, int first, int last, int32_t limit,
-                      vec *partial, uint64_t *masks)
+static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
 {
+    if (n_queries == 1) narrow_block(planes, n_tables, 1, pair);
+    else if (n_tables == 16) narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+    else if (n_tables == 32) narrow_block(planes, 32, 2, pair);
+    else narrow_block(planes, n_tables, 2, pair);
+}
+
+/* As narrow_block for one query, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
+INLINE void wide_block(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
+{
+    enum { N = AHEAD_WIDE };
     const vec low = (vec){0} + UINT64_C(0x00FF00FF00FF00FF);
-    const vec most = (vec){0} + (uint64_t)limit * UINT64_C(0x0001000100010001);
-    unsigned hot = 0;
-    for (int at = 0; at < APH_BLOCK; at += AHEAD_WIDE * (int)sizeof(vec), partial += 2 * AHEAD_WIDE) {
-        vec even[AHEAD_WIDE], odd[AHEAD_WIDE];
-        for (int a = 0; a < AHEAD_WIDE; a++) {
-            even[a] = first ? (vec){0} : partial[2 * a];
-            odd[a] = first ? (vec){0} : partial[2 * a + 1];
+    const vec most = (vec){0} + (uint64_t)pair->limits[0] * UINT64_C(0x0001000100010001);
+    vec *waiting = pair->partial;
+    pair->hot[0] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += N, waiting += 2 * N) {
+        vec even[N], odd[N];
+        for (int a = 0; a < N; a++) {
+            even[a] = first ? (vec){0} : waiting[2 * a];
+            odd[a] = first ? (vec){0} : waiting[2 * a + 1];
         }
         for (int step = 0; step < n_steps; step++) {
-            vec bytes[AHEAD_WIDE] = {{0}};
-            for (int i = step * STEP; i < (step + 1) * STEP; i++)
-                add_table(tables + i * APH_ENTRIES, planes + i * ROWS * APH_BLOCK + at, AHEAD_WIDE, bytes);
-            for (int a = 0; a < AHEAD_WIDE; a++) {
+            const uint8_t *tables = pair->tables + step * STEP * APH_ENTRIES;
+            const uint8_t *rows = planes + step * STEP * ROWS * APH_BLOCK + at * (int)sizeof(vec);
+            vec bytes[N] = {{0}};
+#pragma GCC unroll 16
+            for (int t = 0; t < STEP; t++) add_table(tables + t * APH_ENTRIES, 0, 1, rows + t * ROWS * APH_BLOCK, N, bytes);
+            for (int a = 0; a < N; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
                 odd[a] = ADD16(odd[a], bytes[a] >> 8 & low);
             }
-            if (!first || !last || step + 1 != n_steps / 2) continue;
-            vec half = MIN16(even[0], odd[0]); /* where the codes at hand are far, half of the tables tell it */
-            for (int a = 1; a < AHEAD_WIDE; a++) half = MIN16(half, MIN16(even[a], odd[a]));
-            if (MASK16(half, most) == 0) break;
         }
         vec least = MIN16(even[0], odd[0]);
-        for (int a = 1; a < AHEAD_WIDE; a++) least = MIN16(least, MIN16(even[a], odd[a]));
-        const uint64_t here = MASK16(least, most);
-        for (int a = 0; a < AHEAD_WIDE && !last; a++) partial[2 * a] = even[a], partial[2 * a + 1] = odd[a];
-        if (!last) hot |= here != 0;
-        for (int a = 0; a < AHEAD_WIDE && last; a++) {
-            const int byte = at / 8 + a * APH_LANES;
-            uint64_t mask = 0;
-            if (here)
-                mask = (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
-                       (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA));
-            hot |= (unsigned)(mask != 0) << byte / 8;
-            memcpy((uint8_t *)masks + byte, &mask, APH_LANES);
-        }
+        for (int a = 1; a < N; a++) least = MIN16(least, MIN16(even[a], odd[a]));
+        const int any = MASK16(least, most) != 0;
+        if (!last) {
+            for (int a = 0; a < N; a++) waiting[2 * a] = even[a], waiting[2 * a + 1] = odd[a];
+            pair->hot[0] |= (unsigned)any;
+        } else if (any) {
+            SET_MASKS(pair, 0, at, N, (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
+                                          (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+        } else
+            memset((uint8_t *)pair->masks[0] + at * APH_LANES, 0, N * APH_LANES);
     }
-    return hot;
 }
 
-static unsigned wide(const uint8_t *planes, const uint8_t *tables, int64_t n_steps, int64_t step, int32_t limit, vec *partial,
-                uint64_t *masks)
+static void wide(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
 {
-    const int first = step == 0, last = step + CHUNK >= n_steps;
-    if (first && n_steps == CHUNK) return wide_chunk(planes, tables, CHUNK, 1, 1, limit, partial, masks);
-    if (last) return wide_chunk(planes, tables, (int)(n_steps - step), first, 1, limit, partial, masks);
-    return wide_chunk(planes, tables, CHUNK, first, 0, limit, partial, masks);
+    if (first && last) wide_block(planes, n_steps, 1, 1, pair);
+    else if (last) wide_block(planes, n_steps, 0, 1, pair);
+    else wide_block(planes, n_steps, first, 0, pair);
 }
 
 /* ---- hits ---- */
@@ -466,30 +472,35 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
     int32_t *alive = w->head->alive;
     int64_t n_alive = 0;
     int dropped = 0;
-    uint64_t masks[8];
     for (int64_t a = 0; a < scan->n_active; a++)
         if (w->head->bounds[scan->memory->active[a]].limit >= 0) alive[n_alive++] = scan->memory->active[a];
     if (n_alive == 0) return;
     make_nibbles(w, groups);
-    if (w->n_steps == 0)
-        for (int64_t a = 0; a < n_alive; a++) {
-            const int64_t q = alive[a];
-            const uint8_t *tables = w->tables + q * w->stride;
-            const unsigned hot = narrow(w->planes, tables, w->n_tables, w->head->bounds[q].limit, masks);
-            if (hot) dropped |= take_candidates(w, masks, hot, groups, allowed, first, positions, q);
-        }
-    for (int64_t step = 0; step < w->n_steps; step += CHUNK) {
-        const uint8_t *planes = w->planes + step * STEP * ROWS * APH_BLOCK;
+    const int64_t chunk = w->n_steps ? CHUNK : 1, end = w->n_steps ? w->n_steps : 1;
+    for (int64_t step = 0; step < end; step += chunk) {
+        const int last = step + chunk >= end;
+        const int64_t first_table = step * STEP, n_steps = last ? end - step : chunk;
+        const uint8_t *planes = w->planes + first_table * ROWS * APH_BLOCK;
         int64_t kept = 0;
-        for (int64_t a = 0; a < n_alive; a++) {
-            const int64_t q = alive[a];
-            const uint8_t *tables = w->tables + q * w->stride + step * STEP * APH_ENTRIES;
-            const unsigned hot = wide(planes, tables, w->n_steps, step, w->head->bounds[q].limit,
-                                      (vec *)(w->partial + q * APH_BLOCK), masks);
-            if (!hot) continue;
-            alive[kept++] = (int32_t)q;
-            if (step + CHUNK >= w->n_steps)
-                dropped |= take_candidates(w, masks, hot, groups, allowed, first, positions, q);
+        for (int64_t a = 0, n; a < n_alive; a += n) {
+            weighted_pair pair;
+            const int64_t queries[2] = {alive[a], alive[a + 1 < n_alive ? a + 1 : a]};
+            n = w->n_steps == 0 && a + 1 < n_alive ? 2 : 1;
+            for (int i = 0; i < 2; i++) pair.limits[i] = w->head->bounds[queries[i]].limit;
+            pair.partial = (vec *)(w->partial + queries[0] * APH_BLOCK);
+            pair.tables = w->tables + queries[0] * w->stride + first_table * APH_ENTRIES;
+            pair.apart = (queries[1] - queries[0]) * w->stride;
+            if (w->n_steps)
+                wide(planes, (int)n_steps, step == 0, last, &pair);
+            else
+                narrow(planes, w->n_tables, (int)n, &pair);
+            for (int i = 0; i < n; i++) {
+                if (!pair.hot[i]) continue;
+                alive[kept++] = (int32_t)queries[i];
+                if (last)
+                    dropped |= take_candidates(w, pair.masks[i], pair.hot[i], groups, allowed, first, positions,
+                                               queries[i]);
+            }
         }
         n_alive = kept;
     }
