@@ -164,7 +164,15 @@ class HammingIndex:
 class HammingNeighbors:
     index_: HammingIndex
     n_samples_fit_: int
-    def __init__(self, n_neighbors: int = 5, *, n_jobs: int | None = None) -> None: ...
+    n_features_in_: int
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        *,
+        radius: int | None = None,
+        mode: Literal["distance", "connectivity"] = "distance",
+        n_jobs: int | None = None,
+    ) -> None: ...
     def fit(self, X: NDArray[np.uint64], y: object = None) -> Self: ...
     def kneighbors(
         self, X: NDArray[np.uint64] | None = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -175,9 +183,27 @@ class HammingNeighbors:
         n_neighbors: int | None = None,
         mode: Literal["connectivity", "distance"] = "connectivity",
     ) -> csr_array: ...
-    # of scikit-learn's base class
+    def radius_neighbors(
+        self,
+        X: NDArray[np.uint64] | None = None,
+        radius: int | None = None,
+        return_distance: bool = True,
+        sort_results: bool = False,
+    ) -> tuple[NDArray[np.object_], NDArray[np.object_]] | NDArray[np.object_]: ...
+    def radius_neighbors_graph(
+        self,
+        X: NDArray[np.uint64] | None = None,
+        radius: int | None = None,
+        mode: Literal["connectivity", "distance"] = "connectivity",
+        sort_results: bool = False,
+    ) -> csr_array: ...
+    def transform(self, X: NDArray[np.uint64]) -> csr_array: ...
+    def fit_transform(self, X: NDArray[np.uint64], y: object = None) -> csr_array: ...
+    # of scikit-learn's base classes
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]: ...
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
     def set_params(self, **params: Any) -> Self: ...
+    def set_output(self, *, transform: str | None = None) -> Self: ...
 
 class VectorRescore:
     def __init__(

@@ -123,7 +123,7 @@ def test_pdq(rng):
     """The array and the 64 digits of the reference implementation are the same code."""
     bridge = "f8f8f0cee0f4a84f06370a22038f63f0b36e2ed596621e1d33e6b39c4e9c9b22"  # of its regression tests
     assert interchange.to_hex(interchange.from_hex([bridge], 256), 256) == [bridge]
-    pdqhash = pytest.importorskip("pdqhash", reason="pdqhash is not installed (pip install pdqhash; it is built with g++)")
+    pdqhash = pytest.importorskip("pdqhash", reason="pdqhash is not installed (it is built with g++)")
     rows = np.stack([pdqhash.compute(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))[0] for _ in range(5)])
     texts = ["".join(f"{int(''.join(map(str, row[at : at + 4])), 2):x}" for at in range(0, 256, 4)) for row in rows]
     codes = pack_codes(rows == 1)
