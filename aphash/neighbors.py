@@ -1,7 +1,7 @@
 """HammingNeighbors: the search as a step of a scikit-learn Pipeline, in front of what takes a graph or at its end."""
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,6 +25,13 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         make_pipeline(APHash(), HammingNeighbors(radius=4), DBSCAN(eps=4, metric="precomputed")).fit_predict(X)
         make_pipeline(APHash(), HammingNeighbors(91), TSNE(metric="precomputed", init="random")).fit_transform(X)
+
+    Some want a symmetric graph, as that of a radius is and that of the nearest is not, such as HDBSCAN and, where it is
+    given a graph, UMAP. UMAP takes the nearest as arrays, too, of which each item is its own first::
+
+        graph = HammingNeighbors(14).fit_transform(codes)
+        knn = graph.indices.reshape(-1, 15), graph.data.reshape(-1, 15)
+        UMAP(n_neighbors=15, precomputed_knn=knn).fit_transform(X)
 
     Parameters
     ----------
@@ -127,8 +134,8 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Returns
         -------
-        scipy.sparse.csr_array, shape (n_queries, n_columns)
-            Of float64. Column j is the code with id j, and n_columns is ``n_samples_fit_``, or more when
+        scipy.sparse.csr_matrix, shape (n_queries, n_columns)
+            Of float64, and a matrix, as scikit-learn's own. Column j is the code with id j, and n_columns is ``n_samples_fit_``, or more when
             ``index_`` ever held a larger id. With X None row i is the code with id i, the shape is
             (n_columns, n_columns), and rows and columns of removed codes are empty. Each row is in order of
             (distance, index), not of columns.
@@ -195,7 +202,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Returns
         -------
-        scipy.sparse.csr_array, shape (n_queries, n_columns)
+        scipy.sparse.csr_matrix, shape (n_queries, n_columns)
             As :meth:`kneighbors_graph`; it needs 16 bytes a neighbour, and as many while it is made.
 
         Raises
@@ -218,7 +225,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Returns
         -------
-        scipy.sparse.csr_array of float64, shape (n_queries, n_columns)
+        scipy.sparse.csr_matrix of float64, shape (n_queries, n_columns)
             As :meth:`kneighbors_graph`, or :meth:`radius_neighbors_graph` where ``radius`` was given. As scikit-learn's
             KNeighborsTransformer has it, ``mode="distance"`` gives one neighbour more than ``n_neighbors``: for
             estimators that count an item as its own neighbour, and for those that do not.
@@ -243,7 +250,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Returns
         -------
-        scipy.sparse.csr_array of float64, shape (n, n)
+        scipy.sparse.csr_matrix of float64, shape (n, n)
             As ``fit(X).transform(X)``: each code is its own neighbour, at distance 0. Of the nearest it is always the
             first, also where so many codes are equal that a search would leave it out.
 
@@ -282,7 +289,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         of_row[rows] = counts
         starts = np.concatenate([[0], np.cumsum(of_row)])
         values = np.ones(indices.size) if mode == "connectivity" else distances.ravel().astype(np.float64)
-        return csr_array((values, indices.ravel(), starts), shape=(len(of_row), n_columns))
+        return csr_matrix((values, indices.ravel(), starts), shape=(len(of_row), n_columns))
 
     def _nearest(self, X, n_neighbors):
         """Return the numbers of the rows, which are ids if X is None, and their distances and ids."""
