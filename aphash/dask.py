@@ -106,6 +106,9 @@ class APHash(_hasher.APHash):
         """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits)."""
         return _project(self._checked(X), vars(self))
 
+    def _take(self, X, rows):
+        return _known(X)[rows].compute()
+
     def _checked(self, X):
         check_is_fitted(self)
         X = _array(X)

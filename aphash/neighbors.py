@@ -135,10 +135,10 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Returns
         -------
         scipy.sparse.csr_matrix, shape (n_queries, n_columns)
-            Of float64, and a matrix, as scikit-learn's own. Column j is the code with id j, and n_columns is ``n_samples_fit_``, or more when
-            ``index_`` ever held a larger id. With X None row i is the code with id i, the shape is
-            (n_columns, n_columns), and rows and columns of removed codes are empty. Each row is in order of
-            (distance, index), not of columns.
+            Of float64, and a matrix, as scikit-learn's own. Column j is the code with id j, and n_columns is
+            ``n_samples_fit_``, or more when ``index_`` ever held a larger id. With X None row i is the code with id i,
+            the shape is (n_columns, n_columns), and rows and columns of removed codes are empty. Each row is in order
+            of (distance, index), not of columns.
 
         Raises
         ------

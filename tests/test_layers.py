@@ -13,14 +13,14 @@ LAYERS = [
     "_version _arrays _progress",
     "_kernels",
     "_runtime codes _checks",
-    "_learn _store _linear _safeguard _io metrics rescore",
+    "_learn _store _linear _safeguard _io _steps metrics rescore",
     "_search _filters",
     "_engines",
     "_rows _affinity _lookup",
     "_optimize _pairs _index_file",
     "_hasher index _dask_rows",
-    "__init__ interchange neighbors _dask_index _bundle",
-    "dask __main__ _show_versions",
+    "__init__ interchange neighbors _dask_index",
+    "dask __main__ _show_versions _bundle",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\([^)]*\)|[^\n]+)|c?import\s+([^\n]+))", re.M)
