@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from aphash._arrays import shown
+from aphash._common.arrays import shown
 
 _NUMBER, _IN, _OUT, _OUT_IN = (), ("in",), ("out",), ("out", "in")  # shapes, in columns that come in and go out
 _STEPS = {  # class -> its module, and the shapes of what it learns; without "out", as many columns go out as come in

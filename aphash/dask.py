@@ -1,9 +1,10 @@
 """The same two classes over dask arrays: learning and searching past one machine. Needs ``pip install aphash[dask]``.
 
-Rows are rechunked to runs of the blocks of ``aphash._rows``, which depend on their number only; their sums are made by
-the same functions as on one machine, and added in the same order. So codes, thresholds and hash function are those of
-:class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule, on one kind of CPU and
-libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a worker is lost.
+Rows are rechunked to runs of the blocks of ``aphash._learning.training_data``, which depend on their number only; their
+sums are made by the same functions as on one machine, and added in the same order. So codes, thresholds and hash
+function are those of :class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule,
+on one kind of CPU and libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a
+worker is lost.
 """
 
 import copy
@@ -11,10 +12,11 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from aphash import _hasher, _io, _learn, _runtime
-from aphash._arrays import as_array, whole_as_float64
-from aphash._optimize import learn
-from aphash._rows import draw_rows
+from aphash._common import container, threads
+from aphash._common.arrays import as_array, whole_as_float64
+from aphash._learning import _learn, estimator
+from aphash._learning.descent import learn
+from aphash._learning.training_data import draw_rows
 from aphash.codes import n_words
 
 try:
@@ -23,13 +25,13 @@ try:
 except ImportError:
     raise ImportError("aphash.dask needs dask: pip install 'aphash[dask]'") from None
 
-from aphash._dask_index import HammingIndex, known_chunks
-from aphash._dask_rows import DaskRows, check_chunk, compute
+from aphash._distributed.index import HammingIndex, known_chunks
+from aphash._distributed.training_data import DaskRows, check_chunk, compute
 
 __all__ = ["APHash", "HammingIndex"]
 
 
-class APHash(_hasher.APHash):
+class APHash(estimator.APHash):
     """:class:`aphash.APHash` for dask arrays: the same parameters, the same attributes, the same bits.
 
     ``fit`` takes a dask array of shape (n, d), chunked in any way; unknown chunk sizes are computed first. ``codes_``
@@ -58,7 +60,7 @@ class APHash(_hasher.APHash):
         rng = self._random_state()
         look = copy.deepcopy(rng)
         X = _known(X)
-        n, n_train = len(X), min(len(X), _hasher.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
+        n, n_train = len(X), min(len(X), estimator.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
         settings = self._settings(n_train)
@@ -67,14 +69,14 @@ class APHash(_hasher.APHash):
             rows = draw_rows(n, n_train, rng)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
             sample = X[self._sample(n, X.shape[1], look)].compute()
             kept = self._ordinary_rows(training, sample)
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
-            with _hasher._Progress(self.verbose, settings, training.n) as progress:
+            with estimator._Progress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
         fitted = self._attributes(found, training, rows)
@@ -95,7 +97,7 @@ class APHash(_hasher.APHash):
         codes = arrays["codes_"]
         if isinstance(codes, da.Array):
             pieces = compute([dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()])
-            arrays["codes_"] = _io.Chunks(np.dtype(np.uint64), codes.shape, pieces)
+            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, pieces)
         return arrays, params
 
     def transform(self, X):
@@ -170,7 +172,7 @@ def _project(X, fitted):
 
 
 def _by_rows(X, fitted, kernel, width, dtype):
-    hash_function = fitted["mean_"], fitted["scale_"], *_hasher._working_hash(fitted)
+    hash_function = fitted["mean_"], fitted["scale_"], *estimator._working_hash(fitted)
     return X.map_blocks(
         _hash_block, *hash_function, kernel=kernel.__name__, width=width, out_dtype=dtype, dtype=dtype,
         chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype),
@@ -178,7 +180,7 @@ def _by_rows(X, fitted, kernel, width, dtype):
 
 
 def _hash_block(block, mean, scale, W, bias, kernel, width, out_dtype, block_info=None):
-    block, farthest = as_array(block, "X"), _hasher._farthest(mean, scale)
+    block, farthest = as_array(block, "X"), estimator._farthest(mean, scale)
     check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], farthest)
     out = np.empty((len(block), width), out_dtype)
     getattr(_learn, kernel)(np.ascontiguousarray(block), None, 0, len(block), mean, scale, W, bias, out, 1)

@@ -47,7 +47,7 @@ import numbers
 
 import numpy as np
 
-from aphash._arrays import as_array, shown
+from aphash._common.arrays import as_array, shown
 from aphash.codes import check_codes, check_n_bits, n_words, note_origin, pack, unpack_codes
 
 _BLOCK_BYTES = 1 << 20  # converted at a time

@@ -5,8 +5,8 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from aphash._arrays import as_array, shown
-from aphash._checks import check_count
+from aphash._common.arrays import as_array, shown
+from aphash._common.checks import check_count
 from aphash.codes import check_codes, origin_of
 from aphash.index import PAD_ID, HammingIndex
 

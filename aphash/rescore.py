@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aphash._arrays import as_array, as_floats, shown
-from aphash._checks import check_count, check_ids
+from aphash._common.arrays import as_array, as_floats, shown
+from aphash._common.checks import check_count, check_ids
 from aphash.codes import unpack_codes
 
 _BLOCK_BYTES = 1 << 24  # of candidates' vectors: two or three such blocks are held at a time
@@ -44,8 +44,9 @@ class VectorRescore:
 
     Notes
     -----
-    Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; distances
-    are float32. Needs some 64 MiB, or three times a query's candidates where they are more.
+    Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; they are
+    ranked before they are rounded to the float32 distances that a search returns. Needs some 64 MiB, or three times a
+    query's candidates where they are more.
     """
 
     def __init__(self, X, ids=None, *, metric="l2", factor=10):
@@ -129,7 +130,7 @@ def bind(rescore, queries, *, n_queries, n_bits, n_codes, counted):
     -------
     object or None
         ``distances(first, ids, codes_of)`` are those of the queries from number ``first`` on to candidates ``ids``
-        (n_some, n_candidates), float32, infinity where an id is -1; ``codes_of(ids)`` gives codes. None without
+        (n_some, n_candidates), float64, infinity where an id is -1; ``codes_of(ids)`` gives codes. None without
         rescore.
 
     Raises
@@ -174,7 +175,7 @@ class _Vectors:
 
     def distances(self, first, ids, codes_of):
         rows = self.rescore._rows_of(ids)
-        out = np.empty(ids.shape, np.float32)
+        out = np.empty(ids.shape)
         step = max(1, _BLOCK_BYTES // max(1, self.rescore._dtype.itemsize * ids.shape[1] * self.queries.shape[1]))
         for start in range(0, len(ids), step):
             some = slice(start, start + step)
@@ -183,7 +184,8 @@ class _Vectors:
             x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at below
                 out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first:][some])
-        bad = ~np.isfinite(out) & (ids != -1)
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(out.astype(np.float32)) & (ids != -1)
         if bad.any():
             raise ValueError(f"X has NaN, infinity or overflowing values in the row of id {ids[bad][0]}")
         out[ids == -1] = np.inf
@@ -257,7 +259,7 @@ class _Projections:
 
     def distances(self, first, ids, codes_of):
         n_bits = self.projections.shape[1]
-        out = np.full(ids.shape, np.inf, np.float32)
+        out = np.full(ids.shape, np.inf)
         step = max(1, _BLOCK_BYTES // max(1, 8 * ids.shape[1] * n_bits))
         for start in range(0, len(ids), step):
             wanted = ids[start : start + step]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aphash import APHash
-from aphash._progress import ProgressBar
+from aphash._common.progress import ProgressBar
 
 X = np.random.default_rng(0).standard_normal((200, 8))
 

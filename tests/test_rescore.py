@@ -327,3 +327,18 @@ def test_vectors_are_read_by_rows_wherever_they_are(tmp_path, rng, kind):
         finally:
             rescore_module._GAP_BYTES, rescore_module._BLOCK_BYTES = monkeypatched
         file.close()
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-43, 1e-12, 1e15])
+def test_distances_that_float32_cannot_hold_apart_are_ranked(data, metric, scale):
+    X, queries, Y, Z = data
+    X, queries = X * scale, queries * scale
+    codes, index = pack_codes(Y), HammingIndex(BITS)
+    index.add(codes)
+    found = index.search(pack_codes(Z), 5, rescore=VectorRescore(X, metric=metric), rescore_queries=queries)
+    distances, ids = expected(
+        lambda i, rows: metric_of(metric, X[rows], queries[i]), codes, np.arange(N), pack_codes(Z), 5, 10
+    )
+    np.testing.assert_array_equal(found[1], ids)
+    np.testing.assert_array_equal(found[0], distances.astype(np.float32))
