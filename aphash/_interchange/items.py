@@ -259,7 +259,7 @@ def from_integers(values, n_bits, *, bitorder="big"):
             data = data.reshape(-1, width)
         return from_numbers(data, n_bits) if big else from_bytes(data[:, ::-1], n_bits)
 
-    if hasattr(values, "dtype"):
+    if hasattr(values, "dtype") or hasattr(values, "__array__"):
         values = as_array(values, "values")
         if values.dtype.kind not in "iuO":
             advice = ": float64 does not hold 64 bits, and a column with missing values is made of it"
@@ -361,7 +361,9 @@ def _several(items, name, kind):
         raise TypeError(f"{name} must be a list of {kind}, got {_a(items)}{advice}")
     if isinstance(items, np.ndarray) and items.ndim != 1:
         raise ValueError(f"{name} must have shape (n,), got {items.shape}")
-    return items.tolist() if isinstance(items, np.ndarray) and items.dtype.kind in "USO" else items
+    if isinstance(items, np.ndarray) and items.dtype.kind in "USO":
+        return items.tolist()
+    return items.to_pylist() if hasattr(items, "to_pylist") else items  # a column of pyarrow
 
 
 def _a(thing):
