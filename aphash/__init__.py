@@ -4,6 +4,7 @@ The map of the house (a lower layer never imports a higher one; each room's ``__
 
 ==================  ====================================================================================
 ``APHash``          the estimator: learns and encodes (``_learning``)
+``Encoder``         what a fitted model does with new vectors, with numpy alone (``_learning.encoder``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``; its parts: ``_searching``)
                     ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
 ``Filter``          which codes take part in searches (``_searching.filters``)
@@ -27,12 +28,14 @@ from aphash._version import __version__
 
 _HOME = {  # public name -> module that defines it
     "APHash": "aphash._learning.estimator",
+    "Encoder": "aphash._learning.encoder",
     "Filter": "aphash._searching.filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
     "ProjectionRescore": "aphash.rescore",
     "VectorRescore": "aphash.rescore",
     "load": "aphash._product",
+    "load_encoder": "aphash._product",
     "pack_codes": "aphash.codes",
     "save": "aphash._product",
     "unpack_codes": "aphash.codes",
@@ -42,6 +45,7 @@ _MODULES = ("codes", "index", "interchange", "metrics")
 
 __all__ = [
     "APHash",
+    "Encoder",
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
@@ -50,6 +54,7 @@ __all__ = [
     "__version__",
     "interchange",
     "load",
+    "load_encoder",
     "metrics",
     "pack_codes",
     "save",

@@ -1,10 +1,11 @@
 # Types of the public names, which __init__.py loads lazily and type checkers therefore cannot find there.
 # tests/test_import.py compares every signature with the implementation's; what things mean stands in the docstrings.
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
+from _typeshed import SupportsRead, SupportsWrite
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, csr_matrix
 
@@ -17,6 +18,7 @@ from aphash.codes import unpack_codes as unpack_codes
 
 __all__ = [
     "APHash",
+    "Encoder",
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
@@ -25,6 +27,7 @@ __all__ = [
     "__version__",
     "interchange",
     "load",
+    "load_encoder",
     "metrics",
     "pack_codes",
     "save",
@@ -35,6 +38,8 @@ __version__: str
 
 _Auto: TypeAlias = Literal["auto"]
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
+_Target: TypeAlias = _Path | SupportsWrite[bytes]
+_Source: TypeAlias = _Path | bytearray | memoryview | SupportsRead[bytes]
 
 class APHash:
     n_bits: int
@@ -81,18 +86,47 @@ class APHash:
         verbose: int | _Auto = "auto",
     ) -> None: ...
     def fit(self, X: ArrayLike, y: object = None) -> Self: ...
+    @property
+    def encoder_(self) -> Encoder: ...
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]: ...
     def decision_function(self, X: ArrayLike) -> NDArray[np.float32]: ...
     def score(self, X: ArrayLike, y: object = None) -> float: ...
-    def save(self, path: _Path) -> None: ...
+    def query_projections(self, X: ArrayLike) -> NDArray[np.float32]: ...
+    def save(self, path: _Target) -> None: ...
     @classmethod
-    def load(cls, path: _Path) -> Self: ...
+    def load(cls, path: _Source) -> Self: ...
     # of scikit-learn's base classes
     def fit_transform(self, X: ArrayLike, y: object = None, **fit_params: Any) -> NDArray[np.uint64]: ...
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]: ...
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
     def set_params(self, **params: Any) -> Self: ...
     def set_output(self, *, transform: str | None = None) -> Self: ...
+
+class Encoder:
+    n_bits: int
+    n_features: int
+    fingerprint: str
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    scale: float
+    feature_names: Sequence[str] | None
+    n_jobs: int | None
+    def __init__(
+        self,
+        coef: NDArray[np.float64],
+        intercept: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        scale: float,
+        *,
+        feature_names: Sequence[str] | None = None,
+        n_jobs: int | None = None,
+    ) -> None: ...
+    def transform(self, X: ArrayLike) -> NDArray[np.uint64]: ...
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float32]: ...
+    def query_projections(self, X: ArrayLike) -> NDArray[np.float32]: ...
+    @classmethod
+    def load(cls, path: _Source) -> Self: ...
 
 class Filter:
     def __init__(self, *_: object) -> None: ...
@@ -133,10 +167,33 @@ class HammingIndex:
     def contains(self, ids: ArrayLike) -> NDArray[np.bool_]: ...
     def __contains__(self, id: int) -> bool: ...
     def build_lookup(self, *, share: float = 0.1) -> None: ...
-    def save(self, path: _Path) -> None: ...
+    def save(self, path: _Target) -> None: ...
     @classmethod
-    def load(cls, path: _Path, *, mmap: bool = False, verify: bool | None = None) -> Self: ...
+    def load(cls, path: _Source, *, mmap: bool = False, verify: bool | None = None) -> Self: ...
     def drop_lookup(self) -> None: ...
+    @overload
+    def search(
+        self,
+        codes: NDArray[np.uint64],
+        k: int,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        rescore: None = None,
+        rescore_queries: None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+    @overload
+    def search(
+        self,
+        codes: NDArray[np.uint64],
+        k: int,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        rescore: VectorRescore | ProjectionRescore,
+        rescore_queries: ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    @overload
     def search(
         self,
         codes: NDArray[np.uint64],
@@ -221,5 +278,6 @@ class ProjectionRescore:
     def __init__(self, *, factor: int = 10) -> None: ...
 
 def show_versions() -> None: ...
-def save(path: _Path, hasher: APHash, index: HammingIndex) -> None: ...
-def load(path: _Path, *, mmap: bool = False, verify: bool | None = None) -> tuple[APHash, HammingIndex]: ...
+def save(path: _Target, hasher: APHash, index: HammingIndex) -> None: ...
+def load(path: _Source, *, mmap: bool = False, verify: bool | None = None) -> tuple[APHash, HammingIndex]: ...
+def load_encoder(path: _Source, *, mmap: bool = False, verify: bool | None = None) -> tuple[Encoder, HammingIndex]: ...

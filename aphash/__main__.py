@@ -13,8 +13,8 @@ import numpy as np
 from aphash import APHash, HammingIndex, metrics, pack_codes
 from aphash._common import container
 from aphash._common.arrays import as_floats
+from aphash._common.finite import check_finite
 from aphash._learning import linear
-from aphash._learning.training_data import check_finite
 from aphash.codes import check_n_bits
 
 QUERIES = 300

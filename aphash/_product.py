@@ -1,14 +1,11 @@
 """One file for a product: a fitted model together with the index of its codes."""
 
-from aphash import _steps
 from aphash._common import container
-from aphash._learning.estimator import APHash
+from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version, refuse_steps
 from aphash._searching import index_file
 from aphash.index import HammingIndex
-from aphash.neighbors import HammingNeighbors
 
-KIND, VERSION = "APHash+HammingIndex", 3  # 3 has a Pipeline's steps; below it is the version of the index in it
-_INDEX_VERSION = 2  # with the steps of a Pipeline, or without; the model's is 1
+_INDEX_VERSION = 2  # of the index in the latest file, with the steps of a Pipeline or without
 
 
 def save(path, hasher, index):
@@ -16,8 +13,9 @@ def save(path, hasher, index):
 
     Parameters
     ----------
-    path : str or os.PathLike
-        Used as given; an existing file is replaced, at no moment by half a one.
+    path : str, os.PathLike, bytes or binary file object
+        A path is used as given; an existing file is replaced, at no moment by half a one. A file object
+        (``io.BytesIO``, what S3 clients upload) is written to front to back and left open.
     hasher : APHash or sklearn.pipeline.Pipeline
         Fitted. A Pipeline ends with an APHash; its steps in front of it may be Normalizer, StandardScaler,
         MinMaxScaler, MaxAbsScaler, RobustScaler, PCA, TruncatedSVD and "passthrough", of which parameters and what they
@@ -35,6 +33,10 @@ def save(path, hasher, index):
     OSError
         With the path, when it cannot be written.
     """
+    from aphash import _steps  # with scikit-learn, which load_encoder does without
+    from aphash._learning.estimator import APHash
+    from aphash.neighbors import HammingNeighbors
+
     model, (steps, hasher) = hasher, _steps.split(hasher)
     if not isinstance(hasher, APHash) or not isinstance(index, HammingIndex):
         advice = ""
@@ -59,18 +61,20 @@ def save(path, hasher, index):
         step_arrays, step_params = _steps.to_file(steps)
         together |= {f"steps.{name}": each for name, each in step_arrays.items()}
         both |= {"steps": step_params, "name": model.steps[-1][0]}
-        version = VERSION  # so that who does not know of the steps refuses the file
-    container.write(path, together, kind=KIND, version=version, params=both)
+        version = PRODUCT_VERSION  # so that who does not know of the steps refuses the file
+    container.write(path, together, kind=PRODUCT, version=version, params=both)
 
 
 def load(path, *, mmap=False, verify=None):
-    """Return the (hasher, index) that :func:`save` wrote.
+    """Return the (hasher, index) that :func:`save` wrote; :func:`load_encoder` does without the learner.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file object
+        A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
+        memoryview are a file's contents.
     mmap : bool
-        Search the index where it lies, as ``HammingIndex.load`` does.
+        Search the index where it lies, as ``HammingIndex.load`` does. Needs a path.
     verify : bool, optional
         Whether the arrays' checksums are verified. By default they are, but for a mapped file.
 
@@ -84,30 +88,72 @@ def load(path, *, mmap=False, verify=None):
     OSError, ValueError
         With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
     """
-    arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
-    if not 1 <= version <= VERSION:
-        raise ValueError(f"{path}: version {version} of such a file; this aphash reads up to {VERSION}")
-    parts = {"hasher": {}, "index": {}, "steps": {}}
-    for name, each in arrays.items():
-        part, _, own = name.partition(".")
-        parts.setdefault(part, {})[own] = each
-    if not isinstance(params.get("hasher"), dict) or not isinstance(params.get("index"), dict):
-        raise ValueError(f"{path}: no parameters of a model and an index")
-    hasher = APHash._from_file(path, parts["hasher"], params["hasher"], 1)
-    check = not mmap if verify is None else verify
-    index = HammingIndex._of(
-        index_file.from_file(path, parts["index"], params["index"], min(version, _INDEX_VERSION), check)
-    )
-    if index.n_bits != len(hasher.coef_):
-        raise ValueError(f"{path}: an index of {index.n_bits} bits, a model of {len(hasher.coef_)}")
-    if index.fingerprint not in (None, hasher.fingerprint_):
-        raise ValueError(f"{path}: the index holds the codes of another model, as its fingerprint tells")
+    from aphash._learning.estimator import APHash
+
+    def model(arrays, params):
+        return APHash._from_file(path, arrays, params, MODEL_VERSION)
+
+    hasher, index, step_arrays, params = _load(path, mmap, verify, model)
     if "steps" not in params:
         return hasher, index
+    from aphash import _steps
+
     try:
-        steps, columns = _steps.from_file(parts["steps"], params["steps"])
+        steps, columns = _steps.from_file(step_arrays, params["steps"])
         if columns not in (None, hasher.n_features_in_):
             raise ValueError(f"a model of {hasher.n_features_in_} features behind steps that make {columns}")
         return _steps.joined(steps, params["name"], hasher), index
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: not the whole steps of a Pipeline: {error!r}") from None
+        raise ValueError(f"{container.name_of(path)}: not the whole steps of a Pipeline: {error!r}") from None
+
+
+def load_encoder(path, *, mmap=False, verify=None):
+    """Return an encoder and the index of a file that :func:`save` wrote: what a service needs, with numpy alone.
+
+    Learning is not loaded, nor scikit-learn imported, so the first call in a process takes a fraction of
+    :func:`load`'s. ``Encoder.load`` opens the file of a model without an index.
+
+    Parameters
+    ----------
+    path, mmap, verify
+        As for :func:`load`.
+
+    Returns
+    -------
+    tuple of (Encoder, HammingIndex)
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`load`; and ValueError for a file of a Pipeline, whose steps need scikit-learn.
+    """
+
+    def model(arrays, params):
+        return Encoder._from_file(path, arrays, params)
+
+    encoder, index, _, params = _load(path, mmap, verify, model)
+    refuse_steps(path, params)
+    return encoder, index
+
+
+def _load(path, mmap, verify, model):
+    """Return (what model makes of the arrays and parameters of the model, index, the steps' arrays, all params)."""
+    arrays, params, version = container.read(path, kind=PRODUCT, mmap=mmap, verify=verify)
+    check_version(path, PRODUCT, version)
+    name = container.name_of(path)
+    parts = {"hasher": {}, "index": {}, "steps": {}}
+    for full, each in arrays.items():
+        part, _, own = full.partition(".")
+        parts.setdefault(part, {})[own] = each
+    if not isinstance(params.get("hasher"), dict) or not isinstance(params.get("index"), dict):
+        raise ValueError(f"{name}: no parameters of a model and an index")
+    made = model(parts["hasher"], params["hasher"])
+    encoder = made if isinstance(made, Encoder) else made.encoder_
+    check = not mmap if verify is None else verify
+    index_version = min(version, _INDEX_VERSION)
+    index = HammingIndex._of(index_file.from_file(path, parts["index"], params["index"], index_version, check))
+    if index.n_bits != encoder.n_bits:
+        raise ValueError(f"{name}: an index of {index.n_bits} bits, a model of {encoder.n_bits}")
+    if index.fingerprint not in (None, encoder.fingerprint):
+        raise ValueError(f"{name}: the index holds the codes of another model, as its fingerprint tells")
+    return made, index, parts["steps"], params

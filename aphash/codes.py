@@ -35,9 +35,13 @@ _origins = {}  # id of the array that owns the codes' memory -> (weak reference 
 
 def note_origin(codes, n_bits, fingerprint=None):
     """Remember where codes come from, as long as their array lives and is not written over; return them."""
+    return note(codes, Origin(n_bits, fingerprint))
+
+
+def note(codes, origin):
+    """Remember the Origin of codes; see :func:`note_origin`."""
     owner = _owner(codes)
     key = id(owner)
-    origin = Origin(n_bits, fingerprint)
     marks = _marks(owner) if owner.flags.writeable else None  # of a map nothing is read
     _origins[key] = weakref.ref(owner, lambda _: _origins.pop(key, None)), origin, marks
     return codes
@@ -69,9 +73,11 @@ def _are_whole_rows(codes, owner, words):
 
 def _marks(owner):
     """Return some words of an array that owns codes, at even distances, as bytes; of a small one all."""
+    if owner.size <= _MARKS:
+        return owner.tobytes()
     words = owner.reshape(-1).view(np.uint64)
     step = -(-len(words) // _MARKS)
-    return words[:: step + (step % 2 == 0)].tobytes() if len(words) else b""
+    return words[:: step + (step % 2 == 0)].tobytes()
 
 
 def _owner(codes):

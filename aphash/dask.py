@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
-from aphash._learning import _learn, estimator
+from aphash._learning import estimator
 from aphash._learning.descent import learn
 from aphash._learning.training_data import draw_rows
 from aphash.codes import n_words
@@ -80,15 +80,16 @@ class APHash(estimator.APHash):
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
         fitted = self._attributes(found, training, rows)
+        encoder = estimator._encoder_of(fitted)
         if replaced:
-            codes = _encode(X, fitted)
+            codes = _encode(X, encoder)
         else:
             codes = training.codes()
             if rows is not None:
-                codes = _replace(_encode(X, fitted), rows, codes)
+                codes = _replace(_encode(X, encoder), rows, codes)
         fitted["codes_"] = codes.persist()
         vars(self).pop("feature_names_in_", None)
-        vars(self).update(fitted, n_features_in_=X.shape[1])
+        vars(self).update(fitted, n_features_in_=X.shape[1], _encoder=encoder)
         return self
 
     def _to_file(self):
@@ -96,17 +97,17 @@ class APHash(estimator.APHash):
         arrays, params = super()._to_file()
         codes = arrays["codes_"]
         if isinstance(codes, da.Array):
-            pieces = compute([dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()])
-            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, pieces)
+            chunks = [dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()]
+            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, lambda: compute(chunks))
         return arrays, params
 
     def transform(self, X):
         """Return the codes of a dask array, lazily: a dask array of uint64, shape (n, n_words)."""
-        return _encode(self._checked(X), vars(self))
+        return _encode(self._checked(X), self.encoder_)
 
     def decision_function(self, X):
         """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits)."""
-        return _project(self._checked(X), vars(self))
+        return _project(self._checked(X), self.encoder_)
 
     def _take(self, X, rows):
         return _known(X)[rows].compute()
@@ -162,29 +163,24 @@ def _located(X):
 # -- the hash function ------------------------------------------------------------------------------------------------
 
 
-def _encode(X, fitted):
-    width = n_words(len(fitted["coef_"]))
-    return _by_rows(X, fitted, _learn.encode, width, np.uint64)
+def _encode(X, encoder):
+    return _by_rows(X, encoder, "_encode", n_words(encoder.n_bits), np.uint64)
 
 
-def _project(X, fitted):
-    return _by_rows(X, fitted, _learn.project, len(fitted["coef_"]), np.float32)
+def _project(X, encoder):
+    return _by_rows(X, encoder, "_project", encoder.n_bits, np.float32)
 
 
-def _by_rows(X, fitted, kernel, width, dtype):
-    hash_function = fitted["mean_"], fitted["scale_"], *estimator._working_hash(fitted)
+def _by_rows(X, encoder, method, width, dtype):
     return X.map_blocks(
-        _hash_block, *hash_function, kernel=kernel.__name__, width=width, out_dtype=dtype, dtype=dtype,
-        chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype),
-    )  # fmt: skip
+        _hash_block, encoder, method, dtype=dtype, chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype)
+    )
 
 
-def _hash_block(block, mean, scale, W, bias, kernel, width, out_dtype, block_info=None):
-    block, farthest = as_array(block, "X"), estimator._farthest(mean, scale)
-    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], farthest)
-    out = np.empty((len(block), width), out_dtype)
-    getattr(_learn, kernel)(np.ascontiguousarray(block), None, 0, len(block), mean, scale, W, bias, out, 1)
-    return out
+def _hash_block(block, encoder, method, block_info=None):
+    block = as_array(block, "X")
+    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], encoder._farthest)
+    return getattr(encoder, method)(np.ascontiguousarray(block), 1)
 
 
 def _replace(codes, rows, learned):

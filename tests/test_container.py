@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gzip
+import io
 import json
 import os
 import pickle
@@ -25,7 +26,7 @@ from matplotlib import image
 from safetensors.numpy import load_file
 
 import aphash
-from aphash import APHash, HammingIndex
+from aphash import APHash, Encoder, HammingIndex
 from aphash._common import container
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def test_the_safetensors_library_opens_it(stored):
 def test_arrays_are_aligned(stored):
     path, _ = stored
     with open(path, "rb") as file:
-        header = container._read_header(file.fileno(), None)
+        header = container._read_header(container._File(file.fileno()), None)
     assert next(iter(header.entries.values())).start % container.ALIGNMENT == 0
     assert all(entry.start % entry.dtype.itemsize == 0 for entry in header.entries.values())
     assert all(array.flags.aligned for array in container.read(path, mmap=True)[0].values())
@@ -669,3 +670,174 @@ def test_saving_and_mapping_need_little_memory(tmp_path):
     done = run(MEMORY, tmp_path / "f")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 32 << 20
+
+
+# ---- file objects and bytes ----
+
+
+class OneWay(io.RawIOBase):
+    """A pipe's end: no seeking, and a few bytes at a time."""
+
+    def __init__(self, contents=b"", most=7):
+        self.contents, self.most, self.at = bytearray(contents), most, 0
+
+    def readable(self):
+        return True
+
+    def writable(self):
+        return True
+
+    def readinto(self, view):
+        part = self.contents[self.at : self.at + min(len(view), self.most)]
+        view[: len(part)] = part
+        self.at += len(part)
+        return len(part)
+
+    def write(self, data):
+        part = bytes(data[: self.most])
+        self.contents += part
+        return len(part)
+
+
+class Body:
+    """What S3 clients hand over: read(n) and nothing else."""
+
+    def __init__(self, contents):
+        self.read = io.BytesIO(contents).read
+
+
+def sources(whole):
+    yield "bytes", whole
+    yield "bytearray", bytearray(whole)
+    yield "memoryview", memoryview(whole)
+    yield "array", memoryview(np.frombuffer(whole, np.uint8))
+    yield "BytesIO", io.BytesIO(whole)
+    yield "BufferedReader", io.BufferedReader(io.BytesIO(whole))
+    yield "one way", OneWay(whole)
+    yield "body", Body(whole)
+
+
+def test_file_objects_and_bytes_are_read(stored):
+    path, contents = stored
+    for name, source in sources(path.read_bytes()):
+        found, params, version = container.read(source, kind="thing")
+        assert_same(found, contents)
+        assert (params, version) == (PARAMS, 3), name
+        assert all(array.flags.writeable and array.flags.owndata for array in found.values()), name
+    for _, source in sources(path.read_bytes()):
+        assert_same(container.read_any(source, names={"ids", "marks"})[1], {k: contents[k] for k in ("ids", "marks")})
+        assert container.describe(bytes(path.read_bytes()))["damage"] == []
+
+
+def test_file_objects_get_the_same_bytes(stored):
+    path, contents = stored
+    whole = path.read_bytes()
+    pieces = {
+        name: container.Chunks(a.dtype, a.shape, lambda a=a: (a[i : i + 9] for i in range(0, len(a), 9)))
+        for name, a in contents.items()
+    }
+    with open(path.parent / "opened", "wb") as opened, open(path.parent / "appended", "ab") as appended:
+        for file in (io.BytesIO(), OneWay(), OneWay(most=10**9), opened, appended):
+            for arrays in (contents, pieces):
+                container.write(file, arrays, kind="thing", version=3, params=PARAMS)
+            assert not file.closed
+            if not hasattr(file, "name"):
+                assert (file.contents if isinstance(file, OneWay) else file.getvalue()) == whole + whole
+    assert (path.parent / "opened").read_bytes() == (path.parent / "appended").read_bytes() == whole + whole
+    with gzip.open(path.parent / "packed", "wb") as file:
+        container.write(file, contents, kind="thing", version=3, params=PARAMS)
+    with gzip.open(path.parent / "packed") as file:
+        assert_same(container.read(file)[0], contents)
+
+
+def test_a_file_object_is_left_behind_what_was_read(stored):
+    path, contents = stored
+    whole = path.read_bytes()
+    for source in (io.BytesIO(b"before" + whole + whole + b"after"), OneWay(b"before" + whole + whole + b"after")):
+        assert source.read(6) == b"before"
+        assert_same(container.read(source)[0], contents)
+        assert container.read_any(source, names={"none"})[1].keys() == {"none"}
+        assert source.read(5) == b"after"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_contents_are_refused_from_anywhere(name):
+    content, message = HOSTILE[name]
+    for kind, source in sources(content):
+        if kind == "bytes" and b"\0" not in content[:8]:  # bytes that may be a path
+            continue
+        with pytest.raises((ValueError, OSError), match=rf"{message}|cut short|damaged|more than can be allocated"):
+            container.read(source)
+
+
+def test_half_a_stream_is_refused(stored):
+    whole = stored[0].read_bytes()
+    for n in [*range(0, 20), *range(20, len(whole), 97), len(whole) - 1]:
+        for kind, source in sources(whole[:n]):
+            if kind == "bytes" and b"\0" not in whole[:n]:
+                continue
+            with pytest.raises(ValueError, match=r"not an aphash file|cut short|damaged"):
+                container.read(source)
+    for kind, source in sources(whole + b"x"):
+        if kind in ("bytes", "bytearray", "memoryview", "array"):
+            with pytest.raises(ValueError, match=r"^bytes: too long"):
+                container.read(source)
+    damaged = bytearray(whole)
+    damaged[-1] ^= 1
+    for _, source in sources(bytes(damaged)):
+        with pytest.raises(ValueError, match="'marks' is damaged"):
+            container.read(source)
+
+
+def test_wrong_file_objects_are_named(stored, tmp_path):
+    path, contents = stored
+    for source, name in ((io.BytesIO(path.read_bytes()), "a BytesIO"), (path.read_bytes(), "bytes")):
+        with pytest.raises(ValueError, match=f"^{name}: mmap=True needs the path of a file"):
+            container.read(source, mmap=True)
+    with open(path, "rb") as file, pytest.raises(ValueError, match=rf"^{path}: it holds 'thing', expected 'other'"):
+        container.read(file, kind="other")
+    with open(tmp_path / "text", "w+") as file:
+        with pytest.raises(TypeError, match="binary file object, got TextIOWrapper: open it with 'wb'"):
+            container.write(file, contents, kind="thing", version=1, params={})
+        with pytest.raises(TypeError, match="binary file object, got TextIOWrapper: open it with 'rb'"):
+            container.read(file)
+    with pytest.raises(ValueError, match="'codes' was changed while it was written"):
+        changing = iter([np.zeros(3), np.ones(3)])
+        unsteady = {"codes": container.Chunks(np.float64, (3,), lambda: [next(changing)])}
+        container.write(io.BytesIO(), unsteady, kind="thing", version=1, params={})
+    with open(os.devnull, "rb") as file, pytest.raises(io.UnsupportedOperation):  # its own error, as it is
+        container.write(file, contents, kind="thing", version=1, params={})
+    with pytest.raises(FileNotFoundError):
+        container.read(b"no such file")
+    assert_same(container.read(os.fsencode(path))[0], contents)
+
+
+def test_models_and_indexes_go_through_file_objects(tmp_path):
+    X = np.random.default_rng(0).standard_normal((300, 32)).astype(np.float32)
+    hasher = APHash(24, n_rounds=1, n_anchors=20, random_state=0).fit(X)
+    index = HammingIndex(24)
+    index.add(hasher.transform(X), np.arange(300) * 7)
+    index.build_lookup()
+    for thing, load in ((hasher, APHash.load), (index, HammingIndex.load)):
+        thing.save(tmp_path / "file")
+        buffer = io.BytesIO()
+        thing.save(buffer)
+        assert buffer.getvalue() == (tmp_path / "file").read_bytes()
+        for _, source in sources(buffer.getvalue()):
+            again = io.BytesIO()
+            load(source).save(again)
+            assert again.getvalue() == buffer.getvalue()
+    buffer = OneWay(most=1000)
+    aphash.save(buffer, hasher, index)
+    aphash.save(tmp_path / "file", hasher, index)
+    assert buffer.contents == (tmp_path / "file").read_bytes()
+    for load in (aphash.load, aphash.load_encoder):
+        for _, source in sources(bytes(buffer.contents)):
+            model, found = load(source)
+            np.testing.assert_array_equal(
+                found.search(model.transform(X[:9]), 3)[1], index.search(index.codes[:9], 3)[1]
+            )
+        with pytest.raises(ValueError, match="mmap=True needs the path"):
+            load(bytes(buffer.contents), mmap=True)
+    for _, source in sources(bytes(buffer.contents)):
+        np.testing.assert_array_equal(Encoder.load(source).transform(X), hasher.transform(X))

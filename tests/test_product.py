@@ -142,6 +142,9 @@ def test_a_pipeline_is_saved_with_its_steps(tmp_path, steps, dtype, monkeypatch)
     if steps:
         np.testing.assert_array_equal(again[:-1].transform(X), pipeline[:-1].transform(X))
     np.testing.assert_array_equal(found.codes, index.codes)
+    for load in (aphash.load_encoder, aphash.Encoder.load):
+        with pytest.raises(ValueError, match=r"product: in front of the model are .* Pipeline.*: aphash\.load\(path\)"):
+            load(tmp_path / "product")
     for (_, one), (_, other) in zip(again.steps[:-1], pipeline.steps[:-1]):
         if one == "passthrough":
             continue

@@ -15,7 +15,7 @@ import threadpoolctl
 
 from aphash import APHash
 from aphash._common import threads
-from aphash._learning.training_data import map_ordered
+from aphash._common.threads import map_ordered
 
 
 class Stop(Exception):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import reference
 
-from aphash._learning.training_data import Rows, block_rows, blocks, check_finite, draw_rows, map_ordered
+from aphash._common.finite import check_finite
+from aphash._common.threads import map_ordered
+from aphash._learning.training_data import Rows, block_rows, blocks, draw_rows
 
 
 @pytest.mark.parametrize("n", [1, 2, 1023, 1024, 1025, 131072, 131073, 10**6, 10**9])

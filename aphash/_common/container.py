@@ -19,6 +19,8 @@ of its own type. Its reader opens these files, which is tested.
 
 import contextlib
 import errno
+import functools
+import io
 import json
 import math
 import mmap as _mmap
@@ -33,6 +35,7 @@ import numpy as np
 MAX_HEADER = 1 << 20  # bytes: bounds what a hostile header can make the JSON parser allocate to some 30 MiB
 PIECE = 4 << 20  # bytes read or written at a time, and checksummed while they are in the cache
 ALIGNMENT = 64
+MANIFEST = "manifest.aphash"  # the file by which a folder is an index of aphash.dask
 
 _DTYPES = {
     "U64": "<u8", "I64": "<i8", "F64": "<f8", "U32": "<u4", "I32": "<i4", "F32": "<f4",
@@ -42,7 +45,7 @@ _DTYPES = {name: np.dtype(code) for name, code in _DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _READERS = {  # what reads the kinds of files, for the messages
-    "APHash": "APHash.load(path)", "HammingIndex": "HammingIndex.load(path)",
+    "APHash": "APHash.load(path) or Encoder.load(path)", "HammingIndex": "HammingIndex.load(path)",
     "APHash+HammingIndex": "aphash.load(path)", "dask.HammingIndex": "aphash.dask.HammingIndex.load(folder)",
 }  # fmt: skip
 _OTHERS = {  # how other files that people have begin, for the messages; none of ours can begin so
@@ -63,11 +66,17 @@ _CRC_AT = 8 + len(_START)  # in the file
 
 @dataclass(frozen=True)
 class Chunks:
-    """An array given in pieces: ``pieces`` yields arrays of ``dtype`` that are ``shape`` when joined on axis 0."""
+    """An array given in pieces: arrays of ``dtype`` that are ``shape`` when joined on axis 0.
+
+    ``pieces`` is an iterable, or a function that returns one: a file object is written in two passes.
+    """
 
     dtype: np.dtype
     shape: tuple
     pieces: object
+
+    def __iter__(self):
+        return iter(self.pieces() if callable(self.pieces) else self.pieces)
 
     @property
     def nbytes(self):
@@ -79,7 +88,7 @@ def whole(array):
     if not isinstance(array, Chunks):
         return array.copy()
     joined, done = np.empty(array.shape, array.dtype), 0
-    for piece in array.pieces:
+    for piece in array:
         joined[done : done + len(piece)] = piece
         done += len(piece)
     return joined
@@ -105,6 +114,28 @@ class _Header:
     size: int  # of the whole file
 
 
+# ---- paths, file objects, bytes ------------------------------------------------------------------------------------
+
+
+def _is_file_object(path, method):
+    return hasattr(path, method) and not isinstance(path, os.PathLike)
+
+
+def _is_contents(path):
+    """Whether this is a file's bytes: a zero byte is among their first eight, and never in bytes that are a path."""
+    return isinstance(path, bytearray | memoryview) or (isinstance(path, bytes) and b"\0" in path[:8])
+
+
+def name_of(path):
+    """Return what messages call a path, a file object, or bytes."""
+    if _is_contents(path):
+        return "bytes"
+    if _is_file_object(path, "read") or _is_file_object(path, "write"):
+        name = getattr(path, "name", None)
+        return name if isinstance(name, str) else f"a {type(path).__name__}"
+    return os.fsdecode(path)
+
+
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -117,8 +148,9 @@ def write(path, arrays, *, kind, version, params):
 
     Parameters
     ----------
-    path : str or os.PathLike
-        Used as given.
+    path : str, os.PathLike, bytes or binary file object
+        A path is used as given. A file object is written to from where it stands, front to back; it is neither
+        sought in nor closed, and after an error it holds half a file. The arrays are read twice then.
     arrays : dict of str to ndarray or Chunks
         Of integers or floats.
     kind : str
@@ -150,12 +182,39 @@ def write(path, arrays, *, kind, version, params):
     except (TypeError, ValueError) as error:
         raise type(error)(f"params cannot be stored: {error}") from None
     arguments = {name: arrays[name] for name in names}, kind, version, text
+    if _is_file_object(path, "write"):
+        _write_to_file_object(path, arguments)
+        return
     length = len(_header_bytes(*arguments, dict.fromkeys(names, "0" * 8)))
     with _replacing(path) as fd:
         os.lseek(fd, length, os.SEEK_SET)
-        checksums = {name: _write_array(fd, name, array) for name, array in arguments[0].items()}
+        put = functools.partial(_write_all, fd)
+        checksums = {name: _write_array(put, name, array) for name, array in arguments[0].items()}
         os.lseek(fd, 0, os.SEEK_SET)
         _write_all(fd, memoryview(_header_bytes(*arguments, checksums)))
+
+
+def _write_to_file_object(file, arguments):
+    """Write front to back: the checksums stand before the arrays, so they are found in a pass of their own."""
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f"path must be a binary file object, got {type(file).__name__}: open it with 'wb'")
+    arrays = arguments[0]
+    checksums = {name: _write_array(len, name, array) for name, array in arrays.items()}
+    put = functools.partial(_write_to, file)
+    put(memoryview(_header_bytes(*arguments, checksums)))
+    for name, array in arrays.items():
+        if _write_array(put, name, array) != checksums[name]:
+            raise ValueError(f"{name_of(file)}: array {name!r} was changed while it was written")
+
+
+def _write_to(file, data):
+    while data:
+        written = file.write(data)
+        if written is None:  # some say nothing and write all; a raw one that cannot write now says it like this, too
+            if isinstance(file, io.RawIOBase):
+                raise BlockingIOError(errno.EAGAIN, "the file object does not block, and cannot be written to now")
+            return
+        data = data[written:]
 
 
 def _header_bytes(arrays, kind, version, params, checksums):
@@ -175,16 +234,16 @@ def _header_bytes(arrays, kind, version, params, checksums):
     return data[:_CRC_AT] + _crc(data) + data[_CRC_AT + 8 :]
 
 
-def _write_array(fd, name, array):
-    """Write an array at the file's position; return its checksum."""
+def _write_array(put, name, array):
+    """Hand an array's bytes on, by memoryviews; return its checksum."""
     dtype = np.dtype(array.dtype).newbyteorder("<")
     crc = written = 0
-    for piece in array.pieces if isinstance(array, Chunks) else (array,):
+    for piece in array if isinstance(array, Chunks) else (array,):
         if piece.dtype.newbyteorder("<") != dtype:
             raise ValueError(f"array {name!r}: a piece has dtype {piece.dtype}, not {dtype}")
         for part in _contiguous_parts(piece, dtype):
             crc = zlib.crc32(part, crc)
-            _write_all(fd, part)
+            put(part)
             written += len(part)
     if written != array.nbytes:
         raise ValueError(f"array {name!r}: the pieces have {written} bytes, not {array.nbytes}")
@@ -273,14 +332,16 @@ def read(path, *, kind=None, mmap=False, verify=None):
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file object
+        A file object is read from where it stands to the end of what was written, front to back: a socket does as well.
+        Bytes, or whatever has their buffer, are a file's contents (bytes without a zero byte are a path).
     kind : str, optional
         What the file must hold.
     mmap : bool
         False: arrays are read into memory. True: they are read-only views of the mapped file, which takes the same
         short time whatever the size; the header is checked then, and the arrays only with ``verify=True``. As with
         any map, a file that is later *shortened in place* kills the process on access (SIGBUS); one that is replaced
-        by :func:`write`, or deleted, does no harm.
+        by :func:`write`, or deleted, does no harm. Needs a path.
     verify : bool, optional
         Whether the arrays' checksums are verified; by default those of arrays that are read into memory.
 
@@ -296,27 +357,46 @@ def read(path, *, kind=None, mmap=False, verify=None):
         When the file cannot be read, or does not fit in memory.
     ValueError
         When it is not such a file, or not whole. Either names the path and what is wrong.
+    TypeError
+        For a file object of texts.
 
     Notes
     -----
-    Sizes are checked against the file before anything is allocated.
+    Sizes are checked against the file before anything is allocated, where its size can be known.
     """
-    with _opened(path) as fd:
-        header = _read_header(fd, kind)
+    return read_any(path, None if kind is None else (kind,), mmap=mmap, verify=verify)[1:]
+
+
+def read_any(path, kinds=None, *, mmap=False, verify=None, names=None):
+    """Read a file of one of several kinds, or some of its arrays: as :func:`read`, with its kind before the rest.
+
+    Parameters
+    ----------
+    kinds : collection of str, optional
+    names : collection of str, optional
+        Arrays to read; of others nothing is read, and nothing verified.
+    """
+    if mmap and (_is_contents(path) or _is_file_object(path, "read")):
+        raise ValueError(f"{name_of(path)}: mmap=True needs the path of a file, got {type(path).__name__}")
+    with _opened(path) as source:
+        header = _read_header(source, kinds)
         arrays = {}
-        mapped = _mmap.mmap(fd, header.size, access=_mmap.ACCESS_READ) if mmap else None
+        mapped = _mmap.mmap(source.fd, header.size, access=_mmap.ACCESS_READ) if mmap else None
         for name, entry in header.entries.items():
+            if names is not None and name not in names:
+                continue
             if mmap and entry.nbytes:
                 array = np.ndarray(entry.shape, entry.dtype, mapped, entry.start)
             else:
                 array = _allocate(name, entry)
             if not mmap:
                 into = memoryview(array.reshape(-1).view(np.uint8))
-                _check_array(fd, name, entry, into, verify in (None, True))
+                _check_array(source, name, entry, into, verify in (None, True))
             elif verify:
-                _check_array(fd, name, entry)
+                _check_array(source, name, entry)
             arrays[name] = array
-        return arrays, header.params, header.version
+        source.end(header.size)
+        return header.kind, arrays, header.params, header.version
 
 
 def describe(path):
@@ -333,12 +413,12 @@ def describe(path):
     OSError, ValueError
         As :func:`read`, when the header already is not whole.
     """
-    with _opened(path) as fd:
-        header = _read_header(fd, None)
+    with _opened(path) as source:
+        header = _read_header(source, None)
         damage = []
         for name, entry in header.entries.items():
             try:
-                _check_array(fd, name, entry)
+                _check_array(source, name, entry)
             except ValueError as error:
                 damage.append(str(error))
         arrays = {name: (entry.dtype.name, entry.shape) for name, entry in header.entries.items()}
@@ -348,24 +428,131 @@ def describe(path):
 
 @contextlib.contextmanager
 def _opened(path):
-    """Yield a descriptor for reading; every OSError and ValueError inside names the path."""
+    """Yield a source to read from; every ValueError inside names the path, and every OSError of a path."""
+    if _is_contents(path) or _is_file_object(path, "read"):
+        try:
+            yield _Bytes(path) if _is_contents(path) else _Stream(path)
+        except OSError:  # the file object's own, which knows best
+            raise
+        except ValueError as error:
+            raise ValueError(f"{name_of(path)}: {error}") from error
+        return
     with _naming(path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer must not block
         try:
             mode = os.fstat(fd).st_mode
             if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR) + _advice_on_folder(path))
             if not stat.S_ISREG(mode):
                 raise ValueError("not a regular file")
-            yield fd
+            yield _File(fd)
         finally:
             os.close(fd)
 
 
-def _read_header(fd, kind):
+def _advice_on_folder(path):
+    if not os.path.exists(os.path.join(os.fsdecode(path), MANIFEST)):
+        return ""
+    return (
+        " that holds an index of aphash.dask: aphash.dask.HammingIndex.load(folder) opens it, and to_local() of that "
+        "makes an aphash.HammingIndex of it"
+    )
+
+
+class _File:
+    """A file by its descriptor. Sources have a ``size`` (None: not known); unless ``exact``, more may follow."""
+
+    exact = True
+
+    def __init__(self, fd):
+        self.fd, self.size = fd, os.fstat(fd).st_size
+
+    def peek(self, n):
+        """Return the first n bytes, or fewer where there are no more."""
+        return os.pread(self.fd, n, 0)
+
+    def read_into(self, view, at):
+        """Fill a part of the view, or all, with the bytes from ``at`` on; return how many they are, 0 at the end."""
+        return os.preadv(self.fd, [view], at)
+
+    def end(self, size):
+        """Leave the source behind its first ``size`` bytes."""
+
+
+class _Bytes(_File):
+    """A file's contents in memory."""
+
+    def __init__(self, contents):
+        self._view = memoryview(contents).cast("B")
+        self.size = len(self._view)
+
+    def peek(self, n):
+        return bytes(self._view[:n])
+
+    def read_into(self, view, at):
+        part = self._view[at : at + len(view)]
+        view[: len(part)] = part
+        return len(part)
+
+
+class _Stream(_File):
+    """A file object that is read front to back."""
+
+    exact = False  # other things may follow
+
+    def __init__(self, file):
+        if isinstance(file, io.TextIOBase):
+            raise TypeError(f"path must be a binary file object, got {type(file).__name__}: open it with 'rb'")
+        self._file, self._ahead, self._at, self.size = file, b"", 0, None
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # what cannot be sought in may say it like this
+            if file.seekable():
+                here = file.tell()
+                self.size = file.seek(0, os.SEEK_END) - here
+                file.seek(here)
+
+    def peek(self, n):
+        while len(self._ahead) < n:
+            data = self._read(n - len(self._ahead))
+            if not data:
+                break
+            self._ahead += data
+        return self._ahead[:n]
+
+    def read_into(self, view, at):
+        self.end(at)
+        if self._ahead:
+            part, self._ahead = self._ahead[: len(view)], self._ahead[len(view) :]
+        elif hasattr(self._file, "readinto"):
+            n = self._file.readinto(view)
+            if n is None:
+                raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has nothing to read now")
+            self._at += n
+            return n
+        else:
+            part = self._read(len(view))
+        view[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def end(self, size):
+        while self._at < size:  # what is left out
+            part, self._ahead = self._ahead[: size - self._at], self._ahead[size - self._at :]
+            part = part or self._read(min(PIECE, size - self._at))
+            if not part:
+                raise ValueError("cut short while it was read")
+            self._at += len(part)
+
+    def _read(self, n):
+        data = self._file.read(n)
+        if data is None:
+            raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has nothing to read now")
+        return data
+
+
+def _read_header(source, kinds):
     """Return the header, checked against its checksum, against the format and against the file's size."""
-    size = os.fstat(fd).st_size
-    start = os.pread(fd, 64, 0)
+    start = source.peek(64)
+    size = len(start) if source.size is None and len(start) < 64 else source.size
     if len(start) < 8:
         raise ValueError(f"not an aphash file: it has {size} bytes")
     for beginning, what in _OTHERS.items():
@@ -375,9 +562,11 @@ def _read_header(fd, kind):
     length = int.from_bytes(start, "little")
     if not len(_START) < length <= MAX_HEADER:
         raise ValueError(f"not an aphash file, or damaged: a header of {length} bytes")
-    if 8 + length > size:
-        raise ValueError(f"cut short: it has {size} bytes, its header alone {8 + length}")
-    data = os.pread(fd, 8 + length, 0)
+    data = source.peek(8 + length)
+    if len(data) < 8 + length:
+        raise ValueError(
+            f"cut short: it has {len(data) if size is None else size} bytes, its header alone {8 + length}"
+        )
     if not data.startswith(_START, 8):
         other = data.startswith(b"{", 8) and not data.startswith(_START[:27], 8)
         raise ValueError(f"not an aphash file{': a safetensors file' if other else ''}, or its first bytes are damaged")
@@ -385,11 +574,11 @@ def _read_header(fd, kind):
     if stored != _crc(data[:_CRC_AT] + b"0" * 8 + data[_CRC_AT + 8 :]):
         raise ValueError("its header is damaged: the checksum differs")
     header = _parse(data[8:])
-    if header.size != size:
+    if size is not None and (size < header.size or (source.exact and size > header.size)):
         raise ValueError(f"{'cut short' if size < header.size else 'too long'}: {size} bytes, expected {header.size}")
-    if kind is not None and header.kind != kind:
+    if kinds is not None and header.kind not in kinds:
         advice = f": read it with {_READERS[header.kind]}" if header.kind in _READERS else ""
-        raise ValueError(f"it holds {header.kind!r}, expected {kind!r}{advice}")
+        raise ValueError(f"it holds {header.kind!r}, expected {' or '.join(map(repr, kinds))}{advice}")
     return header
 
 
@@ -438,14 +627,14 @@ def _allocate(name, entry):
         raise OSError(errno.ENOMEM, f"array {name!r} needs {entry.nbytes} bytes, more than can be allocated") from None
 
 
-def _check_array(fd, name, entry, into=None, verify=True):
+def _check_array(source, name, entry, into=None, verify=True):
     """Read an array, into memory where that is given; ValueError if its content is not what was written."""
     buffer = memoryview(bytearray(min(PIECE, entry.nbytes))) if into is None else None
     crc = done = 0
     while done < entry.nbytes:
         want = min(PIECE, entry.nbytes - done)
         part = buffer[:want] if into is None else into[done : done + want]
-        got = os.preadv(fd, [part], entry.start + done)
+        got = source.read_into(part, entry.start + done)
         if got == 0:
             raise ValueError(f"cut short while it was read, in array {name!r}")
         if verify:

@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 import weakref
+from collections import deque
 
 from aphash._common.arrays import shown
 
@@ -177,6 +178,26 @@ def _work(jobs, ended):
         del job  # a result lives no longer than the job
     jobs.put(None)  # for the next one
     ended.put(None)
+
+
+def map_ordered(function, arguments, n_threads):
+    """Yield ``function(*args)`` for each of the arguments, in their order, at most 2 n_threads of them ahead."""
+    if n_threads == 1:
+        for args in arguments:
+            yield function(*args)
+        return
+    with Crew(n_threads) as pool:
+        waiting = deque()
+        try:
+            for args in arguments:
+                waiting.append(pool.submit(function, *args))
+                if len(waiting) >= 2 * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # an error or Ctrl-C: what has not begun never does
+            for job in waiting:
+                job.cancel()
 
 
 class _BlasLimit:

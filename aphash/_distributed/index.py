@@ -24,7 +24,6 @@ _BATCH = 1 << 18  # results, or candidates, of the queries that are searched at 
 _RADIUS_QUERIES = 1024  # of radius searches
 _BUCKET_IDS = 1 << 24  # ids that one task compares, where the shards' ranges overlap
 
-_MANIFEST = "manifest.aphash"
 _KIND, _VERSION = "dask.HammingIndex", 1
 
 
@@ -275,7 +274,7 @@ class HammingIndex:
         """
         folder = os.path.abspath(os.fspath(folder))
         os.makedirs(folder, exist_ok=True)
-        manifest = os.path.join(folder, _MANIFEST)
+        manifest = os.path.join(folder, container.MANIFEST)
         if os.path.exists(manifest):
             raise FileExistsError(f"{folder} holds an index already")
         token = secrets.token_hex(8)
@@ -296,7 +295,7 @@ class HammingIndex:
             shards are not read; :func:`aphash._common.container.describe` checks them.
         """
         folder = os.path.abspath(os.fspath(folder))
-        path = os.path.join(folder, _MANIFEST)
+        path = os.path.join(folder, container.MANIFEST)
         arrays, params, version = container.read(path, kind=_KIND)
         if version > _VERSION:
             raise ValueError(f"{path}: version {version} of the format; this aphash reads up to {_VERSION}")

@@ -16,9 +16,10 @@ from dask.sizeof import sizeof
 
 from aphash._common import threads
 from aphash._common.arrays import as_array
+from aphash._common.finite import check_finite
 from aphash._learning import _learn
 from aphash._learning.linear import Rotation
-from aphash._learning.training_data import BlockSums, Rows, block_rows, blocks, check_finite, chunk_rows
+from aphash._learning.training_data import BlockSums, Rows, block_rows, blocks, chunk_rows
 from aphash.codes import n_words
 
 _BATCH_BYTES = 1 << 26  # of results that come to the client at a time

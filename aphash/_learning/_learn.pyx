@@ -10,7 +10,8 @@ Work is done in waves of some milliseconds; between them Ctrl-C is looked for, w
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.math cimport fabs
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 import time
@@ -78,7 +79,7 @@ cdef extern from "learn/kernels.h" nogil:
         void (*pack_panel)(const float *, int64_t, int64_t, int64_t, float *) noexcept nogil
         void (*project)(const aph_source *, int64_t, int64_t, const float *, const float *, int64_t, float *,
                         uint64_t *, void *) noexcept nogil
-        int64_t (*project_scratch)(int64_t) noexcept nogil
+        int64_t (*project_scratch)(int64_t, int64_t) noexcept nogil
         float (*multiply_add)(int64_t) noexcept nogil
 
 cdef extern from *:  # the training kernels of the instruction set in use
@@ -124,6 +125,12 @@ cdef class Scratch:
         return self.first + thread * self.row
 
 
+cdef int dtype_of(cnp.ndarray X) noexcept:
+    """Return the enum aph_dtype of an array, -1 where it has none."""
+    cdef int number = cnp.PyArray_TYPE(X)
+    return 0 if number == cnp.NPY_FLOAT16 else 1 if number == cnp.NPY_FLOAT32 else 2 if number == cnp.NPY_FLOAT64 else -1
+
+
 cdef class Source:
     """Keeps the arrays of a source alive beside the C struct of their addresses."""
 
@@ -135,12 +142,11 @@ cdef class Source:
         cdef const double[::1] mean_view
         if not isinstance(X, np.ndarray) or X.ndim != 2 or not X.flags.c_contiguous or not X.dtype.isnative:
             raise TypeError("X must be a C-contiguous 2-d array in native byte order")
-        names = ("float16", "float32", "float64")
-        if X.dtype.name not in names:
+        self.c.dtype = dtype_of(X)
+        if self.c.dtype < 0:
             raise TypeError(f"X must be float16, float32 or float64, got {X.dtype}")
         self.arrays = (X, rows, mean)
         self.c.x = cnp.PyArray_DATA(X)
-        self.c.dtype = names.index(X.dtype.name)
         self.c.d = X.shape[1]
         self.c.scale = scale
         self.c.rows = NULL
@@ -715,49 +721,158 @@ def project(X, rows, int64_t start, int64_t stop, mean, double scale, W, bias, f
     out : ndarray of float32, shape (stop - start, r)
     n_threads : int
     """
-    if out.shape[0] != stop - start or out.shape[1] != W.shape[1]:
-        raise ValueError("out must have shape (stop - start, r)")
-    if stop > start:
-        _project(X, rows, start, stop, mean, scale, W, bias, &out[0, 0], NULL, n_threads)
+    Projection(W, bias, mean, scale, n_threads).project(X, rows, start, stop, out, n_threads)
 
 
 def encode(X, rows, int64_t start, int64_t stop, mean, double scale, W, bias, uint64_t[:, ::1] out, int n_threads):
     """Write the packed signs (1 where >= 0) of the very numbers of :func:`project` to out (stop - start, n_words)."""
-    if out.shape[0] != stop - start or out.shape[1] != (W.shape[1] + 63) // 64:
-        raise ValueError("out must have shape (stop - start, n_words)")
-    if stop > start:
-        _project(X, rows, start, stop, mean, scale, W, bias, NULL, &out[0, 0], n_threads)
+    Projection(W, bias, mean, scale, n_threads).encode(X, rows, start, stop, out, n_threads)
 
 
-cdef int _project(X, rows, int64_t start, int64_t stop, mean, double scale, const float[:, ::1] W,
-                  const float[::1] bias, float *out, uint64_t *codes, int n_threads) except -1:
-    cdef int64_t d = W.shape[0], r = W.shape[1], words = (r + 63) // 64, width = kernel.width, panel, t, at, first
-    cdef int64_t n_panels = (r + width - 1) // width, block, n_blocks, wave, last
-    cdef Source source = Source(X, rows, mean, scale)
-    cdef Scratch scratch = Scratch(kernel.project_scratch(r), n_threads)
-    cdef Scratch panels = Scratch(4 * n_panels * d * width, 1)
-    cdef float *packed = <float *> panels.at(0)
-    cdef float[::1] padded = np.zeros(n_panels * width, np.float32)
-    _check_items(X, rows, start, stop)
-    if d != X.shape[1] or bias.shape[0] != r:
-        raise ValueError("W and bias must be (d, r) and (r,)")
-    padded[:r] = bias
-    for panel in prange(n_panels, num_threads=n_threads, nogil=True):
-        kernel.pack_panel(&W[0, 0], d, r, panel, packed + panel * d * width)
-    block = APH_ROW_GROUP * most(1, least(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
-    n_blocks = (stop - start + block - 1) // block
-    wave = most(1, WAVE_WORK // (block * d * r)) * n_threads
-    for first in range(0, n_blocks, wave):
-        PyErr_CheckSignals()
-        last = least(n_blocks, first + wave)
-        for t in prange(first, last, num_threads=n_threads, schedule="dynamic", nogil=True):
-            at = t * block
-            kernel.project(
-                &source.c, start + at, least(block, stop - start - at), packed, &padded[0], r,
-                out + at * r if out != NULL else NULL, codes + at * words if codes != NULL else NULL,
-                scratch.at(omp_get_thread_num()),
+cdef class Projection:
+    """A hash function packed for the kernels, once for any number of calls.
+
+    Parameters
+    ----------
+    W, bias : ndarray of float32, shapes (d, r) and (r,)
+    mean, scale
+        Of the working vectors; as for :func:`nearest`.
+    n_threads : int
+        That pack.
+    """
+
+    cdef const aph_learn *kernel  # of the instruction set that it is packed for
+    cdef Scratch panels
+    cdef float[::1] bias
+    cdef const double[::1] mean
+    cdef double scale
+    cdef int64_t d, r, n_words
+
+    def __init__(self, const float[:, ::1] W, const float[::1] bias, mean, double scale, int n_threads=1):
+        cdef int64_t d = W.shape[0], r = W.shape[1], width = kernel.width, n_panels = (r + width - 1) // width, panel
+        cdef float *packed
+        if bias.shape[0] != r or len(mean) != d or d < 1 or r < 1:
+            raise ValueError("W, bias and mean must be (d, r), (r,) and (d,)")
+        self.kernel, self.d, self.r, self.n_words = kernel, d, r, (r + 63) // 64
+        self.mean, self.scale = mean, scale
+        self.bias = np.zeros(n_panels * width, np.float32)
+        self.bias[:r] = bias
+        self.panels = Scratch(4 * n_panels * d * width, 1)
+        packed = <float *> self.panels.at(0)
+        for panel in prange(n_panels, num_threads=n_threads, nogil=True):
+            self.kernel.pack_panel(&W[0, 0], d, r, panel, packed + panel * d * width)
+
+    def is_current(self):
+        """Return whether it is packed for the instruction set in use."""
+        return self.kernel == kernel
+
+    def project(self, X, rows, int64_t start, int64_t stop, float[:, ::1] out, int n_threads):
+        """Write the projections of items [start, stop) to out (stop - start, r); see :func:`project`."""
+        if out.shape[0] != stop - start or out.shape[1] != self.r:
+            raise ValueError("out must have shape (stop - start, r)")
+        if stop > start:
+            self.run(X, rows, start, stop, &out[0, 0], NULL, n_threads)
+
+    def encode(self, X, rows, int64_t start, int64_t stop, uint64_t[:, ::1] out, int n_threads):
+        """Write the codes of items [start, stop) to out (stop - start, n_words); see :func:`encode`."""
+        if out.shape[0] != stop - start or out.shape[1] != self.n_words:
+            raise ValueError("out must have shape (stop - start, n_words)")
+        if stop > start:
+            self.run(X, rows, start, stop, NULL, &out[0, 0], n_threads)
+
+    cdef int run(self, X, rows, int64_t start, int64_t stop, float *out, uint64_t *codes, int n_threads) except -1:
+        cdef int64_t d = self.d, r = self.r, words = self.n_words, block, n_blocks, wave, first, last, t, at
+        cdef Source source = Source(X, rows, np.asarray(self.mean), self.scale)
+        cdef Scratch scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
+        cdef const float *packed = <const float *> self.panels.at(0)
+        _check_items(X, rows, start, stop)
+        block = APH_ROW_GROUP * most(1, least(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
+        n_blocks = (stop - start + block - 1) // block
+        wave = most(1, WAVE_WORK // (block * d * r)) * n_threads
+        for first in range(0, n_blocks, wave):
+            PyErr_CheckSignals()
+            last = least(n_blocks, first + wave)
+            for t in prange(first, last, num_threads=n_threads, schedule="dynamic", nogil=True):
+                at = t * block
+                self.kernel.project(
+                    &source.c, start + at, least(block, stop - start - at), packed, &self.bias[0], r,
+                    out + at * r if out != NULL else NULL, codes + at * words if codes != NULL else NULL,
+                    scratch.at(omp_get_thread_num()),
+                )
+        return 0
+
+    def project_row(self, X, double farthest):
+        """Return the projections of one row; see :meth:`encode_row`."""
+        return self.run_row(X, farthest, False)
+
+    def encode_row(self, X, double farthest):
+        """Return the code of one row, or None for whatever is no plain array of it: the short way of a single query.
+
+        Parameters
+        ----------
+        X : ndarray of float16, float32 or float64, shape (1, d) or (d,)
+        farthest : float
+            Rows with values beyond it, NaN among them, are none that are answered here.
+
+        Returns
+        -------
+        ndarray of uint64, shape (1, n_words) or (n_words,), or None
+        """
+        return self.run_row(X, farthest, True)
+
+    cdef object run_row(self, X, double farthest, bint as_codes):
+        cdef cnp.npy_intp shape[2]
+        cdef cnp.ndarray row, result
+        cdef Scratch scratch
+        cdef aph_source source
+        cdef float *out = NULL
+        cdef uint64_t *codes = NULL
+        cdef int ndim
+        if type(X) is not np.ndarray:
+            return None
+        row = X
+        ndim = cnp.PyArray_NDIM(row)
+        source.dtype = dtype_of(row)
+        if source.dtype < 0 or not (ndim == 1 or (ndim == 2 and cnp.PyArray_DIM(row, 0) == 1)):
+            return None
+        if cnp.PyArray_DIM(row, ndim - 1) != self.d or not cnp.PyArray_ISCARRAY_RO(row):  # contiguous, aligned, native
+            return None
+        source.x, source.d, source.rows = cnp.PyArray_DATA(row), self.d, NULL
+        source.mean, source.scale = &self.mean[0], self.scale
+        if not lies_within(source.x, source.dtype, self.d, farthest):
+            return None
+        shape[0], shape[ndim - 1] = 1, self.n_words if as_codes else self.r
+        result = cnp.PyArray_EMPTY(ndim, shape, cnp.NPY_UINT64 if as_codes else cnp.NPY_FLOAT32, 0)
+        if as_codes:
+            codes = <uint64_t *> cnp.PyArray_DATA(result)
+        else:
+            out = <float *> cnp.PyArray_DATA(result)
+        scratch = Scratch(self.kernel.project_scratch(self.r, 1), 1)
+        with nogil:
+            self.kernel.project(
+                &source, 0, 1, <const float *> self.panels.at(0), &self.bias[0], self.r, out, codes, scratch.at(0)
             )
-    return 0
+        return result
+
+
+cdef bint lies_within(const void *x, int dtype, int64_t d, double farthest) noexcept nogil:
+    """Whether no number is beyond farthest, or NaN."""
+    cdef const uint16_t *halves = <const uint16_t *> x
+    cdef const float *singles = <const float *> x
+    cdef const double *doubles = <const double *> x
+    cdef int64_t k
+    cdef int beyond = 0
+    if dtype == 0:  # from 0x7c00 on they are infinity and NaN; the largest number is 65,504
+        for k in range(d):
+            beyond |= (halves[k] & 0x7fff) >= 0x7c00
+        return not beyond and farthest >= 65504
+    if dtype == 1:
+        for k in range(d):
+            beyond |= not (fabs(singles[k]) <= farthest)
+        return not beyond
+    for k in range(d):
+        beyond |= not (fabs(doubles[k]) <= farthest)
+    return not beyond
 
 
 def fma_peak(double seconds):

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 import numbers
 import re
 import warnings
@@ -16,10 +15,12 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_floats, shown
+from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
-from aphash._learning import _learn, safeguard
+from aphash._learning import safeguard
 from aphash._learning.descent import HISTORY, Settings, learn
-from aphash._learning.training_data import Rows, check_finite, draw_rows
+from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest
+from aphash._learning.training_data import Rows, draw_rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
 MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
@@ -345,21 +346,21 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 rows = kept if rows is None else rows[kept]
                 training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
             if rows is not None:
-                check_finite(checked, n_threads, _farthest(training.mean, training.scale))
+                check_finite(checked, n_threads, farthest(training.mean, training.scale))
             with _Progress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
             codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
+        encoder = _encoder_of(fitted | columns)
         if replaced:
-            codes = np.empty((n, n_words(settings.n_bits)), np.uint64)
-            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
+            codes = encoder._encode(checked, n_threads)
         elif rows is not None:
-            learned, codes = codes, np.empty((n, n_words(settings.n_bits)), np.uint64)
-            _learn.encode(checked, None, 0, n, training.mean, training.scale, *_working_hash(fitted), codes, n_threads)
+            learned, codes = codes, encoder._encode(checked, n_threads)
             codes[rows] = learned
         vars(self).pop("feature_names_in_", None)
-        vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, fitted["fingerprint_"]), **columns)
+        vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
+        self._encoder = encoder
         return self
 
     def _sample(self, n, d, rng):
@@ -415,7 +416,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "intercept_": found.bias - coef @ training.mean,
         }
         return hash_function | {
-            "fingerprint_": _fingerprint(hash_function),
+            "fingerprint_": _encoder_of(hash_function).fingerprint,
             "anchors_": anchors,
             "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
             "anchor_codes_": pack(found.anchor_codes),
@@ -426,16 +427,32 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # -- the hash function --------------------------------------------------------------------------------------------
 
+    @property
+    def encoder_(self):
+        """The hash function alone, an :class:`aphash.Encoder`: all that a service needs, without scikit-learn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        """
+        own = vars(self)
+        encoder = own.get("_encoder")
+        if encoder is None or not encoder._is_of(own):  # of an earlier version's pickle; an attribute was set
+            check_is_fitted(self)
+            encoder = self._encoder = _encoder_of(own)
+        return encoder
+
     def transform(self, X):
         """Return the codes of X: the packed signs of the projections.
 
         Parameters
         ----------
-        X : array_like of shape (n, d)
+        X : array_like of shape (n, d), or one row of shape (d,)
 
         Returns
         -------
-        ndarray of uint64, shape (n, n_words)
+        ndarray of uint64, shape (n, n_words) or (n_words,)
             The same for a row whatever rows it comes with. Needs the result and a few MiB a thread.
 
         Raises
@@ -444,25 +461,24 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Before fit.
         TypeError, ValueError
             For another number of features, and what :meth:`fit` refuses.
-        """
-        return self._codes(X)
 
-    def _codes(self, X):
-        X, n_threads = self._check_new(X)
-        codes = np.empty((len(X), n_words(len(self.coef_))), np.uint64)
-        _learn.encode(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), codes, n_threads)
-        return note_origin(codes, len(self.coef_), self.fingerprint_)
+        Notes
+        -----
+        That a vector is one row is numpy's and faiss's manner. scikit-learn's own estimators refuse one, so its check
+        ``check_fit2d_predict1d`` is the one of its checks that APHash does not pass.
+        """
+        return self.encoder_._transform(X, self.n_jobs)
 
     def decision_function(self, X):
         """Return the projections of X, whose signs are the codes.
 
         Parameters
         ----------
-        X : array_like of shape (n, d)
+        X : array_like of shape (n, d), or one row of shape (d,)
 
         Returns
         -------
-        ndarray of float32, shape (n, n_bits)
+        ndarray of float32, shape (n, n_bits) or (n_bits,)
             ``X @ coef_.T + intercept_``; +-1 is what the hash function was fitted to.
 
         Raises
@@ -470,10 +486,26 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError, TypeError, ValueError
             As :meth:`transform`.
         """
-        X, n_threads = self._check_new(X)
-        out = np.empty((len(X), len(self.coef_)), np.float32)
-        _learn.project(X, None, 0, len(X), self.mean_, self.scale_, *_working_hash(vars(self)), out, n_threads)
-        return out
+        return self.encoder_._decision_function(X, self.n_jobs)
+
+    def query_projections(self, X):
+        """Return what queries are searched by where more than their bits is wanted; see
+        :meth:`aphash.Encoder.query_projections`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d), or one row of shape (d,)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_bits) or (n_bits,)
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError, TypeError, ValueError
+            As :meth:`transform`.
+        """
+        return self.decision_function(X)
 
     @property
     def _n_features_out(self):
@@ -520,7 +552,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         d = len(self.mean_)
         rng = np.random.RandomState(0)
         some = self._take(X, draw_rows(n, safeguard.sample_size(n, d, True), rng))
-        bits = unpack_codes(self._codes(some), len(self.coef_))
+        bits = unpack_codes(self.encoder_._transform(some, self.n_jobs), len(self.coef_))
         V = (_read(some).astype(np.float64) - self.mean_) * self.scale_
         return safeguard.Check(np.clip(V, -1e100, 1e100), rng, first=10).of(bits)[0]
 
@@ -535,8 +567,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            Used as given; an existing file is replaced, at no moment by half a one.
+        path : str, os.PathLike, bytes or binary file object
+            A path is used as given; an existing file is replaced, at no moment by half a one. A file object
+            (``io.BytesIO``, what S3 clients upload) is written to front to back and left open.
 
         Raises
         ------
@@ -544,44 +577,52 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Before fit.
         OSError
             With the path, when it cannot be written.
+        TypeError
+            For a file object of texts.
 
         Notes
         -----
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
         arrays, params = self._to_file()
-        container.write(path, arrays, params=params, **_FILE)
+        container.write(path, arrays, kind=MODEL, version=MODEL_VERSION, params=params)
 
     @classmethod
     def load(cls, path):
-        """Return the estimator that :meth:`save` wrote.
+        """Return the estimator that :meth:`save` wrote; :meth:`aphash.Encoder.load` opens its hash function alone.
+
+        Parameters
+        ----------
+        path : str, os.PathLike, bytes or binary file object
+            A file object is read front to back, from where it stands to the end of the model. Bytes, a bytearray or a
+            memoryview are a file's contents.
 
         Raises
         ------
         OSError, ValueError
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
         """
-        arrays, params, version = container.read(path, kind=_FILE["kind"])
+        arrays, params, version = container.read(path, kind=MODEL)
         return cls._from_file(path, arrays, params, version)
 
     def _to_file(self):
         """Return (arrays, params) for a file; NotFittedError before fit."""
         check_is_fitted(self)
-        arrays = {name: getattr(self, name) for name in _SAVED}
+        arrays = {name: getattr(self, name) for name in (*_SAVED, *ARRAYS)}
         arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
         given = self.get_params()
         if not isinstance(given["random_state"], numbers.Integral):
             given["random_state"] = None
         params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
-        params["fingerprint_"] = _fingerprint(vars(self))  # of what is saved, should someone have changed it
+        params["fingerprint_"] = self.encoder_.fingerprint  # of what is saved, should someone have changed it
         if hasattr(self, "feature_names_in_"):
             params["feature_names_in_"] = list(self.feature_names_in_)
         return arrays, params
 
     @classmethod
     def _from_file(cls, path, arrays, params, version):
-        if not 1 <= version <= _FILE["version"]:
-            raise ValueError(f"{path}: version {version} of a model's file; this aphash reads 1 to {_FILE['version']}")
+        check_version(path, MODEL, version)
+        encoder = Encoder._from_file(path, arrays, params)
         try:
             unknown = sorted(set(params["given"]) - set(_hasher_params()))
             if unknown:
@@ -591,55 +632,47 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             history = np.empty(len(arrays["objective_round"]), HISTORY)
             for name in HISTORY.names:
                 history[name] = arrays[f"objective_{name}"]
-            (r, d), (m, _) = fitted["coef_"].shape, fitted["anchors_"].shape
+            (r, d), (m, _) = encoder.coef.shape, fitted["anchors_"].shape
             words = n_words(r)
             shapes = {
-                "intercept_": (r,), "mean_": (d,), "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
+                "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
                 "anchor_codes_": (m, words), "codes_": (len(fitted["codes_"]), words),
             }  # fmt: skip
             wrong = [name for name, shape in shapes.items() if fitted[name].shape != shape]
             wrong += [name for name, dtypes in _SAVED.items() if fitted[name].dtype not in dtypes]
             if wrong or r != hasher.n_bits:
                 raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
-            fitted |= {"scale_": float(params["scale_"]), "n_iter_": int(params["n_iter_"]), "n_features_in_": d}
-            if not 0 < fitted["scale_"] < np.inf:
-                raise ValueError(f"scale_ must be positive, got {fitted['scale_']}")
-            fitted["fingerprint_"] = _fingerprint(fitted)
-            if params.get("fingerprint_", fitted["fingerprint_"]) != fitted["fingerprint_"]:
-                raise ValueError("its fingerprint is that of another hash function")
-            names = params.get("feature_names_in_")
-            if names is not None:
-                if len(names) != d or not all(isinstance(name, str) for name in names):
-                    raise ValueError(f"feature_names_in_ must be {d} strings")
-                fitted["feature_names_in_"] = np.array(names, object)
+            fitted |= {
+                "coef_": encoder.coef, "intercept_": encoder.intercept, "mean_": encoder.mean, "scale_": encoder.scale,
+                "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
+            }  # fmt: skip
+            if encoder.feature_names is not None:
+                fitted["feature_names_in_"] = encoder.feature_names
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a whole APHash file: {error!r}") from None
+            raise ValueError(f"{container.name_of(path)}: not a whole APHash file: {error!r}") from None
         note_origin(fitted["codes_"], r, fitted["fingerprint_"])
-        vars(hasher).update(fitted, objective_=history)
+        vars(hasher).update(fitted, objective_=history, _encoder=encoder)
         return hasher
+
+    def __getstate__(self):
+        return {name: value for name, value in super().__getstate__().items() if name != "_encoder"}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "coef_" in vars(self):
+            self._encoder = _encoder_of(vars(self))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # codes are uint64 whatever X is
         return tags
 
-    def _check_new(self, X):
-        check_is_fitted(self)
-        with _naming_X():
-            array = check_array(_read(X), estimator=self, **_X)
-            validate_data(self, X if hasattr(X, "columns") else array, reset=False, skip_check_array=True)
-        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
-        check_finite(array, n_threads, _farthest(self.mean_, self.scale_))
-        return array, n_threads
 
-
-_FILE = {"kind": "APHash", "version": 1}
-_FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_SAVED = {  # the arrays of a file, with their dtypes
-    "codes_": [np.uint64], "coef_": [np.float64], "intercept_": [np.float64], "mean_": [np.float64],
-    "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64], "thresholds_": [np.float64],
+_SAVED = {  # the arrays of a file beside the hash function's, with their dtypes
+    "codes_": [np.uint64], "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64],
+    "thresholds_": [np.float64],
 }  # fmt: skip
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 
@@ -668,21 +701,6 @@ def _columns(X):
     return vars(fitted)
 
 
-def _farthest(mean, scale):
-    """Return how large a value of X may be: working vectors are float32, and so are their projections."""
-    return _FARTHEST / scale - np.abs(mean).max()
-
-
-def _fingerprint(fitted):
-    """Return 32 hexadecimal digits that tell this hash function from any other: the same for the same bits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in ("coef_", "intercept_", "mean_"):
-        array = np.ascontiguousarray(fitted[name], "<f8")
-        digest.update(f"{name}{array.shape}".encode() + array.tobytes())
-    digest.update(float(fitted["scale_"]).hex().encode())
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def _naming_X():
     """Put the argument's name before messages that lack it."""
@@ -694,11 +712,10 @@ def _naming_X():
         raise type(error)(f"X: {error}") from None
 
 
-def _working_hash(fitted):
-    """Return W (d, n_bits) and bias (n_bits,) float32 for working vectors: coef_ and intercept_ in their units."""
-    W = (fitted["coef_"] / fitted["scale_"]).T
-    bias = fitted["intercept_"] + fitted["coef_"] @ fitted["mean_"]
-    return np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
+def _encoder_of(fitted):
+    """Return the Encoder of fitted attributes."""
+    hash_function = (fitted[name] for name in (*ARRAYS, "scale_"))
+    return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"))
 
 
 def _is_auto(value):

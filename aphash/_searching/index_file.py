@@ -28,13 +28,17 @@ def save(self, path):
 
     Parameters
     ----------
-    path : str or os.PathLike
-        Used as given; an existing file is replaced, also one that this index is a map of.
+    path : str, os.PathLike, bytes or binary file object
+        A path is used as given; an existing file is replaced, also one that this index is a map of. A file object
+        (``io.BytesIO``, what S3 clients upload) is written to front to back and left open; after an error it holds half
+        a file.
 
     Raises
     ------
     OSError
         With the path, when it cannot be written; what was there stays.
+    TypeError
+        For a file object of texts.
 
     Notes
     -----
@@ -55,7 +59,9 @@ def load(cls, path, *, mmap=False, verify=None):
 
     Parameters
     ----------
-    path : str or os.PathLike
+    path : str, os.PathLike, bytes or binary file object
+        A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
+        memoryview are a file's contents.
     mmap : bool
         Search the file where it lies: opening it takes the same short time whatever its size, and codes are read when a
         search needs them. The file is never written to: a change copies the pages that it touches into memory.
@@ -76,13 +82,16 @@ def load(cls, path, *, mmap=False, verify=None):
 def to_file(snapshot):
     """Return (arrays, params) of a snapshot; nothing is copied."""
     n, words = len(snapshot), snapshot.n_words
-    arrays = {"blocks": container.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages())}
+    arrays = {"blocks": container.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages)}
     params = {"n_bits": snapshot.n_bits, "next_id": int(snapshot.next_id), "ascending": snapshot.ascending}
     if snapshot.fingerprint is not None:
         params["fingerprint"] = snapshot.fingerprint
     first_id = snapshot.first_id_of_range()
     if n and first_id is None:
-        parts = (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
+
+        def parts():
+            return (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
+
         arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), parts)
     else:
         params |= {"first_id": first_id or 0, "n": n}
@@ -101,7 +110,9 @@ def from_file(path, arrays, params, version, check):
     that count up, which are not held.
     """
     if not 1 <= version <= VERSION:
-        raise ValueError(f"{path}: version {version} of an index's file; this aphash reads up to {VERSION}")
+        raise ValueError(
+            f"{container.name_of(path)}: version {version} of an index's file; this aphash reads up to {VERSION}"
+        )
     try:
         n_bits, next_id, ascending = check_n_bits(params["n_bits"]), params["next_id"], params["ascending"]
         blocks = arrays["blocks"]
@@ -120,7 +131,7 @@ def from_file(path, arrays, params, version, check):
         if check:
             _check_contents(blocks.reshape(-1, words, 8), ids, n_bits, ascending)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a whole index: {error}") from None
+        raise ValueError(f"{container.name_of(path)}: not a whole index: {error}") from None
     store = Store(n_bits)
     store.adopt(blocks, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
     return store

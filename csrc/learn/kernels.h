@@ -114,10 +114,10 @@ struct aph_learn {
 
     /* x w + bias of the working vectors of count items: to out (count, r) where it is not NULL, and as sign bits
      * (>= 0) to codes (count, ceil(r / 64)) where that is not NULL. bias (panels, width), padded. scratch:
-     * project_scratch() bytes. */
+     * project_scratch(r, count) bytes. */
     void (*project)(const struct aph_source *items, int64_t start, int64_t count, const float *panels,
                     const float *bias, int64_t r, float *out, uint64_t *codes, void *scratch);
-    int64_t (*project_scratch)(int64_t r);
+    int64_t (*project_scratch)(int64_t r, int64_t count);
 
     /* rounds x (block x width) multiply-adds that touch registers only, to measure the peak. */
     float (*multiply_add)(int64_t rounds);
