@@ -616,6 +616,7 @@ def test_feature_names_are_those_of_the_words(digits, n_bits, names):
         assert list(made.columns) == names and type(made).__module__.startswith(kind)
         np.testing.assert_array_equal(made.to_numpy(), codes)
         assert made.to_numpy().dtype == np.uint64
+        np.testing.assert_array_equal(frame.transform(X[3]).to_numpy(), codes[3:4])
         index = HammingIndex(n_bits)
         index.add(made)
         np.testing.assert_array_equal(index.codes, codes)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import _safe_indexing, check_array, check_random_state
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from aphash import _kernels
@@ -467,7 +468,10 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         That a vector is one row is numpy's and faiss's manner. scikit-learn's own estimators refuse one, so its check
         ``check_fit2d_predict1d`` is the one of its checks that APHash does not pass.
         """
-        return self.encoder_._transform(X, self.n_jobs)
+        codes = self.encoder_._transform(X, self.n_jobs)
+        if codes.ndim == 1 and _get_output_config("transform", self)["dense"] != "default":
+            return codes[np.newaxis]  # a data frame has rows
+        return codes
 
     def decision_function(self, X):
         """Return the projections of X, whose signs are the codes.
