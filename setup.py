@@ -78,10 +78,10 @@ class BuildExt(build_ext):
 
 
 def extension(name, sources=()):
-    headers = [*Path("csrc").glob("*.h"), *Path("csrc").glob("*.def"), *Path("aphash").glob("*.px[di]")]
+    headers = [*Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.def"), *Path("aphash").rglob("*.px[di]")]
     return Extension(
         f"aphash.{name}",
-        [f"aphash/{name}.pyx", *sources],
+        [f"aphash/{name.replace('.', '/')}.pyx", *sources],
         include_dirs=["csrc", np.get_include()],
         depends=sorted(map(str, headers)),
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
@@ -93,10 +93,10 @@ def extension(name, sources=()):
 setup(
     ext_modules=cythonize(
         [
-            extension("_kernels", sorted(map(str, Path("csrc").glob("*.c")))),  # the only one that links the C library
-            extension("_learn"),
-            extension("_store"),
-            extension("_search"),
+            extension("_kernels", sorted(map(str, Path("csrc").rglob("*.c")))),  # the only one that links the C library
+            extension("_learning._learn"),
+            extension("_searching._store"),
+            extension("_searching._search"),
         ],
         compiler_directives={
             "language_level": 3,

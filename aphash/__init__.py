@@ -1,24 +1,22 @@
 """aphash: learn compact binary codes without labels, and search them exactly by Hamming distance.
 
-The map of the house (a lower layer never imports a higher one):
+The map of the house (a lower layer never imports a higher one; each room's ``__init__`` has its own map):
 
 ==================  ====================================================================================
-``APHash``          the estimator: validates, calls the method's steps, keeps the results (``_hasher``)
-``Encoder``         what a fitted model does with new vectors, without scikit-learn (``_encoder``)
-``HammingIndex``    exact search over packed codes: k nearest, radius (``index``)
+``APHash``          the estimator: learns and encodes (``_learning``)
+``Encoder``         what a fitted model does with new vectors, with numpy alone (``_learning.encoder``)
+``HammingIndex``    exact search over packed codes: k nearest, radius (``index``; its parts: ``_searching``)
                     ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
-``Filter``          which codes take part in searches (``_filters``)
+``Filter``          which codes take part in searches (``_searching.filters``)
 ``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)
+``save``, ``load``  a model and an index in one file (``_product``)
 ``interchange``     codes from and to faiss, usearch, pgvector, Hugging Face
 ``metrics``         tie-aware retrieval measures
+``dask``            both classes over dask arrays (their parts: ``_distributed``)
 ------------------  ------------------------------------------------------------------------------------
-``_optimize``       rounds of alternating descent on H and B, objective, stopping
-``_affinity``       distances -> thresholds -> P (sparse)
-``_linear``         PCA, rotation, ridge hash function, by blocks    ``_safeguard``  data that would ruin them
-``_store``          snapshots of an index, its changes               ``_engines``    what answers a search
-``_learn`` (C)      nearest rows, KL passes, projection              ``_search`` (C) scan, tables, pairs
-``_kernels`` (C)    the C library, its instruction sets              ``_runtime``    threads    ``_io``  files
+``_common``         what all of them use: arrays, arguments, threads, files, progress
+``_kernels`` (C)    the C library of csrc, its instruction sets
 ==================  ====================================================================================
 
 Public names are loaded when they are first used, so that ``import aphash`` costs no more than numpy.
@@ -29,17 +27,17 @@ import importlib
 from aphash._version import __version__
 
 _HOME = {  # public name -> module that defines it
-    "APHash": "aphash._hasher",
-    "Encoder": "aphash._encoder",
-    "Filter": "aphash._filters",
+    "APHash": "aphash._learning.estimator",
+    "Encoder": "aphash._learning.encoder",
+    "Filter": "aphash._searching.filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
     "ProjectionRescore": "aphash.rescore",
     "VectorRescore": "aphash.rescore",
-    "load": "aphash._bundle",
-    "load_encoder": "aphash._bundle",
+    "load": "aphash._product",
+    "load_encoder": "aphash._product",
     "pack_codes": "aphash.codes",
-    "save": "aphash._bundle",
+    "save": "aphash._product",
     "unpack_codes": "aphash.codes",
     "show_versions": "aphash._show_versions",
 }

@@ -10,9 +10,11 @@ import time
 
 import numpy as np
 
-from aphash import APHash, HammingIndex, _io, _linear, metrics, pack_codes
-from aphash._arrays import as_floats
-from aphash._finite import check_finite
+from aphash import APHash, HammingIndex, metrics, pack_codes
+from aphash._common import container
+from aphash._common.arrays import as_floats
+from aphash._common.finite import check_finite
+from aphash._learning import linear
 from aphash.codes import check_n_bits
 
 QUERIES = 300
@@ -60,7 +62,7 @@ def info(argv):
     parser.add_argument("file", metavar="FILE")
     options = parser.parse_args(argv)
     try:
-        found = _io.describe(options.file)
+        found = container.describe(options.file)
     except (OSError, ValueError) as error:
         sys.exit(f"aphash: {error}")
     print(f"{options.file}: {found['kind']}, version {found['version']}, {found['nbytes']:,} bytes")
@@ -195,8 +197,8 @@ def itq(train, query, n_bits, seed):
     _, _, directions = np.linalg.svd(np.cov(train, rowvar=False), hermitian=True)
     directions = directions[:n_bits].T
     projected = ((train - mean) @ directions).astype(np.float32)
-    frame = _linear.random_frame(directions.shape[1], n_bits, rng)
-    frame = _linear.frame_towards_signs(projected, frame, 50)
+    frame = linear.random_frame(directions.shape[1], n_bits, rng)
+    frame = linear.frame_towards_signs(projected, frame, 50)
     return pack_codes(projected @ frame), pack_codes((query - mean) @ directions @ frame)
 
 

@@ -19,7 +19,7 @@ cdef extern from *:  # OpenMP: the same names with and without it
     int omp_get_thread_num() noexcept nogil
 
 
-cdef extern from "pages.h" nogil:
+cdef extern from "search/pages.h" nogil:
     enum:
         APH_GROUP
         APH_BLOCK
@@ -43,7 +43,7 @@ cdef extern from "pages.h" nogil:
     int64_t aph_id_of(const aph_codes *, int64_t) noexcept
 
 
-cdef extern from "idmap.h" nogil:
+cdef extern from "search/id_map.h" nogil:
     enum:
         APH_RUNS
     ctypedef struct aph_run:
@@ -58,7 +58,7 @@ cdef extern from "idmap.h" nogil:
         int64_t mask
 
 
-cdef extern from "hamming.h" nogil:
+cdef extern from "search/kernels.h" nogil:
     enum:
         APH_QUERY_BLOCK
         APH_POSITION_BITS
@@ -93,7 +93,7 @@ cdef extern from "hamming.h" nogil:
         aph_lookup_fn *lookup
 
 
-cdef extern from "select.h" nogil:
+cdef extern from "search/select.h" nogil:
     enum:
         APH_BINS
 
@@ -107,7 +107,7 @@ cdef extern from "isa.h" nogil:
         double scan_batch
 
 
-cdef extern from "portable.h" nogil:
+cdef extern from "search/portable.h" nogil:
     ctypedef struct aph_portable:
         void (*store)(uint64_t *, int64_t, int64_t, const uint64_t *, int64_t) noexcept nogil
         void (*load)(const aph_codes *, int64_t, uint64_t *, int64_t) noexcept nogil

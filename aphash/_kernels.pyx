@@ -14,7 +14,7 @@ cdef extern from "isa.h":
     const aph_isa *aph_isa_at(int) noexcept nogil
 
 
-cdef extern from "portable.h":
+cdef extern from "search/portable.h":
     const aph_portable aph_portable_functions
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aphash._arrays import as_array, as_floats, shown
+from aphash._common.arrays import as_array, as_floats, shown
 
 MAX_BITS = 65536
 

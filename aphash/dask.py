@@ -1,9 +1,10 @@
 """The same two classes over dask arrays: learning and searching past one machine. Needs ``pip install aphash[dask]``.
 
-Rows are rechunked to runs of the blocks of ``aphash._rows``, which depend on their number only; their sums are made by
-the same functions as on one machine, and added in the same order. So codes, thresholds and hash function are those of
-:class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule, on one kind of CPU and
-libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a worker is lost.
+Rows are rechunked to runs of the blocks of ``aphash._learning.training_data``, which depend on their number only; their
+sums are made by the same functions as on one machine, and added in the same order. So codes, thresholds and hash
+function are those of :class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule,
+on one kind of CPU and libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a
+worker is lost.
 """
 
 import copy
@@ -11,10 +12,11 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from aphash import _hasher, _io, _runtime
-from aphash._arrays import as_array, whole_as_float64
-from aphash._optimize import learn
-from aphash._rows import draw_rows
+from aphash._common import container, threads
+from aphash._common.arrays import as_array, whole_as_float64
+from aphash._learning import estimator
+from aphash._learning.descent import learn
+from aphash._learning.training_data import draw_rows
 from aphash.codes import n_words, note_origin
 
 try:
@@ -23,13 +25,13 @@ try:
 except ImportError:
     raise ImportError("aphash.dask needs dask: pip install 'aphash[dask]'") from None
 
-from aphash._dask_index import HammingIndex, known_chunks
-from aphash._dask_rows import DaskRows, check_chunk, compute
+from aphash._distributed.index import HammingIndex, known_chunks
+from aphash._distributed.training_data import DaskRows, check_chunk, compute
 
 __all__ = ["APHash", "HammingIndex"]
 
 
-class APHash(_hasher.APHash):
+class APHash(estimator.APHash):
     """:class:`aphash.APHash` for dask arrays: the same parameters, the same attributes, the same bits.
 
     ``fit`` takes a dask array of shape (n, d), chunked in any way; unknown chunk sizes are computed first. ``codes_``
@@ -58,7 +60,7 @@ class APHash(_hasher.APHash):
         rng = self._random_state()
         look = copy.deepcopy(rng)
         X = _known(X)
-        n, n_train = len(X), min(len(X), _hasher.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
+        n, n_train = len(X), min(len(X), estimator.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
         settings = self._settings(n_train)
@@ -67,18 +69,18 @@ class APHash(_hasher.APHash):
             rows = draw_rows(n, n_train, rng)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
-        with _runtime.one_blas_thread():
+        with threads.one_blas_thread():
             training = DaskRows(X if rows is None else X[rows], self.n_bits)
             sample = X[self._sample(n, X.shape[1], look)].compute()
             kept = self._ordinary_rows(training, sample)
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
-            with _hasher._Progress(self.verbose, settings, training.n) as progress:
+            with estimator._Progress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
         fitted = self._attributes(found, training, rows)
-        encoder = _hasher._encoder_of(fitted)
+        encoder = estimator._encoder_of(fitted)
         if replaced:
             codes = _encode(X, encoder)
         else:
@@ -97,7 +99,7 @@ class APHash(_hasher.APHash):
         if isinstance(codes, da.Array):
             chunks = [dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()]
             nbytes = 8 * codes.shape[1] * max(codes.chunks[0])
-            arrays["codes_"] = _io.Chunks(np.dtype(np.uint64), codes.shape, lambda: compute(chunks, nbytes))
+            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, lambda: compute(chunks, nbytes))
         return arrays, params
 
     def to_local(self):
@@ -114,7 +116,7 @@ class APHash(_hasher.APHash):
         sklearn.exceptions.NotFittedError
             Before fit.
         """
-        encoder, local = self.encoder_, _hasher.APHash(**self.get_params(deep=False))
+        encoder, local = self.encoder_, estimator.APHash(**self.get_params(deep=False))
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
         codes = note_origin(np.array(self.codes_), encoder.n_bits, encoder.fingerprint)
         vars(local).update(fitted, codes_=codes, _encoder=encoder)

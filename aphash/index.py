@@ -5,14 +5,16 @@ import numbers
 
 import numpy as np
 
-from aphash import _index_file, _io, _kernels, _search
-from aphash._checks import as_ids, check_count, check_ids
-from aphash._engines import engine_of
-from aphash._filters import prepare
-from aphash._lookup import SHARE, Lookup
-from aphash._pairs import Pairs
-from aphash._runtime import n_threads
-from aphash._store import Store, refuse_unknown
+from aphash import _kernels
+from aphash._common import container
+from aphash._common.checks import as_ids, check_count, check_ids
+from aphash._common.threads import n_threads
+from aphash._searching import _search, index_file
+from aphash._searching._store import Store, refuse_unknown
+from aphash._searching.engines import engine_of
+from aphash._searching.filters import prepare
+from aphash._searching.lookup import SHARE, Lookup
+from aphash._searching.pairs import Pairs
 from aphash.codes import check_codes, check_n_bits, origin_of
 from aphash.rescore import bind, rerank
 
@@ -313,7 +315,7 @@ class HammingIndex(Pairs):
         ----------
         share : float, default=0.1
             A query is scanned once the tables would cost more than this share of its scan (by measured costs, see
-            :mod:`aphash._lookup`). 0 always scans, infinity hardly ever.
+            :mod:`aphash._searching.lookup`). 0 always scans, infinity hardly ever.
 
         Raises
         ------
@@ -385,7 +387,7 @@ class HammingIndex(Pairs):
         rescore_queries : array_like of shape (n_queries, d or n_bits), optional
             What rescore ranks by: the queries' vectors, or their projections.
         n_jobs : int, optional
-            Threads; see :func:`aphash._runtime.n_threads`.
+            Threads; see :func:`aphash._common.threads.n_threads`.
 
         Returns
         -------
@@ -450,19 +452,23 @@ class HammingIndex(Pairs):
         queries = _search.PackedQueries(rows)
         return engine_of(present).within(present, queries, radius, prepare(filter, present), threads)
 
-    save = _index_file.save
-    load = classmethod(_index_file.load)
+    save = index_file.save
+    load = classmethod(index_file.load)
 
     # ---- pickling, and copying: as a file ----
 
     def __getstate__(self):
-        arrays, params = _index_file.to_file(self._store.present)
+        arrays, params = index_file.to_file(self._store.present)
         own = {name: value for name, value in self.__dict__.items() if name != "_store"}
-        return {"arrays": {name: _io.whole(array) for name, array in arrays.items()}, "params": params, "own": own}
+        return {
+            "arrays": {name: container.whole(array) for name, array in arrays.items()},
+            "params": params,
+            "own": own,
+        }
 
     def __setstate__(self, state):
         self.__dict__.update(state["own"])
-        self._store = _index_file.from_file("pickle", state["arrays"], state["params"], _index_file.VERSION, check=True)
+        self._store = index_file.from_file("pickle", state["arrays"], state["params"], index_file.VERSION, check=True)
 
 
 def _threads(n_jobs, snapshot, n_queries):

@@ -14,7 +14,7 @@ Hamming distances are the same in all of them: the order of bits does not matter
 
 import numpy as np
 
-from aphash._arrays import as_array
+from aphash._common.arrays import as_array
 from aphash.codes import check_codes, check_n_bits, n_words, note_origin, pack, unpack_codes
 
 _BLOCK_BYTES = 1 << 20  # converted at a time

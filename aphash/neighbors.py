@@ -5,8 +5,8 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from aphash._arrays import as_array
-from aphash._checks import check_count
+from aphash._common.arrays import as_array
+from aphash._common.checks import check_count
 from aphash.codes import check_codes, origin_of
 from aphash.index import PAD_ID, HammingIndex
 

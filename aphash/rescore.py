@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aphash._arrays import as_array, as_floats, shown
-from aphash._checks import check_count, check_ids
+from aphash._common.arrays import as_array, as_floats, shown
+from aphash._common.checks import check_count, check_ids
 from aphash.codes import unpack_codes
 
 _BLOCK_BYTES = 1 << 24  # of candidates' vectors: two or three such blocks are held at a time
@@ -45,7 +45,8 @@ class VectorRescore:
     Notes
     -----
     Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; they are
-    ranked before they are rounded to the float32 distances that a search returns. Needs some 64 MiB, or three times a query's candidates where they are more.
+    ranked before they are rounded to the float32 distances that a search returns. Needs some 64 MiB, or three times a
+    query's candidates where they are more.
     """
 
     def __init__(self, X, ids=None, *, metric="l2", factor=10):

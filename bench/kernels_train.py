@@ -19,7 +19,8 @@ import numpy_fit
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from aphash import APHash, _kernels, _learn
+from aphash import APHash, _kernels
+from aphash._learning import _learn
 
 TILE = numpy_fit.TILE
 BLOCK = 1024  # items of a block of a fit of so many items

@@ -108,7 +108,7 @@ def item_gradient(H, B, P, p, inv_z, scale, power):
 
 
 def descend(H, B, P, counts, s, history):
-    """Adam on both, as ``aphash._optimize.Descent``; B is changed in place, H is returned."""
+    """Adam on both, as ``aphash._learning.descent.Descent``; B is changed in place, H is returned."""
     (m, r), n = H.shape, len(B)
     p = (1 / counts).astype(np.float32)
     mean_h, square_h = np.zeros((2, m, r))

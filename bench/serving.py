@@ -53,13 +53,11 @@ def rows(times):
                 begun = time.perf_counter()
                 call()
                 took[name].append(1e6 * (time.perf_counter() - begun))
-        print(
-            f"{d} x {n_bits}: " + ", ".join(f"{name} {statistics.median(t):.1f} us" for name, t in took.items()), end=""
-        )
+        said = [f"{name} {statistics.median(t):.1f} us" for name, t in took.items()]
         for name in ("Encoder", "APHash"):
             ratio = statistics.median(ours / numpys for ours, numpys in zip(took[name], took["numpy"]))
-            print(f", {name} / numpy {ratio:.2f}", end="")
-        print()
+            said.append(f"{name} / numpy {ratio:.2f}")
+        print(f"{d} x {n_bits}: {', '.join(said)}")
 
 
 def cpu_seconds(python, statement):

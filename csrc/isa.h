@@ -2,7 +2,7 @@
 #ifndef APH_ISA_H
 #define APH_ISA_H
 
-#include "hamming.h"
+#include "search/kernels.h"
 
 struct aph_learn;
 

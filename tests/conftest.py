@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from aphash import _kernels, _search, _store
+from aphash import _kernels
+from aphash._searching import _search, _store
 
 os.environ["_APHASH_MOST_THREADS"] = "8"  # work is split as a test says, also where there are fewer CPUs
 

@@ -3,8 +3,8 @@ import pytest
 import reference
 from scipy import sparse
 
-from aphash._affinity import affinity
-from aphash._rows import Rows
+from aphash._learning.affinity import affinity
+from aphash._learning.training_data import Rows
 
 
 def dense(P, m):

@@ -6,8 +6,8 @@ import fractions
 import numpy as np
 import pytest
 
-from aphash._arrays import as_array, as_floats, shown
-from aphash._checks import as_ids, check_count
+from aphash._common.arrays import as_array, as_floats, shown
+from aphash._common.checks import as_ids, check_count
 
 VALUES = np.random.default_rng(0).standard_normal((30, 3)) + 1e8  # float32 holds nothing of the differences
 

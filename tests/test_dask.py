@@ -20,7 +20,7 @@ from sklearn.exceptions import NotFittedError
 import aphash
 import aphash.dask
 from aphash import Filter
-from aphash._dask_rows import DaskRows
+from aphash._distributed.training_data import DaskRows
 from aphash.rescore import ProjectionRescore, VectorRescore
 
 FITTED = ("coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_", "objective_")
@@ -117,7 +117,7 @@ def test_bits_where_the_data_are_hard(X, spoil):
 @pytest.mark.parametrize(("n_threads", "n_parts"), [(1, 2), (2, 5), (4, 9)])
 def test_bits_of_parts_of_many_blocks(n_threads, n_parts, monkeypatch):
     """Nine blocks: a part's sum is a node of the tree, and the last part is not whole."""
-    monkeypatch.setattr("aphash._dask_rows._PARTS_A_THREAD", 2)
+    monkeypatch.setattr("aphash._distributed.training_data._PARTS_A_THREAD", 2)
     X = np.random.default_rng(5).standard_normal((9000, 8)).astype(np.float32)
     settings = SETTINGS | {"n_bits": 8}
     with dask.config.set(num_workers=n_threads):
@@ -269,7 +269,7 @@ def test_codes_are_gathered_some_chunks_at_a_time(X, tmp_path, monkeypatch):
     hasher = aphash.dask.APHash(16, n_rounds=1, random_state=0).fit(chunked(X, 300))
     hasher.codes_ = hasher.codes_.rechunk({0: 100})
     at_a_time, compute = [], dask.compute
-    monkeypatch.setattr("aphash._dask_rows._BATCH_BYTES", 9 * 100 * 8)
+    monkeypatch.setattr("aphash._distributed.training_data._BATCH_BYTES", 9 * 100 * 8)
     monkeypatch.setattr(dask, "compute", lambda *tasks: at_a_time.append(len(tasks)) or compute(*tasks))
     hasher.save(tmp_path / "model")
     assert max(at_a_time) == 9 and sum(at_a_time) == len(X) // 100
@@ -466,8 +466,8 @@ def test_rescore_must_be_one_of_ours(codes):
 
 
 def test_index_many_batches(codes, monkeypatch):
-    monkeypatch.setattr("aphash._dask_index._BATCH", 25)
-    monkeypatch.setattr("aphash._dask_index._RADIUS_QUERIES", 2)
+    monkeypatch.setattr("aphash._distributed.index._BATCH", 25)
+    monkeypatch.setattr("aphash._distributed.index._RADIUS_QUERIES", 2)
     one, other = both(codes, rows=500)
     assert_answers(one, other, codes[:7])
     assert_answers(one, other, codes[:7], rescore=ProjectionRescore(), rescore_queries=np.ones((7, N_BITS)))
@@ -500,7 +500,7 @@ def test_an_empty_index(codes):
 
 
 def test_ids_are_counted_on_and_never_twice(codes, ids, monkeypatch):
-    monkeypatch.setattr("aphash._dask_index._BUCKET_IDS", 1000)
+    monkeypatch.setattr("aphash._distributed.index._BUCKET_IDS", 1000)
     one, other = both(codes[:1000], ids[:1000])
     one.add(codes[1000:2000])
     other.add(chunked(codes[1000:2000], 300))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import aphash
-from aphash import APHash, Encoder, HammingIndex, ProjectionRescore, _io, _kernels, unpack_codes
+from aphash import APHash, Encoder, HammingIndex, ProjectionRescore, _kernels, unpack_codes
+from aphash._common import container
 from aphash.codes import origin_of
 
 DATA = Path(__file__).parent / "data"
@@ -237,7 +238,7 @@ def test_n_jobs_is_checked_where_there_is_work(encoder, n_jobs):
 
 
 def test_old_files_open():
-    from test_bundle import QUERIES
+    from test_product import QUERIES
 
     wanted = HammingIndex.load(DATA / "index-1.aphash").codes
     for name in ("model-1", "product-1", "product-2"):
@@ -290,7 +291,9 @@ def test_files_that_hold_no_model_are_refused(files, tmp_path, hasher):
         ({"kind": "APHash+HammingIndex", "version": 3}, "version 3 of such a file"),
         ({"kind": "APHash+HammingIndex"}, "not a whole"),
     ]:
-        _io.write(tmp_path / "bad", **{"arrays": arrays, "kind": "APHash", "version": 1, "params": params, **change})
+        container.write(
+            tmp_path / "bad", **{"arrays": arrays, "kind": "APHash", "version": 1, "params": params, **change}
+        )
         with pytest.raises(ValueError, match=f"bad: .*{message}"):
             Encoder.load(tmp_path / "bad")
     with pytest.raises(FileNotFoundError, match="none"):

@@ -20,7 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from aphash import HammingIndex, _store, pack_codes
+from aphash import HammingIndex, pack_codes
+from aphash._searching import _store
 
 EDGE = st.sampled_from([-(2**63), -(2**63) + 1, 2**63 - 2, 2**63 - 1])
 ID = st.one_of(st.integers(-20, 40), st.integers(-(2**63), 2**63 - 1), EDGE).filter(lambda i: i != -1)

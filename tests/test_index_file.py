@@ -5,7 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from aphash import APHash, HammingIndex, _index_file, _io, pack_codes
+from aphash import APHash, HammingIndex, pack_codes
+from aphash._common import container
+from aphash._searching import index_file
 
 N_BITS = [1, 7, 63, 64, 65, 127, 128, 256]
 LOADS = [{}, {"mmap": True}, {"mmap": True, "verify": True}]
@@ -151,7 +153,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, params, message):
     good = {"blocks": np.zeros(16, np.uint64), "ids": np.arange(8)}
 
     def write(arrays, params, version=2, kind="HammingIndex"):
-        _io.write(tmp_path / "f", arrays, kind=kind, version=version, params=params)
+        container.write(tmp_path / "f", arrays, kind=kind, version=version, params=params)
 
     write(good, GOOD)
     assert len(HammingIndex.load(tmp_path / "f")) == 8
@@ -165,7 +167,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arrays, params, message):
     write({"ids": good["ids"]}, GOOD)
     with pytest.raises(ValueError, match=r"f: not a whole index: .*blocks"):
         HammingIndex.load(tmp_path / "f", mmap=True)
-    write(good, GOOD, version=_index_file.VERSION + 1)
+    write(good, GOOD, version=index_file.VERSION + 1)
     with pytest.raises(ValueError, match="f: version 3 "):
         HammingIndex.load(tmp_path / "f")
     write(good, GOOD, kind="APHash")
@@ -216,11 +218,11 @@ def test_a_lookup_is_saved_with_its_index(tmp_path, rng, how, share):
 
 def test_a_lookup_that_does_not_fit_is_refused(tmp_path, rng):
     index = with_lookup(rng)
-    arrays, params = _index_file.to_file(index._store.present)
-    arrays = {name: _io.whole(each) for name, each in arrays.items()}
+    arrays, params = index_file.to_file(index._store.present)
+    arrays = {name: container.whole(each) for name, each in arrays.items()}
 
     def load(changed, params=params):
-        _io.write(tmp_path / "f", changed, kind="HammingIndex", version=2, params=params)
+        container.write(tmp_path / "f", changed, kind="HammingIndex", version=2, params=params)
         return HammingIndex.load(tmp_path / "f")
 
     assert_same(load(arrays), index, rng)

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from aphash import HammingIndex, _store
+from aphash import HammingIndex
+from aphash._searching import _store
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 

@@ -205,7 +205,7 @@ def test_everything_at_once(tmp_path, small_pages):
 
 
 if __name__ == "__main__":  # the long run: python tests/test_index_threads.py SECONDS
-    from aphash import _store
+    from aphash._searching import _store
 
     _store.set_page_bytes(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,21 +10,22 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version _arrays _progress",
+    "_version _common.arrays _common.progress",
     "_kernels",
-    "_runtime codes _checks",
-    "_learn _store _linear _safeguard _io metrics rescore",
-    "_search _filters _finite",
-    "_engines _encoder",
-    "_rows _affinity _lookup",
-    "_optimize _pairs _index_file",
-    "_hasher index _dask_rows",
-    "__init__ interchange neighbors _dask_index _bundle",
+    "_common.threads codes _common.checks",
+    "_learning._learn _searching._store _learning.linear _learning.safeguard _common.container metrics rescore",
+    "_searching._search _searching.filters _common.finite",
+    "_searching.engines _learning.encoder",
+    "_learning.training_data _learning.affinity _searching.lookup",
+    "_learning.descent _searching.pairs _searching.index_file",
+    "_learning.estimator index _distributed.training_data",
+    "__init__ interchange neighbors _distributed.index _product",
     "dask __main__ _show_versions",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
+ROOMS = {name.partition(".")[0] for name in LEVEL if "." in name}
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(\([^)]*\)|[^\n]+)|c?import\s+([^\n]+))", re.M)
-C_FILES = sorted(p for p in ROOT.glob("csrc/*") if p.suffix in (".c", ".h"))
+C_FILES = sorted(p for p in ROOT.glob("csrc/**/*") if p.suffix in (".c", ".h"))
 
 
 def imported(source, cython=False):
@@ -42,9 +43,10 @@ def imported(source, cython=False):
                 names += [f"{node.module}.{alias.name}" for alias in node.names]
             elif isinstance(node, ast.Import):
                 names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "aphash":
-                names.append(f"aphash.{node.attr}")
-    return [name for name in names if name.partition(".")[0] == "aphash"]
+            elif isinstance(node, ast.Attribute):
+                names.append(ast.unparse(node))
+    rooms = {f"aphash.{room}" for room in ROOMS}
+    return [name for name in names if name.partition(".")[0] == "aphash" and name not in rooms]
 
 
 def module_of(name):
@@ -52,17 +54,33 @@ def module_of(name):
     part = [*name.split("."), "__init__"][1]
     if part == "__version__":
         return "_version"
+    if part in ROOMS:
+        return ".".join(name.split(".")[1:3])
     return part if part in LEVEL else aphash._HOME.get(part, "aphash.__init__").partition(".")[2]
 
 
-MODULES = sorted(p for p in ROOT.glob("aphash/*") if p.suffix in (".py", ".pyx", ".pxd"))
+def name_of(path):
+    return ".".join(path.relative_to(ROOT / "aphash").with_suffix("").parts)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.name)
+MODULES = sorted(
+    p
+    for p in ROOT.glob("aphash/**/*")
+    if p.suffix in (".py", ".pyx", ".pxd") and not (p.stem == "__init__" and p.parent.name in ROOMS)
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: name_of(p) + p.suffix)
 def test_a_module_imports_lower_layers_only(path):
-    assert path.stem in LEVEL, f"{path.name} has no layer: add it to LAYERS"
-    targets = {module_of(name) for name in imported(path.read_text(), path.suffix != ".py")} - {path.stem}
-    assert {t for t in targets if LEVEL[t] >= LEVEL[path.stem]} == set()
+    own = name_of(path)
+    assert own in LEVEL, f"{own} has no layer: add it to LAYERS"
+    targets = {module_of(name) for name in imported(path.read_text(), path.suffix != ".py")} - {own}
+    assert {t for t in targets if LEVEL[t] >= LEVEL[own]} == set()
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_nothing_by_itself(room):
+    assert imported((ROOT / "aphash" / room / "__init__.py").read_text()) == []
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("bench/**/*.py")), ids=lambda p: p.name)
@@ -72,8 +90,8 @@ def test_benchmarks_import_public_names_only(path):
         for name in imported(path.read_text())
         if any(part.startswith("_") and part != "__version__" for part in name.split("."))
     }
-    kernels = {"aphash._kernels", "aphash._learn"} if path.name.startswith("kernels") else set()
-    assert {name for name in private if ".".join(name.split(".")[:2]) not in kernels} == set()
+    kernels = {"_kernels", "_learning._learn"} if path.name.startswith("kernels") else set()
+    assert {name for name in private if module_of(name) not in kernels} == set()
 
 
 @pytest.mark.parametrize("path", C_FILES, ids=lambda p: p.name)
@@ -83,15 +101,22 @@ def test_kernels_in_c_know_neither_python_nor_openmp(path):
 
 def test_the_parsers_see_every_form_of_import():
     python = (
-        "import aphash.index as i, os\ndef f():\n  from aphash import APHash\n  import aphash\n  aphash._io.load()\n"
+        "import aphash.index as i, os\ndef f():\n  from aphash import APHash\n  import aphash\n"
+        "  aphash._common.container.load()\n"
     )
-    assert [module_of(name) for name in imported(python)].count("_hasher") == 1
-    assert {module_of(name) for name in imported(python)} == {"index", "_hasher", "__init__", "_io"}
-    cython = "cimport cython\nfrom aphash._kernels cimport (a,\n  b)\nfrom aphash import _io as io, index  # c\n"
+    assert [module_of(name) for name in imported(python)].count("_learning.estimator") == 1
+    assert {module_of(name) for name in imported(python)} == {
+        "index",
+        "_learning.estimator",
+        "__init__",
+        "_common.container",
+    }
+    cython = "cimport cython\nfrom aphash._kernels cimport (a,\n  b)\n"
+    cython += "from aphash._common import container as io\nfrom aphash import index  # c\n"
     assert {module_of(name) for name in imported(cython + "import aphash.codes\n", True)} == {
         "_kernels",
-        "_io",
+        "_common.container",
         "index",
         "codes",
     }
-    assert LEVEL["_hasher"] == LEVEL["index"]  # neither side imports the other
+    assert LEVEL["_learning.estimator"] == LEVEL["index"]  # neither side imports the other

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import reference
 
-from aphash import _kernels, _learn
+from aphash import _kernels
+from aphash._learning import _learn
 
 pytestmark = pytest.mark.usefixtures("isa")
 THREADS = (2, 3, 7)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from aphash import _learn
+from aphash._learning import _learn
 
 pytestmark = pytest.mark.usefixtures("isa")
 THREADS = (2, 3, 7)

@@ -3,8 +3,8 @@ import pytest
 import reference
 from sklearn.decomposition import PCA
 
-from aphash import _linear
-from aphash._rows import Rows
+from aphash._learning import linear
+from aphash._learning.training_data import Rows
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def sums(X, T):
 @pytest.mark.parametrize("ridge", [1e-6, 1e-2, 1.0, 30.0])
 def test_ridge(problem, ridge):
     X, T = problem
-    W, b = _linear.Ridge(X.T @ X, X.sum(axis=0), len(X), ridge).solve(*sums(X, T))
+    W, b = linear.Ridge(X.T @ X, X.sum(axis=0), len(X), ridge).solve(*sums(X, T))
     trace = (X**2).sum() + len(X)
     expected_W, expected_b = reference.ridge(X, T, ridge * trace / 8)
     np.testing.assert_allclose(W, expected_W, rtol=1e-9)
@@ -32,7 +32,7 @@ def test_ridge_of_zero_with_dependent_columns_is_refused(problem):
     X, _ = problem
     X = np.hstack([X, X])
     with pytest.raises(ValueError, match=r"ridge=0.*larger ridge"):
-        _linear.Ridge(X.T @ X, X.sum(axis=0), len(X), 0)
+        linear.Ridge(X.T @ X, X.sum(axis=0), len(X), 0)
 
 
 def test_gcv_is_the_best_share_by_its_definition(problem):
@@ -40,12 +40,12 @@ def test_gcv_is_the_best_share_by_its_definition(problem):
     X1 = np.hstack([X, np.ones((len(X), 1))])
     unit = np.trace(X1.T @ X1) / 8
     scores = []
-    for share in _linear.Ridge.SHARES:
+    for share in linear.Ridge.SHARES:
         hat = X1 @ np.linalg.solve(X1.T @ X1 + share * unit * np.eye(8), X1.T)
         scores.append(((T - hat @ T) ** 2).sum() / (1 - np.trace(hat) / len(X)) ** 2)
-    best = _linear.Ridge.SHARES[np.argmin(scores)]
-    assert _linear.Ridge.SHARES[0] < best < _linear.Ridge.SHARES[-1]
-    W, b = _linear.Ridge(X.T @ X, X.sum(axis=0), len(X), "gcv").solve(*sums(X, T))
+    best = linear.Ridge.SHARES[np.argmin(scores)]
+    assert linear.Ridge.SHARES[0] < best < linear.Ridge.SHARES[-1]
+    W, b = linear.Ridge(X.T @ X, X.sum(axis=0), len(X), "gcv").solve(*sums(X, T))
     expected_W, expected_b = reference.ridge(X, T, best * unit)
     np.testing.assert_allclose(W, expected_W, rtol=1e-8)
     np.testing.assert_allclose(b, expected_b, rtol=1e-8)
@@ -55,8 +55,8 @@ def test_iterative_ridge_agrees_with_cholesky(rng):
     rows = Rows(rng.standard_normal((300, 40)) * np.linspace(0.1, 3, 40), None, 1)
     T = rng.standard_normal((300, 5))
     x = rows.working(slice(0, 300)).astype(float)
-    direct = _linear.Ridge(rows.gram(), np.zeros(40), 300, 1e-2).solve(*sums(x, T))
-    iterative = _linear.IterativeRidge(rows, 1e-2).solve(*sums(x, T))
+    direct = linear.Ridge(rows.gram(), np.zeros(40), 300, 1e-2).solve(*sums(x, T))
+    iterative = linear.IterativeRidge(rows, 1e-2).solve(*sums(x, T))
     np.testing.assert_allclose(iterative[0], direct[0], rtol=1e-3, atol=1e-4 * np.abs(direct[0]).max())
     np.testing.assert_allclose(iterative[1], direct[1], rtol=1e-6)
 
@@ -65,7 +65,7 @@ def test_iterative_ridge_agrees_with_cholesky(rng):
 def test_principal_directions(rng, exact):
     X = rng.standard_normal((500, 30)) * np.linspace(10, 0.1, 30)
     rows = Rows(X, None, 1)
-    found = _linear.principal_directions(rows, rows.gram() if exact else None, 8, np.random.RandomState(0))
+    found = linear.principal_directions(rows, rows.gram() if exact else None, 8, np.random.RandomState(0))
     wanted = PCA(8).fit(X).components_.T
     assert found.shape == (30, 8)
     np.testing.assert_allclose(np.abs((found * wanted).sum(axis=0)), 1, atol=1e-4)
@@ -76,13 +76,13 @@ def test_principal_directions(rng, exact):
 def test_principal_directions_end_at_the_rank(rng, exact):
     X = rng.standard_normal((100, 3)) @ rng.standard_normal((3, 10))
     rows = Rows(X, None, 1)
-    found = _linear.principal_directions(rows, rows.gram() if exact else None, 8, np.random.RandomState(0))
+    found = linear.principal_directions(rows, rows.gram() if exact else None, 8, np.random.RandomState(0))
     assert found.shape == (10, 3)
 
 
 @pytest.mark.parametrize(("p", "r"), [(1, 1), (3, 8), (8, 3), (8, 8)])
 def test_random_frame(p, r):
-    frame = _linear.random_frame(p, r, np.random.RandomState(0))
+    frame = linear.random_frame(p, r, np.random.RandomState(0))
     assert frame.shape == (p, r)
     product = frame @ frame.T if p <= r else frame.T @ frame
     np.testing.assert_allclose(product, np.eye(min(p, r)), atol=1e-12)
@@ -91,8 +91,8 @@ def test_random_frame(p, r):
 @pytest.mark.parametrize(("p", "r"), [(16, 16), (5, 16)])
 def test_frame_comes_nearer_to_signs_and_stays_a_frame(rng, p, r):
     V = (rng.standard_normal((400, p)) * np.linspace(2, 0.2, p)).astype(np.float32)
-    before = _linear.random_frame(p, r, np.random.RandomState(0)).astype(np.float32)
-    after = _linear.frame_towards_signs(V, before, 30)
+    before = linear.random_frame(p, r, np.random.RandomState(0)).astype(np.float32)
+    after = linear.frame_towards_signs(V, before, 30)
 
     def loss(frame):
         return ((reference.sign(V @ frame) - V @ frame) ** 2).sum()
@@ -106,7 +106,7 @@ def test_frame_comes_nearer_to_signs_and_stays_a_frame(rng, p, r):
 def test_rotation_leaves_J0_and_distances_alone(rng, start, r):
     B = rng.standard_normal((80, r)).astype(np.float32)
     H = B[:10].copy()
-    rotation = _linear.Rotation(B - B.mean(axis=0), start, 5, np.random.RandomState(0))
+    rotation = linear.Rotation(B - B.mean(axis=0), start, 5, np.random.RandomState(0))
     P = np.full((10, 80), 1 / 80)
     before = reference.J0(P, H.astype(float), B.astype(float), 2, 4)
     after = reference.J0(P, rotation(H).astype(float), rotation(B).astype(float), 2, 4)

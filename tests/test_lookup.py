@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_search import ISAS, brute, make_bitmap, make_blocks, make_codes, make_snapshot
 
-from aphash import HammingIndex, _kernels, _lookup, _search, _store
-from aphash._engines import SCAN
+from aphash import HammingIndex, _kernels
+from aphash._searching import _search, _store, lookup
+from aphash._searching.engines import SCAN
 
 
 def with_lookup(codes, n_bits, ids=None):
@@ -18,7 +19,7 @@ def with_lookup(codes, n_bits, ids=None):
     store = _store.Store(n_bits)
     _store.set_page_bytes(before)
     store.add(codes, ids)
-    store.set_lookup(_lookup.Lookup(store.present), store.present)
+    store.set_lookup(lookup.Lookup(store.present), store.present)
     return store
 
 
@@ -32,7 +33,7 @@ def check(store, queries, k, radius, mask=None, n_threads=1):
     for a, b in zip(expected, brute(codes, queries, k, ids, mask)):
         np.testing.assert_array_equal(a, b)
     near = SCAN.within(present, packed, radius, filter, n_threads)
-    for share in (np.inf, 0.0, _lookup.SHARE):
+    for share in (np.inf, 0.0, lookup.SHARE):
         present.lookup.share = share
         for a, b in zip(present.lookup.nearest(present, packed, k, filter, n_threads), expected):
             np.testing.assert_array_equal(a, b)
@@ -106,14 +107,14 @@ def test_lookup_stays_in_step(seed, n, steps):
         elif step == "replace":
             store.update(codes[rng.integers(0, n, len(some))] ^ np.uint64(6), some)
         else:
-            store.set_lookup(_lookup.Lookup(older), older)
+            store.set_lookup(lookup.Lookup(older), older)
             older = store.present
     queries = np.concatenate([codes[:: n // 10], make_codes(rng, 1, 40)])
     check(store, queries, 4, 2)
     present = store.present
     held = older.load(0, len(older))  # what an older snapshot shows does not change, nor what its tables find
     np.testing.assert_array_equal(
-        _lookup.Lookup(older, np.inf).nearest(older, _search.PackedQueries(queries), 3)[1],
+        lookup.Lookup(older, np.inf).nearest(older, _search.PackedQueries(queries), 3)[1],
         brute(held, queries, 3, older.load_ids(0, len(older)))[1],
     )
     again = _store.Store(40)
@@ -192,7 +193,7 @@ def test_costs_decide():
     codes = near_duplicates(rng, n, 64)
     present = with_lookup(codes, 64).present
     lookup = present.lookup
-    limits = (lookup.budget(n, 1), _lookup.PROBE_COST, _lookup.CODE_COST)
+    limits = (lookup.budget(n, 1), lookup.PROBE_COST, lookup.CODE_COST)
     assert _search.lookup_search(lookup._tables, present, _search.PackedQueries(codes[:50]), 2, 0, *limits)[0].all()
     assert not _search.lookup_search(
         lookup._tables, present, _search.PackedQueries(make_codes(rng, 50, 64)), 2, 0, *limits
@@ -244,7 +245,7 @@ def test_pairs_in_small_blocks_and_filtered():
 def test_spans_cover_the_code():
     for n_bits in (1, 20, 28, 29, 57, 64, 65, 256, 1000):
         for n in (1, 10, 10**4, 10**7, 2**31):
-            starts = _lookup.span_starts(n_bits, n)
+            starts = lookup.span_starts(n_bits, n)
             assert starts[0] == 0 and starts[-1] == n_bits
             assert (np.diff(starts) >= 1).all() and (np.diff(starts) <= 28).all()
 

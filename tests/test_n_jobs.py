@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from aphash import HammingIndex, _runtime
-from aphash._runtime import n_threads
+from aphash import HammingIndex
+from aphash._common import threads
+from aphash._common.threads import n_threads
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def four_cpus(monkeypatch):
     for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "_APHASH_MOST_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5, 8})
-    monkeypatch.setattr(_runtime, "_quota", lambda: sys.maxsize)
+    monkeypatch.setattr(threads, "_quota", lambda: sys.maxsize)
     return monkeypatch
 
 
@@ -39,12 +40,12 @@ def test_none_follows_openmp(four_cpus):
 
 
 def test_cpus_are_the_least_of_all_limits(four_cpus):
-    four_cpus.setattr(_runtime, "_quota", lambda: 3)
-    assert _runtime.n_cpus() == 3
+    four_cpus.setattr(threads, "_quota", lambda: 3)
+    assert threads.n_cpus() == 3
     four_cpus.setenv("LOKY_MAX_CPU_COUNT", "2")
-    assert _runtime.n_cpus() == 2 and n_threads(None, 8) == n_threads(7, 8) == n_threads(-1, 8) == 2
+    assert threads.n_cpus() == 2 and n_threads(None, 8) == n_threads(7, 8) == n_threads(-1, 8) == 2
     four_cpus.setenv("LOKY_MAX_CPU_COUNT", "99")
-    assert _runtime.n_cpus() == 3
+    assert threads.n_cpus() == 3
 
 
 @pytest.mark.parametrize(
@@ -64,12 +65,12 @@ def test_quotas_of_control_groups(tmp_path, files, cpus):
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert _runtime._quota(str(tmp_path)) == cpus
+    assert threads._quota(str(tmp_path)) == cpus
 
 
 def test_cpus_are_those_that_joblib_counts():
     joblib = pytest.importorskip("joblib")
-    assert _runtime.n_cpus() == joblib.cpu_count()
+    assert threads.n_cpus() == joblib.cpu_count()
 
 
 def test_a_huge_n_jobs_is_no_crash():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
-from aphash import HammingIndex, _pairs, pack_codes, unpack_codes
+from aphash import HammingIndex, pack_codes, unpack_codes
+from aphash._searching import pairs
 
 
 @pytest.fixture
@@ -60,9 +61,9 @@ def naive_pairs(codes, ids, radius, mask=None):
 @pytest.fixture(params=["stream", "tiles", "few equal"])
 def way(request, monkeypatch):
     """Distinct codes by spans, or by scans; or all by spans, as where few are equal."""
-    monkeypatch.setattr("aphash._pairs.COMPARE_COST", np.inf if request.param == "tiles" else 0.0)
-    monkeypatch.setattr("aphash._pairs._TILE_CODES", 512)
-    monkeypatch.setattr("aphash._pairs._EQUAL_PAIRS", 1 << 40 if request.param == "few equal" else 0)
+    monkeypatch.setattr("aphash._searching.pairs.COMPARE_COST", np.inf if request.param == "tiles" else 0.0)
+    monkeypatch.setattr("aphash._searching.pairs._TILE_CODES", 512)
+    monkeypatch.setattr("aphash._searching.pairs._EQUAL_PAIRS", 1 << 40 if request.param == "few equal" else 0)
     return request.param
 
 
@@ -88,12 +89,10 @@ def make(request):
 def hashes(request, monkeypatch):
     """Different codes that share a hash are different all the same."""
     if request.param == "one hash":
-        hashes = _pairs._hashes
+        hashes = pairs._hashes
         shift = {True: np.uint64(0), False: np.uint64(62)}  # a code of one word is its own hash
-        monkeypatch.setattr(
-            _pairs, "_hashes", lambda snapshot, *a: hashes(snapshot, *a) >> shift[snapshot.n_words == 1]
-        )
-    monkeypatch.setattr(_pairs, "_HASHED_BYTES", 1 << 10)
+        monkeypatch.setattr(pairs, "_hashes", lambda snapshot, *a: hashes(snapshot, *a) >> shift[snapshot.n_words == 1])
+    monkeypatch.setattr(pairs, "_HASHED_BYTES", 1 << 10)
     return request.param
 
 
@@ -103,7 +102,7 @@ def test_different_codes_have_different_hashes(rng):
     bits = np.concatenate([bits, np.zeros((1, 256), bool), ~bits])
     index = HammingIndex(256)
     index.add(np.unique(pack_codes(bits), axis=0))
-    assert len(np.unique(_pairs._hashes(index._store.present))) == len(index)
+    assert len(np.unique(pairs._hashes(index._store.present))) == len(index)
 
 
 @pytest.mark.parametrize("n_bits, n", [(9, 300), (64, 0), (64, 1), (64, 2), (64, 63), (64, 64), (64, 65), (130, 300)])
@@ -119,7 +118,7 @@ def test_pairs(rng, way, make, n_bits, n):
 
 
 def test_pairs_come_in_blocks_of_bounded_size(rng, way, monkeypatch):
-    monkeypatch.setattr("aphash._pairs._BLOCK", 100)
+    monkeypatch.setattr("aphash._searching.pairs._BLOCK", 100)
     n = 700
     index = HammingIndex(64)
     index.add(np.zeros((n, 1), np.uint64))  # all equal: 244,650 pairs
@@ -135,7 +134,7 @@ def test_pairs_come_in_blocks_of_bounded_size(rng, way, monkeypatch):
 
 def test_the_cheaper_way_is_taken(rng, monkeypatch):
     calls = []
-    monkeypatch.setattr("aphash._pairs._tiles", lambda *a: calls.append(a) or iter(()))
+    monkeypatch.setattr("aphash._searching.pairs._tiles", lambda *a: calls.append(a) or iter(()))
     index = HammingIndex(64)
     index.add(pack_codes(rng.standard_normal((20_000, 64))))
     list(index.pairs(2))
@@ -188,7 +187,7 @@ def test_pairs_of_codes_that_share_a_hash(rng, hashes):
 @pytest.mark.parametrize("block", [7, 1 << 16])
 def test_pairs_of_many_copies_in_small_blocks(rng, way, block, monkeypatch):
     """Every place where a block can end, among the copies of one code and among those of two."""
-    monkeypatch.setattr("aphash._pairs._BLOCK", block)
+    monkeypatch.setattr("aphash._searching.pairs._BLOCK", block)
     codes = copies(rng, 90, 64)
     index, ids = index_of(rng, codes, 64)
     blocks = list(index.pairs(2))
@@ -206,7 +205,7 @@ def naive_groups(codes, ids, radius):
 
 @pytest.mark.parametrize("block", [7, 1 << 16])
 def test_groups(rng, way, make, hashes, block, monkeypatch):
-    monkeypatch.setattr("aphash._pairs._BLOCK", block)
+    monkeypatch.setattr("aphash._searching.pairs._BLOCK", block)
     for n, n_bits in ((0, 64), (1, 64), (90, 64), (300 if block > 7 else 90, 130)):
         codes = make(rng, n, n_bits)
         index, ids = index_of(rng, codes, n_bits)
@@ -236,7 +235,7 @@ def test_groups_after_changes(rng):
 @pytest.mark.parametrize("n, k", [(0, 3), (1, 3), (2, 5), (120, 1), (120, 7), (120, 119), (120, 500)])
 @pytest.mark.parametrize("candidates", [64, 1 << 20])
 def test_knn_graph(rng, make, n, k, candidates, monkeypatch):
-    monkeypatch.setattr("aphash._pairs._CANDIDATES", candidates)
+    monkeypatch.setattr("aphash._searching.pairs._CANDIDATES", candidates)
     codes = make(rng, n, 130)
     n = len(codes)
     index, ids = index_of(rng, codes, 130)
@@ -258,18 +257,18 @@ def test_equal_codes_are_not_compared(rng, monkeypatch):
     """Whatever compares codes sees each once."""
     seen = []
 
-    class Stream(_pairs._search.PairStream):
+    class Stream(pairs._search.PairStream):
         def __init__(self, snapshot, radius, filter):
-            seen.append(_pairs._positions(filter, len(snapshot)))
+            seen.append(pairs._positions(filter, len(snapshot)))
             super().__init__(snapshot, radius, filter)
 
     def search(snapshot, queries, k, filter, n_threads):
         seen.append(queries)
         return search_all(snapshot, queries, k, filter, n_threads)
 
-    search_all = _pairs._search.search
-    monkeypatch.setattr(_pairs._search, "PairStream", Stream)
-    monkeypatch.setattr(_pairs._search, "search", search)
+    search_all = pairs._search.search
+    monkeypatch.setattr(pairs._search, "PairStream", Stream)
+    monkeypatch.setattr(pairs._search, "search", search)
     index = HammingIndex(64)
     index.add(rng.permutation(np.repeat(near_duplicates(rng, 3, 64, 0)[:1] ^ np.uint64([[0], [1], [6]]), 500, axis=0)))
     assert sum(len(d) for _, _, d in index.pairs(1)) == 3 * 500 * 499 // 2 + 500**2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aphash import APHash
-from aphash._progress import ProgressBar
+from aphash._common.progress import ProgressBar
 
 X = np.random.default_rng(0).standard_normal((200, 8))
 
@@ -99,10 +99,10 @@ if sys.argv[1] == "widgets":
     sys.modules["ipywidgets"] = widgets
 else:
     sys.modules["ipywidgets"] = None
-from aphash import _progress
-_progress._PATIENCE = 0.0
+from aphash._common import progress
+progress._PATIENCE = 0.0
 for verbose in (1, "auto"):
-    with _progress.ProgressBar(verbose, 10, "code", "pairs") as bar:
+    with progress.ProgressBar(verbose, 10, "code", "pairs") as bar:
         bar.update(10, J="7")
 for container in shown:
     left, bar, right = container.children

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import reference
 
-from aphash import APHash, _safeguard, pack_codes, unpack_codes
-from aphash._rows import Rows
+from aphash import APHash, pack_codes, unpack_codes
+from aphash._learning import safeguard
+from aphash._learning.training_data import Rows
 
 QUERIES = 200
 MODES = ("semantic", "neighbors")
@@ -113,7 +114,7 @@ def test_rows_that_are_asked_for_all_learn(rng):
 
 
 def far(X):
-    return _safeguard.far_rows(Rows(X, None, 1), X)
+    return safeguard.far_rows(Rows(X, None, 1), X)
 
 
 def test_what_is_far(rng):
@@ -135,8 +136,8 @@ def test_ordinary_data_are_left_alone(digits, mode, monkeypatch):
     X = digits[0]
     h = APHash(32, mode=mode, random_state=0, n_jobs=1).fit(X)
     assert (h.codes_ != h.transform(X)).any()  # the learned ones
-    monkeypatch.setattr(_safeguard, "MAX_BITS", 0)
-    monkeypatch.setattr(_safeguard, "far_rows", lambda *_: None)
+    monkeypatch.setattr(safeguard, "MAX_BITS", 0)
+    monkeypatch.setattr(safeguard, "far_rows", lambda *_: None)
     plain = APHash(32, mode=mode, random_state=0, n_jobs=1).fit(X)
     np.testing.assert_array_equal(h.codes_, plain.codes_)
     np.testing.assert_array_equal(h.coef_, plain.coef_)
@@ -145,7 +146,7 @@ def test_ordinary_data_are_left_alone(digits, mode, monkeypatch):
 def test_hyperplanes_through_the_data_cut_it(rng):
     V = np.vstack([np.zeros((300, 3)), rng.standard_normal((20, 3)) * 1e-6 + 1])
     for through in ("centre", "data"):
-        W, bias = _safeguard.random_hyperplanes(V, 8, np.random.RandomState(0), through)
+        W, bias = safeguard.random_hyperplanes(V, 8, np.random.RandomState(0), through)
         assert W.shape == (3, 8) and bias.shape == (8,)
         np.testing.assert_allclose(W[:, :3].T @ W[:, :3], np.eye(3), atol=1e-12)
     sides = (V @ W + bias >= 0).mean(axis=0)
@@ -155,7 +156,7 @@ def test_hyperplanes_through_the_data_cut_it(rng):
 
 def test_check_counts_as_the_definition(rng):
     V = rng.standard_normal((150, 4))
-    check = _safeguard.Check(V, np.random.RandomState(0))
+    check = safeguard.Check(V, np.random.RandomState(0))
     bits = V @ rng.standard_normal((4, 5)) >= 0
     recalls, squares = [], []
     true = reference.distances(V, V)

@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from aphash._search import PackedQueries
+from aphash._searching._search import PackedQueries
 
-from aphash import _kernels, _search, _store
+from aphash import _kernels
+from aphash._searching import _search, _store
 
 pytestmark = pytest.mark.usefixtures("small_work_is_split")
 

@@ -1,0 +1,1 @@
+"""What learning and searching share: what people bring as arrays, arguments, threads and BLAS, files, progress."""

@@ -1,0 +1,468 @@
+"""HammingIndex over dask workers: a chunk of codes is a shard, a pure task's result; answers are merged in a tree."""
+
+import itertools
+import os
+import secrets
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.sizeof import sizeof
+
+from aphash import index
+from aphash._common import container
+from aphash._common.checks import as_ids, check_count, check_ids, some
+from aphash._distributed.training_data import compute, itself
+from aphash._searching import index_file
+from aphash._searching.filters import Filter, as_filter
+from aphash.codes import check_codes, check_n_bits, n_words
+from aphash.index import PAD_DISTANCE, PAD_ID
+from aphash.rescore import bind, rerank
+
+_FAN_IN = 8  # answers that are merged by one task
+_BATCH = 1 << 18  # results, or candidates, of the queries that are searched at a time
+_RADIUS_QUERIES = 1024  # of radius searches
+_BUCKET_IDS = 1 << 24  # ids that one task compares, where the shards' ranges overlap
+
+_KIND, _VERSION = "dask.HammingIndex", 1
+
+
+class HammingIndex:
+    """:class:`aphash.HammingIndex` over dask workers: the same answers, bit for bit.
+
+    Parameters
+    ----------
+    n_bits : int
+        Bits of a code, 1 to 65,536.
+
+    Notes
+    -----
+    A shard is a chunk of codes on some worker, as the result of a pure task: dask makes it again from the chunk, or the
+    file, when the worker is lost. Queries go to every shard; answers are merged eight at a time on the workers, and
+    only the last come back. Uses the scheduler that dask uses: threads, or the workers of the current
+    ``distributed.Client``. A worker needs 8 n_words + 8 bytes for each code that it holds, twice that while it adds
+    it; a search needs some tens of MB beside.
+
+    A shard never changes, so there is no ``remove`` and no ``update``: leave ids out by ``filter``, or make another
+    index of what stays, on the workers::
+
+        keep = ~da.isin(index.ids, gone)
+        fewer = HammingIndex(n_bits)
+        fewer.add(index.codes[keep], index.ids[keep])
+
+    Searches have no ``n_jobs``: a shard's is a task of one thread, and dask runs the tasks.
+    """
+
+    def __init__(self, n_bits):
+        self.n_bits = check_n_bits(n_bits)
+        self._shards = []  # persisted tasks
+        self._sizes, self._low, self._high = (np.zeros(0, np.int64) for _ in range(3))  # of the shards: n, least id, ..
+        self._next_id = 0
+        self._arrangement = object()  # of the positions, which never move; see Filter
+
+    def __len__(self):
+        return int(self._sizes.sum())
+
+    def __repr__(self):
+        return f"dask.HammingIndex(n_bits={self.n_bits}), {len(self)} codes in {len(self._shards)} shards"
+
+    @property
+    def codes(self):
+        """The codes, in the order of adding: a lazy dask array of uint64, shape (n, n_words)."""
+        return self._lazy("codes", (n_words(self.n_bits),), np.uint64)
+
+    @property
+    def ids(self):
+        """The ids by position: a lazy dask array of int64, shape (n,)."""
+        return self._lazy("ids", (), np.int64)
+
+    def _lazy(self, name, shape, dtype):
+        parts = [
+            da.from_delayed(dask.delayed(getattr)(shard, name), (int(n), *shape), dtype)
+            for shard, n in zip(self._shards, self._sizes, strict=True)
+        ]
+        return da.concatenate(parts) if parts else da.zeros((0, *shape), dtype)
+
+    # -- changes
+
+    def add(self, codes, ids=None):
+        """Add codes: each chunk that is not empty becomes a shard.
+
+        Parameters
+        ----------
+        codes : dask array of uint64, shape (n_new, n_words)
+            Chunked in any way; unknown chunk sizes are computed first.
+        ids : dask array or array_like of int, shape (n_new,), optional
+            Any int64 but -1, all different. By default counted on from the largest that was in the index.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When codes or ids are not as said; where a chunk is at fault, its first row is named. The index stays as
+            it was.
+        """
+        codes = _dask_codes(codes, self.n_bits)
+        sizes = codes.chunks[0]
+        edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        if ids is None:
+            if self._next_id + edges[-1] - 1 > np.iinfo(np.int64).max:
+                raise ValueError(f"ids cannot be counted on from {self._next_id - 1}: give them")
+            own = [int(self._next_id + start) for start in edges[:-1]]
+        else:
+            own = _ids_by_chunk(ids, sizes, edges)
+        made = [
+            dask.delayed(_make)(chunk, mine, self.n_bits, int(start))
+            for chunk, mine, size, start in zip(codes.to_delayed().ravel(), own, sizes, edges[:-1], strict=True)
+            if size
+        ]
+        shards = list(dask.persist(*made))
+        ranges = np.array(list(compute([dask.delayed(_range)(shard) for shard in shards]))).reshape(-1, 2)
+        low, high = np.concatenate([self._low, ranges[:, 0]]), np.concatenate([self._high, ranges[:, 1]])
+        if ids is not None:
+            _refuse_twice(self._shards + shards, low, high, len(self) + int(edges[-1]))
+        self._sizes = np.concatenate([self._sizes, [size for size in sizes if size]]).astype(np.int64)
+        self._shards, self._low, self._high = self._shards + shards, low, high
+        self._next_id = max(self._next_id, int(ranges[:, 1].max(initial=-1)) + 1)
+
+    # -- by id
+
+    def contains(self, ids):
+        """Return which ids are in the index; see :meth:`aphash.HammingIndex.contains`."""
+        wanted = as_ids(ids)
+        found = np.zeros(len(wanted), bool)
+        for place, known in self._of_shards(_contains, wanted):
+            found[place] |= known
+        return found
+
+    def get(self, ids):
+        """Return codes by their ids; see :meth:`aphash.HammingIndex.get`."""
+        wanted = as_ids(ids)
+        codes = self._get(wanted)
+        return codes[0] if np.ndim(ids) == 0 else codes
+
+    def _get(self, ids):
+        codes, found = np.empty((len(ids), n_words(self.n_bits)), np.uint64), np.zeros(len(ids), bool)
+        for place, (known, values) in self._of_shards(_get, ids):
+            found[place[known]] = True
+            codes[place[known]] = values
+        if not found.all():
+            raise KeyError(f"ids are not in the index: {some(ids[~found])}")
+        return codes
+
+    def _of_shards(self, function, ids):
+        """Yield (places in ids, ``function(shard, ids there)``) of the shards whose range they are in."""
+        tasks, places = [], []
+        for shard, low, high in zip(self._shards, self._low, self._high, strict=True):
+            place = np.flatnonzero((ids >= low) & (ids <= high))
+            if place.size:
+                tasks.append(dask.delayed(function)(shard, dask.delayed(ids[place], traverse=False)))
+                places.append(place)
+        return zip(places, compute(tasks), strict=True)
+
+    # -- searches
+
+    def search(self, codes, k, *, filter=None, rescore=None, rescore_queries=None):
+        """Find the k nearest codes; see :meth:`aphash.HammingIndex.search`.
+
+        Parameters
+        ----------
+        codes : ndarray of uint64, shape (n_queries, n_words) or (n_words,)
+        k : int
+        filter : Filter or array_like, optional
+            As for :meth:`aphash.HammingIndex.search`; positions are in the order of adding.
+        rescore : VectorRescore or ProjectionRescore, optional
+            Applied where the search is called; the candidates' codes, or rows, come there. Vectors may be a dask array.
+        rescore_queries : array_like, optional
+            As on one machine.
+
+        Returns
+        -------
+        distances, ids : ndarray
+            As on one machine.
+        """
+        rows = check_codes(codes, self.n_bits)
+        k = check_count(k, "k", 1)
+        n = len(self)
+        # Ids are different, so n of them from 0 to n - 1 are all of these.
+
+        def counted():
+            return n == 0 or (min(self._low) == 0 and max(self._high) == n - 1)
+
+        rescore = bind(rescore, rescore_queries, n_queries=len(rows), n_bits=self.n_bits, n_codes=n, counted=counted)
+        wide = k if rescore is None else max(k, min(k * rescore.factor, len(self)))
+        distances = np.full((len(rows), k), PAD_DISTANCE, np.int32) if rescore is None else (
+            np.full((len(rows), k), np.inf, np.float32))  # fmt: skip
+        ids = np.full((len(rows), k), PAD_ID, np.int64)
+        step = max(1, _BATCH // wide)
+        for start, (near, found) in self._batches(rows, step, filter, _search, _merge, wide, 12 * step * wide):
+            if rescore is not None:
+                finer = rescore.distances(start, found, self._get)
+                near, found = rerank(found, finer, k)
+            distances[start : start + step, : near.shape[1]] = near
+            ids[start : start + step, : near.shape[1]] = found
+        return (distances[0], ids[0]) if np.ndim(codes) == 1 else (distances, ids)
+
+    def radius_search(self, codes, radius, *, filter=None):
+        """Find all codes within a radius; see :meth:`aphash.HammingIndex.radius_search`."""
+        rows = check_codes(codes, self.n_bits)
+        radius = min(check_count(radius, "radius", 0), self.n_bits)
+        offsets, distances, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+        for _, (ends, near, found) in self._batches(
+            rows, _RADIUS_QUERIES, filter, _radius_search, _merge_radius, radius, 1 << 23
+        ):
+            offsets.append(ends[1:] + offsets[-1][-1])
+            distances.append(near)
+            ids.append(found)
+        return tuple(np.concatenate(each) for each in (offsets, distances, ids))
+
+    def _batches(self, rows, step, filter, search, merge, limit, nbytes):
+        """Yield (first query, merged answer) of the queries, step of them at a time."""
+        filters = self._filters(filter)
+        starts = range(0, len(rows), step)
+        if not self._shards:
+            nothing = index.HammingIndex(self.n_bits)
+            yield from ((start, search(nothing, rows[start : start + step], limit, None)) for start in starts)
+            return
+        tasks = []
+        for start in starts:
+            queries = dask.delayed(rows[start : start + step], traverse=False)
+            answers = [
+                dask.delayed(search)(shard, queries, limit, own)
+                for shard, own in zip(self._shards, filters, strict=True)
+            ]
+            while len(answers) > 1:
+                groups = range(0, len(answers), _FAN_IN)
+                answers = [dask.delayed(merge)(answers[i : i + _FAN_IN], limit) for i in groups]
+            tasks += answers
+        yield from zip(starts, compute(tasks, nbytes), strict=True)
+
+    def _filters(self, filter):
+        """Return the filter of each shard."""
+        if filter is None:
+            return [None] * len(self._shards)
+        filter, n = as_filter(filter), len(self)
+        edges = np.concatenate([[0], np.cumsum(self._sizes)])
+        kind, values = filter.kind, filter.values
+        if kind in ("ids", "excluding"):
+            parts = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
+            parts = parts if kind == "ids" else [Filter.excluding(part) for part in parts]
+        else:
+            first_n = filter.belong_to(self._arrangement, n)
+            if kind == "bitmap":
+                values = np.unpackbits(values.astype("<u8").view(np.uint8), bitorder="little", count=first_n).view(bool)
+            values = np.pad(values, (0, n - first_n))  # codes that were added since do not take part
+            parts = [values[a:b] for a, b in itertools.pairwise(edges)]
+        return [dask.delayed(part, traverse=False) for part in parts]
+
+    # -- files
+
+    def to_local(self):
+        """Return an :class:`aphash.HammingIndex` of the same codes under the same ids, on this machine.
+
+        Returns
+        -------
+        aphash.HammingIndex
+            Positions, and the next id that is counted, are the same. Needs memory for the codes and ids, and for some
+            shards beside them, which are gathered a few at a time.
+        """
+        local = index.HammingIndex(self.n_bits)
+        local.reserve(len(self))
+        nbytes = 8 * (n_words(self.n_bits) + 1) * int(self._sizes.max(initial=0))
+        for shard in compute(self._shards, nbytes):
+            local.merge(shard)
+        return local
+
+    def save(self, folder):
+        """Write one file a shard, by the workers, and then a manifest that names and checks them.
+
+        Parameters
+        ----------
+        folder : str or os.PathLike
+            Seen by all workers under this name. Made where it does not exist. Files of a save that did not end are
+            replaced; a folder that holds a whole index is refused, as others may have mapped it.
+
+        Raises
+        ------
+        FileExistsError
+            When the folder holds an index.
+        OSError
+            When a file cannot be written. Without the manifest the folder is no index.
+        """
+        folder = os.path.abspath(os.fspath(folder))
+        os.makedirs(folder, exist_ok=True)
+        manifest = os.path.join(folder, container.MANIFEST)
+        if os.path.exists(manifest):
+            raise FileExistsError(f"{folder} holds an index already")
+        token = secrets.token_hex(8)
+        saved = [dask.delayed(_save)(shard, _shard_path(folder, i), token) for i, shard in enumerate(self._shards)]
+        headers = np.array(list(compute(saved)), np.uint32)
+        arrays = {"sizes": self._sizes, "low": self._low, "high": self._high, "headers": headers}
+        params = {"n_bits": self.n_bits, "next_id": self._next_id, "token": token}
+        container.write(manifest, arrays, kind=_KIND, version=_VERSION, params=params)
+
+    @classmethod
+    def load(cls, folder):
+        """Return the index that :meth:`save` wrote; its shards are the files, mapped by the workers.
+
+        Raises
+        ------
+        OSError, ValueError
+            With the path and what is wrong, when a file is missing, not whole, or not of this index. The contents of
+            shards are not read; :func:`aphash._common.container.describe` checks them.
+        """
+        folder = os.path.abspath(os.fspath(folder))
+        path = os.path.join(folder, container.MANIFEST)
+        arrays, params, version = container.read(path, kind=_KIND)
+        if version > _VERSION:
+            raise ValueError(f"{path}: version {version} of the format; this aphash reads up to {_VERSION}")
+        try:
+            self = cls(params["n_bits"])
+            self._sizes, self._low, self._high = arrays["sizes"], arrays["low"], arrays["high"]
+            headers, token, self._next_id = arrays["headers"], params["token"], int(params["next_id"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a whole manifest: {error!r}") from None
+        shards = [
+            dask.delayed(_load)(_shard_path(folder, i), self.n_bits, int(n), int(header), token)
+            for i, (n, header) in enumerate(zip(self._sizes, headers, strict=True))
+        ]
+        self._shards = list(dask.persist(*shards))
+        for _ in compute([dask.delayed(len)(shard) for shard in self._shards]):
+            pass
+        return self
+
+
+def _dask_codes(codes, n_bits):
+    if not isinstance(codes, da.Array):
+        raise TypeError(
+            f"codes must be a dask array, got {type(codes).__name__}; aphash.HammingIndex takes numpy arrays"
+        )
+    if codes.dtype != np.uint64:
+        raise TypeError(f"codes must be uint64, got {codes.dtype}")
+    if codes.ndim != 2 or codes.shape[1] != n_words(n_bits):
+        raise ValueError(f"codes must have shape (n, {n_words(n_bits)}), got {codes.shape}")
+    return known_chunks(codes).rechunk({1: -1})
+
+
+def known_chunks(array):
+    """Return a dask array whose numbers of rows are known; the given one stays as it was."""
+    if not np.isnan(array.shape).any():
+        return array
+    array = array.map_blocks(itself, dtype=array.dtype, meta=array._meta)  # compute_chunk_sizes writes into its array
+    return array.compute_chunk_sizes()
+
+
+def _ids_by_chunk(ids, sizes, edges):
+    if not isinstance(ids, da.Array):
+        ids = check_ids(ids, int(edges[-1]))
+        return [dask.delayed(ids[a:b], traverse=False) for a, b in itertools.pairwise(edges)]
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids must be integers, got dtype {ids.dtype}")
+    ids = known_chunks(ids)
+    if ids.shape != (edges[-1],):
+        raise ValueError(f"ids must have shape ({edges[-1]},), got {ids.shape}")
+    return list(ids.rechunk((sizes,)).to_delayed().ravel())
+
+
+def _refuse_twice(shards, low, high, n):
+    """Raise ValueError when an id is in two shards. Where their ranges overlap, ids are compared by buckets."""
+    order = np.argsort(low)
+    if (high[order][:-1] < low[order][1:]).all():
+        return
+    n_buckets = -(-n // _BUCKET_IDS)
+    split = [dask.delayed(_split, nout=n_buckets)(shard, n_buckets) for shard in shards]
+    tasks = [dask.delayed(_twice)([each[b] for each in split]) for b in range(n_buckets)]
+    twice = np.unique(np.concatenate(list(compute(tasks))))
+    if twice.size:
+        raise ValueError(f"ids must be different, got twice or in the index already: {some(twice)}")
+
+
+# -- what the workers do
+
+
+def _make(codes, ids, n_bits, first_row):
+    shard = index.HammingIndex(n_bits)
+    if isinstance(ids, int):
+        ids = np.arange(ids, ids + len(codes), dtype=np.int64)
+    try:
+        shard.add(np.ascontiguousarray(codes), ids)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} (in the chunk that begins at row {first_row})") from None
+    return shard
+
+
+def _range(shard):
+    ids = shard.ids
+    return ids.min(), ids.max()
+
+
+def _split(shard, n_buckets):
+    ids = shard.ids
+    bucket = ids % n_buckets
+    return tuple(ids[bucket == b] for b in range(n_buckets))
+
+
+def _twice(parts):
+    ids = np.sort(np.concatenate(parts))
+    return np.unique(ids[1:][ids[1:] == ids[:-1]])[:11]
+
+
+def _contains(shard, ids):
+    return shard.contains(ids)
+
+
+def _get(shard, ids):
+    known = np.flatnonzero(shard.contains(ids))
+    return known, shard.get(ids[known])
+
+
+def _search(shard, rows, k, filter):
+    return shard.search(rows, max(1, min(k, len(shard))), filter=filter, n_jobs=1)
+
+
+def _merge(parts, k):
+    distances, ids = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    return rerank(ids, distances, k)
+
+
+def _radius_search(shard, rows, radius, filter):
+    return shard.radius_search(rows, radius, filter=filter, n_jobs=1)
+
+
+def _merge_radius(parts, radius):
+    counts = [np.diff(offsets) for offsets, _, _ in parts]
+    query = np.concatenate([np.repeat(np.arange(len(each)), each) for each in counts])
+    distances, ids = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    order = np.lexsort((ids, distances, query))
+    return np.concatenate([[0], np.cumsum(sum(counts))]), distances[order], ids[order]
+
+
+def _shard_path(folder, i):
+    return os.path.join(folder, f"shard-{i:06d}.aphash")
+
+
+def _save(shard, path, token):
+    """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
+    index_file.write(shard, path, token=token)
+    return _header_crc(path)
+
+
+def _header_crc(path):
+    """The checksum of a file's header, which holds those of its arrays."""
+    with open(path, "rb") as file:
+        file.seek(container._CRC_AT)
+        return int(file.read(8), 16)
+
+
+def _load(path, n_bits, n, header, token):
+    arrays, params, version = container.read(path, kind=index_file.KIND, mmap=True)
+    if params.get("token") != token or _header_crc(path) != header:
+        raise ValueError(f"{path}: not the shard that the manifest names")
+    shard = index.HammingIndex._of(index_file.from_file(path, arrays, params, version, check=False))
+    if (len(shard), shard.n_bits) != (n, n_bits):
+        raise ValueError(f"{path}: {len(shard)} codes of {shard.n_bits} bits, the manifest says {n} of {n_bits}")
+    return shard
+
+
+@sizeof.register(index.HammingIndex)
+def _sizeof_index(shard):
+    return shard.nbytes

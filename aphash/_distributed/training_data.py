@@ -1,0 +1,424 @@
+"""The rows that learn, spread over dask workers in parts: what aphash._learning.training_data.Rows is to ``learn``.
+
+A part is a run of 1, 2, 4, .. blocks: few parts, as each task costs dask some milliseconds, and each sum bytes. A
+part's X, its relaxed codes with Adam's moments, and its share of P are results of three pure tasks. Those that change
+are made anew from the ones before; a projection starts from X again, so what a lost worker held is made again from the
+round's start, and what led there before is forgotten.
+"""
+
+import copy
+import itertools
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.sizeof import sizeof
+
+from aphash._common import threads
+from aphash._common.arrays import as_array
+from aphash._common.finite import check_finite
+from aphash._learning import _learn
+from aphash._learning.linear import Rotation
+from aphash._learning.training_data import BlockSums, Rows, block_rows, blocks, chunk_rows
+from aphash.codes import n_words
+
+_BATCH_BYTES = 1 << 26  # of results that come to the client at a time
+_PART_BYTES = 1 << 25  # of a part, unless it is one block
+_FAN_IN = 4  # parts whose sums are added by one task: a power of two
+_PARTS_A_THREAD = 8  # at least, where there are so many blocks: they end at about the same time
+
+
+class DaskRows(BlockSums):
+    """What ``Rows`` is to ``learn``, with each part on some worker. Its codes have r bits."""
+
+    n_threads = 1  # of what is not a task
+
+    def __init__(self, X, r):
+        self.n, self.d = X.shape
+        self.r, self.n_blocks = r, len(blocks(self.n))
+        starts = [start for start, _ in blocks(self.n)][:: self._blocks_of_a_part()]
+        self.edges = np.array([*starts, self.n])
+        X = X.rechunk((tuple(np.diff(self.edges).tolist()), (self.d,)))
+        chunk = chunk_rows(self.n, self.d)
+        self.parts = self._persist(_Part, zip(X.to_delayed().ravel(), starts), chunk, block_rows(self.n))
+        self._codes, self.pending = [None] * len(self.parts), None
+        self.mean, self.scale = self._statistics()
+        self.parts = self._persist(_centred, zip(self.parts), self.mean, self.scale)
+        self.P = None
+
+    def _blocks_of_a_part(self):
+        """Return a power of two: the sum of a part is a node of the tree that ``_learn.anchor_pass`` adds."""
+        n_threads = _n_threads()
+        nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
+        size = 1
+        while -(-self.n_blocks // (2 * size)) >= _PARTS_A_THREAD * n_threads and 2 * size * nbytes <= _PART_BYTES:
+            size *= 2
+        return size
+
+    def _persist(self, function, of, *args):
+        """Return, of each part, ``function(*of the part, *args)``, which stays where it is made."""
+        shared, tasks = _shared(*args), []
+        for b, own in enumerate(of):
+            with _in_turn(b):
+                tasks.append(dask.delayed(_make)(function, shared, *own))
+        return list(dask.persist(*tasks))
+
+    def _map_parts(self, method, *args, per_part=None):
+        """Yield ``method(part, 0, its rows, *args)`` of each part, in their order."""
+        shared, own = _shared(*args), per_part or [()] * len(self.parts)
+        return compute([dask.delayed(_call)(*self._of(b, method), method, shared, *mine) for b, mine in enumerate(own)])
+
+    def _map(self, method, *args):
+        """Yield ``method(part, start, stop, *args)`` for each block, in their order."""
+        edges = blocks(self.n)
+        shared, tasks = _shared(*args), []
+        nbytes = 8 * self.d * max(self.d, self.r)  # of a sum, the largest
+        step = max(1, _BATCH_BYTES // nbytes // 8)
+        for b, first in enumerate(self.edges[:-1]):
+            own = [(start - first, stop - first) for start, stop in edges if first <= start < self.edges[b + 1]]
+            for at in range(0, len(own), step):
+                tasks.append(dask.delayed(_call_blocks)(*self._of(b, method), method, shared, own[at : at + step]))
+        return itertools.chain.from_iterable(compute(tasks, nbytes * min(step, self.n_blocks // len(self.parts) + 1)))
+
+    def _of(self, b, method):
+        """What a method needs of part b: its X, its codes."""
+        part = None if method in _OF_CODES else self.parts[b]
+        return part, self.codes_of_parts[b] if method in _USE_CODES else None
+
+    def _check_finite(self):
+        for _ in self._map_parts(_Part.check):
+            pass
+
+    def _any_differs(self):
+        first = self.take(np.array([0]))
+        return any(self._map_parts(_Part.differs, first))
+
+    # -- reading
+
+    def _pick(self, method, items):
+        """Return what the method gives for ascending items, of the parts that hold them."""
+        cuts = np.searchsorted(items, self.edges)
+        tasks = [
+            dask.delayed(_call)(*self._of(part, method), method, (), items[a:b] - self.edges[part])
+            for part, (a, b) in enumerate(itertools.pairwise(cuts))
+            if b > a
+        ]
+        return np.concatenate(list(compute(tasks)))
+
+    def take(self, items):
+        return self._pick(_Part.take_items, np.asarray(items))
+
+    def working(self, items):
+        return self._pick(_Part.working_items, np.asarray(items))
+
+    def take_codes(self, items):
+        return self._pick(_Part.code_items, np.asarray(items))
+
+    # -- neighbours of the anchors
+
+    def nearest(self, A, k):
+        """As Rows.nearest. Each part gives its share of k and a bit more; where that did not reach the k-th, all."""
+        m, sizes = len(A), np.diff(self.edges)
+        wanted = np.minimum(sizes, np.ceil(1.3 * k * sizes / self.n).astype(int) + 16)
+        if wanted.sum() < k:
+            wanted = sizes
+        own = [(int(each),) for each in wanted]
+        lists = list(self._map_parts(_Part.nearest_items, A, per_part=own))
+        d2 = np.concatenate([part[0] for part in lists], axis=1)
+        bound = np.partition(d2, k - 1, axis=1)[:, k - 1]  # k items are at most so far: the k-th is not farther
+        missing = [
+            np.where((far[:, -1] <= bound) & (count < size), bound, np.float32(-1))
+            for (far, _), count, size in zip(lists, wanted, sizes, strict=True)
+        ]
+        out_d2, out_items = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
+        more = self._complete(A, missing)
+        for i in range(m):
+            keep = [b for b in range(len(lists)) if missing[b][i] < 0]
+            far = np.concatenate([lists[b][0][i] for b in keep] + [more[b][0][i] for b in more if missing[b][i] >= 0])
+            ids = np.concatenate([lists[b][1][i] for b in keep] + [more[b][1][i] for b in more if missing[b][i] >= 0])
+            order = np.lexsort((ids, far))[:k]
+            out_d2[i], out_items[i] = far[order], ids[order]
+        return out_d2, out_items
+
+    def _complete(self, A, missing):
+        """All items within the bounds, of the parts that have some: {part: (list of d2, list of items)}."""
+        some = [b for b, bound in enumerate(missing) if (bound >= 0).any()]
+        shared = _shared(A)
+        tasks = [dask.delayed(_call)(self.parts[b], None, _Part.listed_within, shared, missing[b]) for b in some]
+        return dict(zip(some, compute(tasks), strict=True))
+
+    def within(self, A, bound):
+        parts = list(self._map_parts(_Part.within_items, A, bound))
+        lists = [np.concatenate([ids[p[i] : p[i + 1]] for p, ids in parts]) for i in range(len(A))]
+        return np.concatenate([[0], np.cumsum([len(each) for each in lists])]), np.concatenate(lists)
+
+    def distances(self, anchors, indptr, items):
+        part = np.searchsorted(self.edges, items, side="right") - 1
+        anchor = np.repeat(np.arange(len(anchors)), np.diff(indptr))
+        out, where, own = np.empty(len(items)), [], []
+        for b in range(len(self.parts)):
+            mine = np.flatnonzero(part == b)  # still by anchor
+            counts = np.bincount(anchor[mine], minlength=len(anchors))
+            where.append(mine)
+            own.append((np.concatenate([[0], np.cumsum(counts)]), items[mine] - self.edges[b]))
+        for mine, found in zip(where, self._map_parts(_Part.pair_distances, anchors, per_part=own), strict=True):
+            out[mine] = found
+        return out
+
+    # -- the relaxed codes: of each part (B, Adam's mean, its square, perhaps sums); moments are None before a step
+
+    def project(self, W, bias):
+        W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
+        self._change(_projected, W, bias, of=[self.parts])
+        factor = np.float32(self.n * self.r / self._sum(Rows._size_block)[0][0])
+        self._change(_multiplied, factor, of=[self.codes_of_parts])
+
+    def random_codes(self, r, seed):
+        self._change(_random, r, seed, of=[self.parts])
+
+    @property
+    def codes_of_parts(self):
+        self._step()
+        return self._codes
+
+    def _change(self, function, *args, of):
+        """Replace each part's codes by ``function(what the part has in `of`, *args)``."""
+        of = list(zip(*of, strict=True))
+        self.pending = None  # what it would have changed is replaced
+        self._codes = self._persist(function, of, *args)
+
+    def zero_moments(self, r):
+        """Nothing is made: the first step of a descent makes them."""
+
+    def _send(self, P):
+        """Give each part its share of P, once a round."""
+        if P is not self.P:
+            edges = itertools.pairwise(self.edges)
+            shares = [(P.indptr[a : b + 1] - P.indptr[a], P.anchors[P.indptr[a] : P.indptr[b]]) for a, b in edges]
+            self.shares, self.P = self._persist(itself, [(_shared(*each),) for each in shares]), P
+
+    def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
+        self._send(P)
+        self._step(H, q_scale, q_power)
+        tasks = [dask.delayed(_sums_of)(codes) for codes in self._codes]
+        groups = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
+        nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in groups]
+        total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
+        for out, whole in zip((sums, vectors, penalty), total, strict=True):
+            out[...] = whole
+
+    def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
+        self._send(P)
+        self._step()
+        self.pending = H, inv_z, p, q_scale, q_power, step
+
+    def _step(self, *sums_at):
+        """Do the step that is pending, and with it the sums that follow: one task a part, and one that hands them out.
+
+        All parts' tasks are ready at one time then, and in turn: dask leaves each where its codes are, megabytes, since
+        no worker is idle. It would not, for tasks that come one by one: H is everywhere, so that any worker would do.
+        """
+        if self.pending or sums_at:
+            of = zip(self._codes, self.shares, strict=True)
+            pending, self.pending = self.pending, None
+            self._codes = self._persist(_advanced, of, pending, sums_at, block_rows(self.n))
+
+    def rotate_towards_signs(self, sample, start, n_iter, rng):
+        mean = (self._sum(Rows._total_block)[0] / self.n).astype(np.float32)
+        rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng)
+        self._change(_rotated, mean, rotation, of=[self.codes_of_parts])
+        return mean, rotation
+
+    def codes(self):
+        """Return the packed signs of B, a lazy dask array (n, n_words) of uint64."""
+        width = n_words(self.r)
+        parts = [
+            da.from_delayed(dask.delayed(_call)(None, codes, Rows._codes_block, ()), (int(size), width), np.uint64)
+            for codes, size in zip(self.codes_of_parts, np.diff(self.edges), strict=True)
+        ]
+        return da.concatenate(parts)
+
+
+def compute(tasks, nbytes=0):
+    """Yield the tasks' results, of some nbytes each, in their order; the client holds a batch of them only."""
+    batch = max(8, min(128, _BATCH_BYTES // max(1, nbytes)))
+    for start in range(0, len(tasks), batch):
+        yield from dask.compute(*tasks[start : start + batch])
+
+
+def check_chunk(chunk, first_row, number=None, farthest=np.inf):
+    """Raise ValueError, naming the chunk, for what check_finite refuses; by its number, if its first row is NaN."""
+    try:
+        check_finite(chunk, farthest=farthest)
+    except ValueError as error:
+        which = f"chunk {number}" if np.isnan(first_row) else f"the chunk that begins at row {first_row}"
+        raise ValueError(f"{error} of {which}") from None
+
+
+def _n_threads():
+    """Return how many threads dask has now: the scheduler's, or those of all workers."""
+    client = getattr(dask.base.get_scheduler(), "__self__", None)
+    if hasattr(client, "ncores"):
+        return max(1, sum(client.ncores().values()))
+    return dask.config.get("num_workers", None) or dask.system.CPU_COUNT
+
+
+def _tree_sum(parts):
+    """Add the parts as ``_learn.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
+    tree = []  # (number of parts, their sum)
+    for part in parts:
+        count = 1
+        while tree and tree[-1][0] == count:
+            part = [left + right for left, right in zip(tree.pop()[1], part, strict=True)]
+            count *= 2
+        tree.append((count, part))
+    _, total = tree.pop()
+    while tree:
+        total = [left + right for left, right in zip(tree.pop()[1], total, strict=True)]
+    return total
+
+
+def _in_turn(part):
+    """A context whose tasks go in the order of the parts, among those that are ready."""
+    return dask.annotate(priority=-part)
+
+
+def _shared(*args):
+    """Arguments that are sent once, not with each task."""
+    return dask.delayed(args, traverse=False)
+
+
+def _call(part, codes, method, shared, *own):
+    with threads.one_blas_thread():
+        part = _complete(part, codes)
+        return method(part, 0, part.n, *shared, *own)
+
+
+def _call_blocks(part, codes, method, shared, edges):
+    with threads.one_blas_thread():
+        part = _complete(part, codes)
+        return [method(part, start, stop, *shared) for start, stop in edges]
+
+
+def _complete(part, codes):
+    part = _Part.without_rows() if part is None else copy.copy(part)
+    if codes is not None:
+        part.B = codes[0]
+        part.n = len(part.B)
+    return part
+
+
+def _make(function, shared, *own):
+    """Call function with its own and the shared arguments. No BLAS limit: it takes as long as a small block's step."""
+    return function(*own, *shared)
+
+
+def itself(value):
+    return value
+
+
+# What makes a part's codes; nothing that came before is changed.
+
+
+def _centred(part, mean, scale):
+    part = copy.copy(part)
+    part.mean, part.scale = mean, scale
+    return part
+
+
+def _projected(part, W, bias):
+    B = np.empty((part.n, W.shape[1]), np.float32)
+    _learn.project(part.X, None, 0, part.n, part.mean, part.scale, W, bias, B, 1)
+    return B, None, None
+
+
+def _random(part, r, seed):
+    part = copy.copy(part)
+    part.B = np.empty((part.n, r), np.float32)
+    for start in range(0, part.n, part.block_rows):
+        part._random_block(start, min(start + part.block_rows, part.n), r, seed)
+    return part.B, None, None
+
+
+def _multiplied(codes, factor):
+    return codes[0] * factor, None, None
+
+
+def _rotated(codes, mean, rotation):
+    with threads.one_blas_thread():
+        return rotation(codes[0] - mean), None, None
+
+
+def _advanced(codes, share, pending, sums_at, rows_of_block):
+    """Make the step that is pending, and return the codes, with their sums at H."""
+    if pending:
+        H, inv_z, p, q_scale, q_power, step = pending
+        B, mean, square = (np.zeros_like(codes[0]) if each is None else each.copy() for each in codes[:3])
+        _learn.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
+        codes = B, mean, square
+    if sums_at:
+        H, q_scale, q_power = sums_at
+        sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
+        _learn.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
+        codes = *codes[:3], (sums, vectors.astype(np.float32), penalty)  # they are float32 numbers: the tree's
+    return codes
+
+
+def _sums_of(codes):
+    return codes[3]
+
+
+class _Part(Rows):
+    """One part of the rows that learn. Its methods get a range of rows before their arguments; here, it is all."""
+
+    def __init__(self, X, offset, chunk, block_rows):
+        self.X, self.rows, self.n_threads, self.offset = np.ascontiguousarray(as_array(X, "X")), None, 1, offset
+        self.chunk, self.block_rows = chunk, block_rows
+        self.n, self.d = X.shape
+        self.mean, self.scale, self.B = np.zeros(self.d), 1.0, None
+
+    @classmethod
+    def without_rows(cls):
+        return cls(np.empty((0, 0)), 0, 1, 1)
+
+    def check(self, start, stop):
+        check_chunk(self.X, self.offset)
+
+    def differs(self, start, stop, first):
+        return bool((first != self.X).any())
+
+    def take_items(self, start, stop, items):
+        return self.take(items)
+
+    def working_items(self, start, stop, items):
+        return self.working(items)
+
+    def code_items(self, start, stop, items):
+        return self.B[items]
+
+    def nearest_items(self, start, stop, A, k):
+        d2, items = self.nearest(A, k)
+        return d2, items + self.offset
+
+    def within_items(self, start, stop, A, bound):
+        indptr, items = self.within(A, bound)
+        return indptr, items + self.offset
+
+    def listed_within(self, start, stop, A, bound):
+        """For each anchor all items within its bound: (list of squared distances, list of items)."""
+        most = int(np.diff(self.within(A, bound)[0]).max())
+        d2, items = self.nearest(A, max(1, most))
+        inside = d2 <= bound[:, None]
+        return [each[i] for each, i in zip(d2, inside)], [each[i] + self.offset for each, i in zip(items, inside)]
+
+    def pair_distances(self, start, stop, anchors, indptr, items):
+        return self.distances(anchors, indptr, items)
+
+
+_OF_CODES = {Rows._size_block, Rows._total_block, Rows._codes_block, _Part.code_items}
+_USE_CODES = _OF_CODES | {Rows._cross_block}
+
+
+@sizeof.register(_Part)
+def _sizeof_part(part):
+    return part.X.nbytes

@@ -1,0 +1,11 @@
+"""From vectors to codes: the paper's method, its steps in the order in which ``estimator`` calls them.
+
+==================  ==============================================================================================
+``estimator``       APHash: validates, resolves the mode, calls the steps, keeps their results, encodes
+``training_data``   the rows that learn, read by blocks; the relaxed codes B; every sum and map over them
+``linear``          PCA, rotations towards signs, the ridge hash function
+``affinity``        distances -> thresholds theta -> P (sparse)
+``descent``         the objective J, Adam on H and B by turns, the rounds
+``safeguard``       rows that do not learn, bits that are replaced
+==================  ==============================================================================================
+"""

@@ -1,0 +1,696 @@
+"""APHash, the estimator: checks what it is given, resolves the mode's defaults, calls the method, keeps the results."""
+
+import contextlib
+import copy
+import numbers
+import re
+import warnings
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from aphash import _kernels
+from aphash._common import container, threads
+from aphash._common.arrays import as_floats, shown
+from aphash._common.finite import check_finite
+from aphash._common.progress import ProgressBar
+from aphash._learning import safeguard
+from aphash._learning.descent import HISTORY, Settings, learn
+from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest
+from aphash._learning.training_data import Rows, draw_rows
+from aphash.codes import check_n_bits, n_words, note_origin, pack
+
+MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
+    "semantic": {
+        "n_anchors": 300, "n_neighbors": (100, 0.005), "q_scale": (1, 0), "q_power": 2.0, "quantization": 0.3,
+        "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 9, "max_iter": 5, "learning_rate": 0.1, "init": "itq",
+        "whitening": 0.75, "rotation": "random",
+        "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
+    },
+    "neighbors": {
+        "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": (0, 1 / 8), "q_power": 4.0, "quantization": 0.3,
+        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
+        "whitening": 0.0, "rotation": "identity",
+        "hash_target": "real", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
+    },
+    "paper": {
+        "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": (1, 0), "q_power": 1.0, "quantization": 0.3,
+        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random",
+        "whitening": 0.0, "rotation": "none",
+        "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
+    },
+}  # fmt: skip
+TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
+
+_CHOICES = {
+    "mode": tuple(MODES),
+    "init": ("itq", "random"),
+    "rotation": ("random", "identity", "none"),
+    "hash_target": ("sign", "real"),
+    "fit_hash": ("all", "anchors"),
+    "updates": ("together", "alternating"),
+}
+
+
+class APHash(TransformerMixin, BaseEstimator):
+    """Learn compact binary codes without labels: Anchor-based Probability Hashing.
+
+    A random set of anchors, the neighbours of each within a threshold (P), and the same neighbourhoods among binary
+    codes (Q): codes are moved until Q resembles P, then a linear hash function is fitted for new vectors. The modes
+    repeat this in short bursts between re-projections, which retrieves better than the published single descent;
+    ``mode="paper"`` is the publication.
+
+    Every parameter that is "auto" takes the mode's value; a value that is given wins over the mode's.
+
+    Parameters
+    ----------
+    n_bits : int, default=64
+        Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
+        over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
+    mode : {"semantic", "neighbors", "paper"}, default="semantic"
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
+        method as published.
+    n_anchors : int or "auto"
+        m; at most the number of training rows. auto: 300 (paper: 500), or all rows where there are fewer.
+    n_neighbors : int, float or "auto"
+        k of the thresholds: the neighbourhood that is learned; a float is a share of the training rows. Larger means
+        more of the kind and less of the nearest neighbours. auto: 0.5 %, but at least 100 (neighbors: 50);
+        paper: 5 %; at most a quarter of the rows.
+    q_scale : float or "auto"
+        s in q ~ (1 + g/s)^-a, in bits. auto: 1, neighbors: n_bits / 8.
+    q_power : float or "auto"
+        a. auto: 2, neighbors: 4, paper: 1.
+    quantization : float or "auto"
+        lambda, the weight of the quantisation loss J1 in J = J0 + lambda J1. auto: 0.3 n_anchors, paper: 0.3.
+    ridge : float, "gcv" or "auto"
+        alpha of the hash function, as a share of the mean eigenvalue of [X, 1]^T [X, 1]; "gcv": by generalised
+        cross-validation (up to 4,096 features). auto: 0.01.
+    last_ridge : float, "gcv" or "auto"
+        The same for the last round, whose hash function new vectors meet. auto: 0.1, neighbors and paper: 0.01; where
+        ridge is given, as ridge.
+    n_rounds : int or "auto"
+        auto: 9, neighbors: 8, paper: 1.
+    max_iter : int or "auto"
+        Iterations of a round, at most. auto: 5, neighbors: 10, paper: 500.
+    learning_rate : float or "auto"
+        Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.1, neighbors and
+        paper: 0.05.
+    init : {"itq", "random", "auto"}
+        Codes to begin with. auto: itq, paper: random.
+    whitening : float or "auto"
+        With ``init="itq"``: the principal directions are divided by their deviations to this power, from 0 (as they
+        are) to 1 (all alike). auto: 0.75, neighbors and paper: 0.
+    rotation : {"random", "identity", "none", "auto"}
+        What the rotation towards signs after each round starts from. auto: random, neighbors: identity, paper: none.
+    hash_target : {"sign", "real", "auto"}
+        What the hash function is fitted to: signs, or the relaxed codes in all rounds but the last. auto: sign,
+        neighbors: real.
+    fit_hash : {"all", "anchors", "auto"}
+        Fit it on all training rows or on the anchors alone. auto: all, paper: anchors.
+    updates : {"together", "alternating", "auto"}
+        Move H and B at once, or each with the other fixed. auto: together, paper: alternating.
+    resample_anchors : bool or "auto"
+        Draw anchors afresh in each round. auto: True, paper: False.
+    n_train : int or "auto"
+        Rows of X, drawn at random, that learn; the others are encoded. auto: 1,000,000 at most.
+    tol : float or "auto"
+        Stop a round when J falls by less than this share over 10 iterations; 0: never. auto: 0, paper: 1e-4.
+    random_state : int, RandomState instance or None, default=None
+        The same number gives the same codes, bit for bit, whatever n_jobs, on the same kind of CPU and libraries.
+    n_jobs : int or None, default=None
+        Threads. None: all CPUs, or ``OMP_NUM_THREADS``; negative: CPUs + 1 + n_jobs.
+    verbose : int or "auto", default="auto"
+        Show a progress bar with J on the standard error. auto: for a fit that takes more than 3 seconds, at a terminal
+        or in a notebook, where it is a widget.
+
+    Attributes
+    ----------
+    codes_ : ndarray of uint64, shape (n, n_words)
+        Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
+        ``n_train`` less than n, have the codes that transform gives them.
+    coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
+        The hash function: projections are ``X @ coef_.T + intercept_``.
+    mean_, scale_ : ndarray of float64, shape (d,), and float
+        Centre and scale of the training rows; projections are computed from the centred vectors.
+    anchors_ : ndarray of shape (m, d)
+        Of the last round, as they are in X; ``anchor_indices_`` are their rows.
+    anchor_codes_ : ndarray of uint64, shape (m, n_words)
+        The packed signs of H.
+    thresholds_ : ndarray of float64, shape (m,)
+        theta, in units of X.
+    objective_ : structured ndarray of "round", "iteration", "J0", "J1"
+        One element an iteration, before its step.
+    n_iter_ : int
+        Iterations done, of all rounds.
+    fingerprint_ : str
+        Of the hash function: models whose fingerprints differ make codes that must not be compared.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
+    features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
+    float16, float32 or float64 (a memory map, too). There is no ``partial_fit``: every round reads every row.
+
+    Rows that are so far from the others that they would own every mean do not learn; they have the codes that transform
+    gives them. And the hash function is compared with random projections on a sample of the rows (up to 4,096 bits):
+    where its codes are worse, as many bits as need be are replaced by random hyperplanes, and ``codes_`` are those of
+    transform. Ordinary data are not touched by either.
+
+    References
+    ----------
+    Chen, Wang, Cheung: Anchor-based Probability Hashing, 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aphash import APHash, HammingIndex
+    >>> X = load_digits().data
+    >>> hasher = APHash(n_bits=32, random_state=0).fit(X)
+    >>> index = HammingIndex(32)
+    >>> index.add(hasher.transform(X))
+    >>> distances, ids = index.search(hasher.transform(X[:1]), k=5)
+    """
+
+    def __init__(
+        self,
+        n_bits=64,
+        *,
+        mode="semantic",
+        n_anchors="auto",
+        n_neighbors="auto",
+        q_scale="auto",
+        q_power="auto",
+        quantization="auto",
+        ridge="auto",
+        last_ridge="auto",
+        n_rounds="auto",
+        max_iter="auto",
+        learning_rate="auto",
+        init="auto",
+        whitening="auto",
+        rotation="auto",
+        hash_target="auto",
+        fit_hash="auto",
+        updates="auto",
+        resample_anchors="auto",
+        n_train="auto",
+        tol="auto",
+        random_state=None,
+        n_jobs=None,
+        verbose="auto",
+    ):
+        self.n_bits = n_bits
+        self.mode = mode
+        self.n_anchors = n_anchors
+        self.n_neighbors = n_neighbors
+        self.q_scale = q_scale
+        self.q_power = q_power
+        self.quantization = quantization
+        self.ridge = ridge
+        self.last_ridge = last_ridge
+        self.n_rounds = n_rounds
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.init = init
+        self.whitening = whitening
+        self.rotation = rotation
+        self.hash_target = hash_target
+        self.fit_hash = fit_hash
+        self.updates = updates
+        self.resample_anchors = resample_anchors
+        self.n_train = n_train
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    # -- parameters ---------------------------------------------------------------------------------------------------
+
+    def _check_params(self):
+        """Raise TypeError or ValueError for whatever can be judged without X."""
+        check_n_bits(self.n_bits)
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            allowed = choices if name == "mode" else (*choices, "auto")
+            if not isinstance(value, str) or value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
+        for name, low, strict in (
+            ("q_scale", 0, True),
+            ("q_power", 0, True),
+            ("quantization", 0, False),
+            ("learning_rate", 0, True),
+            ("tol", 0, False),
+            ("whitening", 0, False),
+        ):
+            _check_real(name, getattr(self, name), low, strict, ("auto",))
+        for name in ("ridge", "last_ridge"):
+            _check_real(name, getattr(self, name), 0, False, ("auto", "gcv"))
+        for name in ("n_anchors", "n_rounds", "max_iter"):
+            _check_integer(name, getattr(self, name), 1)
+        _check_integer("n_train", self.n_train, 2)
+        if isinstance(self.n_neighbors, float | np.floating):
+            if not 0 < self.n_neighbors <= 1:
+                raise ValueError(f"n_neighbors as a share of the rows must be in (0, 1], got {self.n_neighbors!r}")
+        else:
+            _check_integer("n_neighbors", self.n_neighbors, 1)
+        if not (isinstance(self.resample_anchors, bool | np.bool_) or _is_auto(self.resample_anchors)):
+            raise TypeError(f"resample_anchors must be a bool or 'auto', got {self.resample_anchors!r}")
+
+    def _random_state(self):
+        try:
+            return check_random_state(self.random_state)
+        except ValueError:
+            given = shown(self.random_state)
+            raise ValueError(f"random_state must be an integer, a RandomState or None, got {given}") from None
+
+    def _settings(self, n):
+        """Return the Settings for n training rows: the given values, and the mode's for "auto"."""
+        preset = MODES[self.mode]
+        given = {name: getattr(self, name) for name in preset}
+        values = {name: preset[name] if _is_auto(value) else value for name, value in given.items()}
+        if _is_auto(self.last_ridge) and not _is_auto(self.ridge):
+            values["last_ridge"] = self.ridge
+        if _is_auto(self.n_anchors):
+            values["n_anchors"] = min(preset["n_anchors"], n)
+        if values["n_anchors"] > n:
+            raise ValueError(f"n_anchors={values['n_anchors']} must be at most the number of training rows, {n}")
+        k = values["n_neighbors"]
+        if _is_auto(self.n_neighbors):
+            least, share = k
+            k = max(1, min(max(least, round(share * n)), n // 4))
+        elif isinstance(k, float | np.floating):
+            k = max(1, round(k * n))
+        if k > n:
+            raise ValueError(f"n_neighbors={k} must be at most the number of training rows, {n}")
+        values["n_neighbors"] = k
+        if _is_auto(self.q_scale):
+            least, share = preset["q_scale"]
+            values["q_scale"] = float(max(least, share * self.n_bits))
+        if _is_auto(self.quantization) and self.mode != "paper":
+            values["quantization"] = preset["quantization"] * values["n_anchors"]
+        return Settings(n_bits=int(self.n_bits), **values)
+
+    # -- learning -----------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y=None):
+        """Learn codes and hash function from the rows of X.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Real numbers, n >= 2. C-contiguous float16, float32 and float64, memory maps too, are read in place;
+            anything else is copied first: wider floats, lists and objects to float64, integers to float32 where that
+            is exact and else to float64.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a parameter or an X that cannot be used, before anything is learned: NaN, infinity, masked or missing
+            values, texts, integers that float64 does not hold, values so far from the others that float32 does not
+            hold their projections, names of some columns only. An estimator that was fitted
+            before stays as it was, also when the fit is interrupted.
+        """
+        self._check_params()
+        rng = self._random_state()
+        look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
+        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
+        with _naming_X():
+            checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
+            columns = _columns(X)
+        n = len(checked)
+        n_train = min(n, TRAIN_ROWS if _is_auto(self.n_train) else self.n_train)
+        settings = self._settings(n_train)
+        rows = None
+        if n_train < n:
+            check_finite(checked, n_threads)
+            rows = draw_rows(n, n_train, rng)
+
+        with threads.one_blas_thread():
+            training = Rows(checked, rows, n_threads)
+            sample = checked[self._sample(n, checked.shape[1], look)]
+            kept = self._ordinary_rows(training, sample)
+            if kept is not None:
+                rows = kept if rows is None else rows[kept]
+                training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
+            if rows is not None:
+                check_finite(checked, n_threads, farthest(training.mean, training.scale))
+            with _Progress(self.verbose, settings, training.n) as progress:
+                found = learn(training, settings, rng, progress)
+            replaced = self._safeguard(found, training, sample, look)
+            codes = None if replaced else training.codes()
+        fitted = self._attributes(found, training, rows)
+        encoder = _encoder_of(fitted | columns)
+        if replaced:
+            codes = encoder._encode(checked, n_threads)
+        elif rows is not None:
+            learned, codes = codes, encoder._encode(checked, n_threads)
+            codes[rows] = learned
+        vars(self).pop("feature_names_in_", None)
+        vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
+        self._encoder = encoder
+        return self
+
+    def _sample(self, n, d, rng):
+        """Return the rows that are looked at, ascending."""
+        return draw_rows(n, safeguard.sample_size(n, d, self.mode == "neighbors"), rng)
+
+    def _ordinary_rows(self, training, sample):
+        """Return which training rows learn, ascending, where some are too far away to; else None."""
+        far = safeguard.far_rows(training, sample)
+        if far is None:
+            return None
+        kept = np.flatnonzero(~far)
+        given = [each for each in (self.n_anchors, self.n_neighbors) if isinstance(each, numbers.Integral)]
+        return kept if len(kept) >= max([2, *given]) else None
+
+    def _safeguard(self, found, training, sample, rng):
+        """Check the hash function that was found, and replace bits in it; return how many."""
+        if self.n_bits > safeguard.MAX_BITS:
+            return 0
+        V = (np.asarray(sample, np.float64) - training.mean) * training.scale
+        np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
+        neighbors = self.mode == "neighbors"
+        found.W, found.bias, replaced = safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
+        some = V[:: -(-len(V) // 2500)]
+        distinct = safeguard.distinct(some @ found.W + found.bias >= 0)
+        if distinct < safeguard.few_codes(some, self.n_bits):
+            warnings.warn(
+                f"{len(some)} rows of X have only {distinct} distinct codes: what is so close together "
+                "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
+                "others, scale them",
+                UserWarning,
+                stacklevel=3,
+            )
+        if replaced:
+            found.anchor_codes = training.working(found.anchor_items) @ found.W + found.bias
+        return replaced
+
+    def _attributes(self, found, training, rows):
+        """Return the fitted attributes but codes_, of what was learned from the rows of X that ``rows`` names."""
+        if found.n_directions < self.n_bits:
+            warnings.warn(
+                f"X has {found.n_directions} independent directions, fewer than n_bits={self.n_bits}: "
+                "they are spread over all bits, and fewer bits may do as well",
+                UserWarning,
+                stacklevel=3,
+            )
+        anchors = np.array(training.take(found.anchor_items))
+        coef = np.ascontiguousarray(found.W.T) * training.scale
+        hash_function = {
+            "mean_": training.mean,
+            "scale_": training.scale,
+            "coef_": coef,
+            "intercept_": found.bias - coef @ training.mean,
+        }
+        return hash_function | {
+            "fingerprint_": _encoder_of(hash_function).fingerprint,
+            "anchors_": anchors,
+            "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
+            "anchor_codes_": pack(found.anchor_codes),
+            "thresholds_": found.thresholds,
+            "objective_": found.history,
+            "n_iter_": found.n_iter,
+        }
+
+    # -- the hash function --------------------------------------------------------------------------------------------
+
+    @property
+    def encoder_(self):
+        """The hash function alone, an :class:`aphash.Encoder`: all that a service needs, without scikit-learn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        """
+        own = vars(self)
+        encoder = own.get("_encoder")
+        if encoder is None or not encoder._is_of(own):  # of an earlier version's pickle; an attribute was set
+            check_is_fitted(self)
+            encoder = self._encoder = _encoder_of(own)
+        return encoder
+
+    def transform(self, X):
+        """Return the codes of X: the packed signs of the projections.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d), or one row of shape (d,)
+
+        Returns
+        -------
+        ndarray of uint64, shape (n, n_words) or (n_words,)
+            The same for a row whatever rows it comes with. Needs the result and a few MiB a thread.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        TypeError, ValueError
+            For another number of features, and what :meth:`fit` refuses.
+
+        Notes
+        -----
+        That a vector is one row is numpy's and faiss's manner. scikit-learn's own estimators refuse one, so its check
+        ``check_fit2d_predict1d`` is the one of its checks that APHash does not pass.
+        """
+        return self.encoder_._transform(X, self.n_jobs)
+
+    def decision_function(self, X):
+        """Return the projections of X, whose signs are the codes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d), or one row of shape (d,)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_bits) or (n_bits,)
+            ``X @ coef_.T + intercept_``; +-1 is what the hash function was fitted to.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError, TypeError, ValueError
+            As :meth:`transform`.
+        """
+        return self.encoder_._decision_function(X, self.n_jobs)
+
+    def query_projections(self, X):
+        """Return what queries are searched by where more than their bits is wanted; see
+        :meth:`aphash.Encoder.query_projections`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d), or one row of shape (d,)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_bits) or (n_bits,)
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError, TypeError, ValueError
+            As :meth:`transform`.
+        """
+        return self.decision_function(X)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the fitted estimator to a file: parameters, hash function, learned codes; checksummed, atomically.
+
+        Parameters
+        ----------
+        path : str, os.PathLike, bytes or binary file object
+            A path is used as given; an existing file is replaced, at no moment by half a one. A file object
+            (``io.BytesIO``, what S3 clients upload) is written to front to back and left open.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        OSError
+            With the path, when it cannot be written.
+        TypeError
+            For a file object of texts.
+
+        Notes
+        -----
+        A ``random_state`` that is not a number is not saved: the loaded estimator has None.
+        """
+        arrays, params = self._to_file()
+        container.write(path, arrays, kind=MODEL, version=MODEL_VERSION, params=params)
+
+    @classmethod
+    def load(cls, path):
+        """Return the estimator that :meth:`save` wrote; :meth:`aphash.Encoder.load` opens its hash function alone.
+
+        Parameters
+        ----------
+        path : str, os.PathLike, bytes or binary file object
+            A file object is read front to back, from where it stands to the end of the model. Bytes, a bytearray or a
+            memoryview are a file's contents.
+
+        Raises
+        ------
+        OSError, ValueError
+            With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+        """
+        arrays, params, version = container.read(path, kind=MODEL)
+        return cls._from_file(path, arrays, params, version)
+
+    def _to_file(self):
+        """Return (arrays, params) for a file; NotFittedError before fit."""
+        check_is_fitted(self)
+        arrays = {name: getattr(self, name) for name in (*_SAVED, *ARRAYS)}
+        arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
+        given = self.get_params()
+        if not isinstance(given["random_state"], numbers.Integral):
+            given["random_state"] = None
+        params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
+        params["fingerprint_"] = self.encoder_.fingerprint  # of what is saved, should someone have changed it
+        if hasattr(self, "feature_names_in_"):
+            params["feature_names_in_"] = list(self.feature_names_in_)
+        return arrays, params
+
+    @classmethod
+    def _from_file(cls, path, arrays, params, version):
+        check_version(path, MODEL, version)
+        encoder = Encoder._from_file(path, arrays, params)
+        try:
+            unknown = sorted(set(params["given"]) - set(_hasher_params()))
+            if unknown:
+                raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
+            hasher = cls(**params["given"])
+            fitted = {name: arrays[name] for name in _SAVED}
+            history = np.empty(len(arrays["objective_round"]), HISTORY)
+            for name in HISTORY.names:
+                history[name] = arrays[f"objective_{name}"]
+            (r, d), (m, _) = encoder.coef.shape, fitted["anchors_"].shape
+            words = n_words(r)
+            shapes = {
+                "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
+                "anchor_codes_": (m, words), "codes_": (len(fitted["codes_"]), words),
+            }  # fmt: skip
+            wrong = [name for name, shape in shapes.items() if fitted[name].shape != shape]
+            wrong += [name for name, dtypes in _SAVED.items() if fitted[name].dtype not in dtypes]
+            if wrong or r != hasher.n_bits:
+                raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
+            fitted |= {
+                "coef_": encoder.coef, "intercept_": encoder.intercept, "mean_": encoder.mean, "scale_": encoder.scale,
+                "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
+            }  # fmt: skip
+            if encoder.feature_names is not None:
+                fitted["feature_names_in_"] = encoder.feature_names
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{container.name_of(path)}: not a whole APHash file: {error!r}") from None
+        note_origin(fitted["codes_"], r, fitted["fingerprint_"])
+        vars(hasher).update(fitted, objective_=history, _encoder=encoder)
+        return hasher
+
+    def __getstate__(self):
+        return {name: value for name, value in super().__getstate__().items() if name != "_encoder"}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "coef_" in vars(self):
+            self._encoder = _encoder_of(vars(self))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # codes are uint64 whatever X is
+        return tags
+
+
+# What as_floats makes of anything. NaN is looked for by blocks instead.
+_DTYPES = [np.float32, np.float64, np.float16]
+_SAVED = {  # the arrays of a file beside the hash function's, with their dtypes
+    "codes_": [np.uint64], "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64],
+    "thresholds_": [np.float64],
+}  # fmt: skip
+_X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
+
+
+def _hasher_params():
+    return APHash._get_param_names()
+
+
+def _read(X):
+    """Return X as float16, float32 or float64, whichever holds it; check_array has the words for what is sparse."""
+    if sparse.issparse(X):
+        return X
+    X = as_floats(X, "X")
+    if X.ndim == 1:
+        raise ValueError(
+            f"X must have shape (n, d), got 1D array of shape {X.shape}. Reshape your data: "
+            "X.reshape(1, -1) is one row, X.reshape(-1, 1) one column"
+        )
+    return X
+
+
+def _columns(X):
+    """Return n_features_in_ and perhaps feature_names_in_ as scikit-learn makes them, or its error."""
+    fitted = BaseEstimator()
+    validate_data(fitted, X, skip_check_array=True)
+    return vars(fitted)
+
+
+@contextlib.contextmanager
+def _naming_X():
+    """Put the argument's name before messages that lack it."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(r"\bX\b", str(error)):
+            raise
+        raise type(error)(f"X: {error}") from None
+
+
+def _encoder_of(fitted):
+    """Return the Encoder of fitted attributes."""
+    hash_function = (fitted[name] for name in (*ARRAYS, "scale_"))
+    return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"))
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == "auto"
+
+
+def _check_integer(name, value, low):
+    if _is_auto(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer or 'auto', got {shown(value)}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+def _check_real(name, value, low, strict, words):
+    if isinstance(value, str) and value in words:
+        return
+    expected = f"a finite number {'above' if strict else 'of at least'} {low}, or {' or '.join(map(repr, words))}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
+    if not np.isfinite(value) or value < low or (strict and value == low):
+        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
+
+
+class _Progress(ProgressBar):
+    """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
+
+    def __init__(self, verbose, settings, n):
+        super().__init__(verbose, settings.n_rounds * settings.max_iter * n, "row", "APHash")
+        self.quantization, self.rows = settings.quantization, n
+
+    def __call__(self, number, iteration, J0, J1):
+        J = J0 + self.quantization * J1
+        self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")

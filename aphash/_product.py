@@ -1,0 +1,124 @@
+"""One file for a product: a fitted model together with the index of its codes."""
+
+from aphash._common import container
+from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version
+from aphash._searching import index_file
+from aphash.index import HammingIndex
+
+
+def save(path, hasher, index):
+    """Write a fitted model and an index to one file: checksummed, and atomically.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, bytes or binary file object
+        A path is used as given; an existing file is replaced, at no moment by half a one. A file object
+        (``io.BytesIO``, what S3 clients upload) is written to front to back and left open.
+    hasher : APHash
+        Fitted.
+    index : HammingIndex
+        Of codes of the same length; its lookup is saved, too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When they are not of these classes, their ``n_bits`` differ, or the index is known to hold the codes of another
+        model.
+    sklearn.exceptions.NotFittedError
+        When the model is not fitted.
+    OSError
+        With the path, when it cannot be written.
+    """
+    from aphash._learning.estimator import APHash  # with scikit-learn, which load_encoder does without
+
+    if not isinstance(hasher, APHash) or not isinstance(index, HammingIndex):
+        raise TypeError(
+            f"expected an APHash and a HammingIndex, got {type(hasher).__name__} and {type(index).__name__}"
+        )
+    arrays, params = hasher._to_file()
+    if index.n_bits != len(hasher.coef_):
+        raise ValueError(f"index has n_bits={index.n_bits}, hasher {len(hasher.coef_)}: they must be equal")
+    known = index.fingerprint
+    if known is not None and known != hasher.fingerprint_:
+        raise ValueError("index holds the codes of another model, as its fingerprint tells: index hasher.transform(X)")
+    index_arrays, index_params = index_file.to_file(index._store.present)
+    together = {f"hasher.{name}": each for name, each in arrays.items()}
+    together |= {f"index.{name}": each for name, each in index_arrays.items()}
+    container.write(
+        path, together, kind=PRODUCT, version=PRODUCT_VERSION, params={"hasher": params, "index": index_params}
+    )
+
+
+def load(path, *, mmap=False, verify=None):
+    """Return the (hasher, index) that :func:`save` wrote; :func:`load_encoder` does without the learner.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, bytes or binary file object
+        A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
+        memoryview are a file's contents.
+    mmap : bool
+        Search the index where it lies, as ``HammingIndex.load`` does. Needs a path.
+    verify : bool, optional
+        Whether the arrays' checksums are verified. By default they are, but for a mapped file.
+
+    Returns
+    -------
+    tuple of (APHash, HammingIndex)
+
+    Raises
+    ------
+    OSError, ValueError
+        With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+    """
+    from aphash._learning.estimator import APHash
+
+    def model(arrays, params):
+        return APHash._from_file(path, arrays, params, MODEL_VERSION)
+
+    return _load(path, mmap, verify, model)
+
+
+def load_encoder(path, *, mmap=False, verify=None):
+    """Return an encoder and the index of a file that :func:`save` wrote: what a service needs, with numpy alone.
+
+    Learning is not loaded, nor scikit-learn imported, so the first call in a process takes a fraction of
+    :func:`load`'s. ``Encoder.load`` opens the file of a model without an index.
+
+    Parameters
+    ----------
+    path, mmap, verify
+        As for :func:`load`.
+
+    Returns
+    -------
+    tuple of (Encoder, HammingIndex)
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`load`.
+    """
+    return _load(path, mmap, verify, lambda arrays, params: Encoder._from_file(path, arrays, params))
+
+
+def _load(path, mmap, verify, model):
+    """Return (what model makes of the arrays and parameters of the model, index)."""
+    arrays, params, version = container.read(path, kind=PRODUCT, mmap=mmap, verify=verify)
+    check_version(path, PRODUCT, version)
+    name = container.name_of(path)
+    parts = {"hasher": {}, "index": {}}
+    for full, each in arrays.items():
+        part, _, own = full.partition(".")
+        parts.setdefault(part, {})[own] = each
+    if not isinstance(params.get("hasher"), dict) or not isinstance(params.get("index"), dict):
+        raise ValueError(f"{name}: no parameters of a model and an index")
+    made = model(parts["hasher"], params["hasher"])
+    encoder = made if isinstance(made, Encoder) else made.encoder_
+    check = not mmap if verify is None else verify
+    index = HammingIndex._of(index_file.from_file(path, parts["index"], params["index"], version, check))
+    if index.n_bits != encoder.n_bits:
+        raise ValueError(f"{name}: an index of {index.n_bits} bits, a model of {encoder.n_bits}")
+    if index.fingerprint not in (None, encoder.fingerprint):
+        raise ValueError(f"{name}: the index holds the codes of another model, as its fingerprint tells")
+    return made, index

@@ -1,0 +1,181 @@
+"""HammingIndex's save and load: its arrays in a file as they are in memory, so that a map of the file can be searched.
+
+``blocks`` (uint64, groups of 8 codes as csrc/pages.h lays them out, one page behind the other, the last group padded
+with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up from
+one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
+follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its ``share``
+(null: infinity) is the parameter ``lookup``. Version 1 always has ``ids``.
+"""
+
+import math
+
+import numpy as np
+
+from aphash._common import container
+from aphash._common.checks import ascend
+from aphash._searching._store import Store
+from aphash._searching.lookup import Lookup
+from aphash.codes import check_n_bits, n_words
+
+KIND, VERSION = "HammingIndex", 2
+
+_CHECK_GROUPS = 1 << 16  # looked at together
+_IDS = 1 << 20  # written together
+
+
+def save(self, path):
+    """Write the index to a file: checksummed, and atomically, so that ``path`` is never half a file.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, bytes or binary file object
+        A path is used as given; an existing file is replaced, also one that this index is a map of. A file object
+        (``io.BytesIO``, what S3 clients upload) is written to front to back and left open; after an error it holds half
+        a file.
+
+    Raises
+    ------
+    OSError
+        With the path, when it cannot be written; what was there stays.
+    TypeError
+        For a file object of texts.
+
+    Notes
+    -----
+    Needs a few megabytes. What is written is the index at the call; searches and changes go on meanwhile, and pages
+    that are changed are kept until it is done. A lookup is saved, too.
+    """
+    write(self, path)
+
+
+def write(index, path, **more):
+    """Write an index, with ``more`` parameters that its readers leave alone."""
+    arrays, params = to_file(index._store.present)
+    container.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
+
+
+def load(cls, path, *, mmap=False, verify=None):
+    """Return the index that :meth:`save` wrote.
+
+    Parameters
+    ----------
+    path : str, os.PathLike, bytes or binary file object
+        A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
+        memoryview are a file's contents.
+    mmap : bool
+        Search the file where it lies: opening it takes the same short time whatever its size, and codes are read when a
+        search needs them. The file is never written to: a change copies the pages that it touches into memory.
+        Shortening the file *in place* while it is mapped kills the process; saving over it or deleting it does no harm.
+    verify : bool, optional
+        Whether the checksums of codes and ids are verified, which reads the whole file. By default they are, but for a
+        mapped file; the header's checksum and all sizes always are.
+
+    Raises
+    ------
+    OSError, ValueError
+        With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+    """
+    arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
+    return cls._of(from_file(path, arrays, params, version, check=not mmap if verify is None else verify))
+
+
+def to_file(snapshot):
+    """Return (arrays, params) of a snapshot; nothing is copied."""
+    n, words = len(snapshot), snapshot.n_words
+    arrays = {"blocks": container.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages)}
+    params = {"n_bits": snapshot.n_bits, "next_id": int(snapshot.next_id), "ascending": snapshot.ascending}
+    if snapshot.fingerprint is not None:
+        params["fingerprint"] = snapshot.fingerprint
+    first_id = snapshot.first_id_of_range()
+    if n and first_id is None:
+
+        def parts():
+            return (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
+
+        arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), parts)
+    else:
+        params |= {"first_id": first_id or 0, "n": n}
+    lookup = snapshot.lookup
+    if lookup is not None:
+        arrays |= {f"lookup.{name}": array for name, array in lookup.arrays().items()}
+        arrays["lookup.stale"] = snapshot.stale_positions()
+        params["lookup"] = {"share": lookup.share if math.isfinite(lookup.share) else None}
+    return arrays, params
+
+
+def from_file(path, arrays, params, version, check):
+    """Return the store of a file's parts; ValueError with the path unless they fit each other.
+
+    ``check``: whether the contents are looked at, too: padding bits, ids that must ascend or must not be -1, and ids
+    that count up, which are not held.
+    """
+    if not 1 <= version <= VERSION:
+        raise ValueError(
+            f"{container.name_of(path)}: version {version} of an index's file; this aphash reads up to {VERSION}"
+        )
+    try:
+        n_bits, next_id, ascending = check_n_bits(params["n_bits"]), params["next_id"], params["ascending"]
+        blocks = arrays["blocks"]
+        words = n_words(n_bits)
+        ids, n, first_id = _ids_of_file(arrays, params, version)
+        if blocks.dtype != np.uint64:
+            raise ValueError("blocks must be uint64")
+        if blocks.shape != (-(-n // 8) * 8 * words,):
+            raise ValueError(f"{n} ids and blocks of shape {blocks.shape} for {n_bits} bits")
+        if type(next_id) is not int or not 0 <= next_id <= 1 << 63 or type(ascending) is not bool:
+            raise ValueError("next_id must be an integer of at most 2^63, ascending true or false")
+        fingerprint = params.get("fingerprint")
+        if not isinstance(fingerprint, str | None):
+            raise ValueError("fingerprint must be a text")
+        lookup, stale = _lookup_from_file(arrays, params, n_bits, check)
+        if check:
+            _check_contents(blocks.reshape(-1, words, 8), ids, n_bits, ascending)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{container.name_of(path)}: not a whole index: {error}") from None
+    store = Store(n_bits)
+    store.adopt(blocks, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
+    return store
+
+
+def _ids_of_file(arrays, params, version):
+    """Return (ids or None, n, first_id)."""
+    if version == 1 or "ids" in arrays:
+        ids = arrays["ids"]
+        if ids.dtype != np.int64 or ids.ndim != 1:
+            raise ValueError("ids must be int64 with one dimension")
+        return ids, len(ids), 0
+    first_id, n = params["first_id"], params["n"]
+    for name, value in (("first_id", first_id), ("n", n)):
+        if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+            raise ValueError(f"{name} must be an integer of 64 bits")
+    if n < 0 or first_id + n > 1 << 63 or first_id <= -1 < first_id + n or (n and not params["ascending"]):
+        raise ValueError(f"ids cannot be {n} numbers from {first_id} on")
+    return None, n, first_id
+
+
+def _lookup_from_file(arrays, params, n_bits, check):
+    parts = {name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")}
+    about = params.get("lookup")
+    if about is None and not parts:
+        return None, None
+    if not isinstance(about, dict) or set(about) != {"share"}:
+        raise ValueError("lookup must have its share")
+    stale = parts.pop("stale")
+    share = math.inf if about["share"] is None else about["share"]
+    lookup = Lookup.from_arrays(n_bits, share, **parts, check=check)
+    if stale.dtype != np.int64 or stale.ndim != 1:
+        raise ValueError(f"lookup: stale must be int64, got {stale.dtype} of shape {stale.shape}")
+    if stale.size and not 0 <= stale.min() <= stale.max() < lookup.n_indexed:
+        raise ValueError(f"lookup: stale must hold positions below {lookup.n_indexed}")
+    return lookup, stale
+
+
+def _check_contents(groups, ids, n_bits, ascending):
+    unused = n_bits % 64
+    for start in range(0, len(groups) if unused else 0, _CHECK_GROUPS):
+        if (groups[start : start + _CHECK_GROUPS, -1] >> np.uint64(unused)).any():
+            raise ValueError("codes with padding bits set")
+    if ids is not None and (ids == -1).any():
+        raise ValueError("an id is -1")
+    if ids is not None and ascending and not ascend(ids):
+        raise ValueError("ids do not ascend")

@@ -1,0 +1,192 @@
+"""Lookup: multi-index hashing beside an index's scan, exact, with a cost model that chooses between them."""
+
+import numbers
+
+import numpy as np
+
+from aphash import _kernels
+from aphash._searching import _search
+from aphash._searching.engines import SCAN
+from aphash.codes import check_n_bits
+
+# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search), as a scan's in csrc/isa.def.
+PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
+CODE_COST = 12.0  # for a code found there: another
+
+SHARE = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
+PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
+MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
+
+
+class Lookup:
+    """Tables from spans of bits to positions, over the codes of one snapshot; they never change.
+
+    Later snapshots share them: each knows which positions hold another code by now, and those are looked at one by one.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Of fewer than 2^32 codes.
+    share : float
+        Of the scan's cost, by the constants above: a query that would cost more in the tables is scanned. 0: all are
+        scanned, infinity: none is (but where fewer than k codes take part, which only a scan finds out).
+
+    Attributes
+    ----------
+    n_indexed : int
+        Codes at the positions [0, n_indexed) stand in the tables; later ones are looked at one by one.
+
+    Notes
+    -----
+    Memory: n_spans * (4 n + 4 * 2^(n_bits / n_spans)) bytes, about 8 n * n_spans, with n_spans = n_bits / log2(n).
+    """
+
+    def __init__(self, snapshot, share=SHARE):
+        if len(snapshot) >= 1 << 32:
+            raise ValueError(f"a lookup holds fewer than 2^32 codes, got {len(snapshot)}")
+        self.n_bits = snapshot.n_bits
+        self.share = _check_share(share)
+        self.starts = span_starts(self.n_bits, len(snapshot))
+        self._set(*_search.build_tables(snapshot, self.starts))
+
+    def _set(self, tables, offsets, positions):
+        self.tables, self.offsets, self.positions = tables, offsets, positions
+        self.n_indexed = positions.shape[1]
+        self._tables = _search.Tables(self.starts, tables, offsets, positions)
+
+    def arrays(self):
+        """Return the arrays that :meth:`from_arrays` takes, by name."""
+        names = ("starts", "tables", "offsets", "positions")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, check=False):
+        """Make a lookup of saved arrays, possibly read-only maps; ValueError where they do not fit each other.
+
+        ``check``: whether all of the tables is looked at, too. Without it wrong tables give wrong results, but nothing
+        outside the arrays is read.
+        """
+        self = cls.__new__(cls)
+        self.n_bits = check_n_bits(n_bits)
+        self.share = _check_share(share)
+        self.starts = starts
+        _check_tables(self.n_bits, starts, tables, offsets, positions, check)
+        self._set(tables, offsets, positions)
+        return self
+
+    @property
+    def nbytes(self):
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def is_worn(self, snapshot):
+        """Return whether so much has changed that the tables should be built anew."""
+        n = len(snapshot)
+        loose = abs(n - self.n_indexed) + snapshot.n_stale
+        return loose > max(4096, MAX_LOOSE * n)
+
+    def rebuilt(self, snapshot):
+        """Return such tables over another snapshot."""
+        return Lookup(snapshot, self.share)
+
+    # ---- searching ----
+
+    def budget(self, n, n_queries):
+        """Return how many nanoseconds a query may cost before the scan is the better choice."""
+        alone, batch = _kernels.scan_costs()
+        return self.share * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
+
+    def nearest(self, snapshot, queries, k, bitmap=None, n_threads=1):
+        """Answer as the scan does; queries that would cost more than a scan are scanned."""
+        if k > len(snapshot):
+            return SCAN.nearest(snapshot, queries, k, bitmap, n_threads)
+        done, _, d, i = self._try(snapshot, queries, k, 0, bitmap, n_threads)
+        if done.all():
+            return d.reshape(-1, k), i.reshape(-1, k)
+        distances, found = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.int64)
+        distances[done], found[done] = d.reshape(-1, k), i.reshape(-1, k)
+        distances[~done], found[~done] = SCAN.nearest(snapshot, queries.take(~done), k, bitmap, n_threads)
+        return distances, found
+
+    def within(self, snapshot, queries, radius, bitmap=None, n_threads=1):
+        """Answer as the scan does; queries that would cost more than a scan are scanned."""
+        done, offsets, d, i = self._try(snapshot, queries, 0, radius, bitmap, n_threads)
+        if done.all():
+            return offsets, d, i
+        scanned = SCAN.within(snapshot, queries.take(~done), radius, bitmap, n_threads)
+        if not done.any():
+            return scanned
+        counts = np.diff(offsets)
+        counts[~done] = np.diff(scanned[0])
+        merged = np.concatenate([[0], np.cumsum(counts)])
+        from_lookup = np.repeat(done, counts)
+        distances, found = np.empty(merged[-1], np.int32), np.empty(merged[-1], np.int64)
+        distances[from_lookup], distances[~from_lookup] = d, scanned[1]
+        found[from_lookup], found[~from_lookup] = i, scanned[2]
+        return merged, distances, found
+
+    def _try(self, snapshot, queries, k, radius, bitmap, n_threads):
+        """Return (done, offsets, distances, ids) of the queries that the lookup can serve."""
+        budget = self.budget(len(snapshot), len(queries))
+
+        def run(part):
+            return _search.lookup_search(
+                self._tables, snapshot, part, k, radius, budget, PROBE_COST, CODE_COST, bitmap, n_threads
+            )
+
+        if len(queries) <= PILOT:
+            return run(queries)
+        pilot = run(queries.take(slice(PILOT)))
+        left = len(queries) - PILOT
+        if pilot[0].mean() < 0.1:
+            offsets = np.concatenate([pilot[1], np.full(left, pilot[1][-1])])
+            return np.concatenate([pilot[0], np.zeros(left, bool)]), offsets, pilot[2], pilot[3]
+        rest = run(queries.take(slice(PILOT, None)))
+        return (
+            np.concatenate([pilot[0], rest[0]]),
+            np.concatenate([pilot[1], pilot[1][-1] + rest[1][1:]]),
+            np.concatenate([pilot[2], rest[2]]),
+            np.concatenate([pilot[3], rest[3]]),
+        )
+
+
+def _check_share(share):
+    if isinstance(share, bool) or not isinstance(share, numbers.Real):
+        raise TypeError(f"share must be a number, got {share!r}")
+    if not share >= 0:
+        raise ValueError(f"share must be at least 0, got {share}")
+    return float(share)
+
+
+def _check_tables(n_bits, starts, tables, offsets, positions, contents):
+    kinds = {"starts": np.int32, "tables": np.int64, "offsets": np.uint32, "positions": np.uint32}
+    for (name, dtype), array in zip(kinds.items(), (starts, tables, offsets, positions), strict=True):
+        if array.dtype != dtype or array.ndim != (2 if name == "positions" else 1):
+            raise ValueError(f"lookup: {name} must be {np.dtype(dtype)}, got {array.dtype} of shape {array.shape}")
+    widths = np.diff(starts.astype(np.int64))
+    if (
+        len(widths) < 1
+        or starts[0] != 0
+        or starts[-1] != n_bits
+        or widths.min() < 1
+        or widths.max() > _search.MAX_SPAN_BITS
+    ):
+        raise ValueError(f"lookup: starts must cut {n_bits} bits into spans of 1 to {_search.MAX_SPAN_BITS}")
+    ends = np.cumsum((1 << widths) + 2)
+    if not np.array_equal(tables, np.concatenate([[0], ends[:-1]])) or offsets.shape != (ends[-1],):
+        raise ValueError("lookup: tables and offsets do not fit the spans")
+    n = positions.shape[1]
+    if positions.shape[0] != len(widths) or n >= 1 << 32:
+        raise ValueError(f"lookup: positions of shape {positions.shape} for {len(widths)} spans")
+    for span in range(len(widths) if contents else 0):
+        table = offsets[tables[span] : ends[span] - 1]
+        if table[0] != 0 or table[-1] != n or (table[1:] < table[:-1]).any() or (positions[span] >= n).any():
+            raise ValueError(f"lookup: the table of span {span} is not one of {n} positions")
+
+
+def span_starts(n_bits, n):
+    """Cut n_bits into spans of about log2(n) bits: int32 bit numbers, one more than spans."""
+    wanted = min(_search.MAX_SPAN_BITS, max(4, int(max(2, n)).bit_length() - 1))
+    n_spans = max(1, round(n_bits / wanted))
+    while -(-n_bits // n_spans) > _search.MAX_SPAN_BITS:
+        n_spans += 1
+    return np.asarray([n_bits * j // n_spans for j in range(n_spans + 1)], np.int32)

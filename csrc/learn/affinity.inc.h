@@ -1,0 +1,483 @@
+/* (B) The passes over all pairs of an anchor i and an item j. Part of kernels.inc.h.
+ *
+ *     g_ij = |h_i - b_j|^2 / 4       x_ij = 1 + g_ij / s = (1 + |h_i|^2 / 4s) + |b_j|^2 / 4s - h_i.b_j / 2s
+ *     V_ij = 1 / x_ij                w_ij = V_ij^a
+ *
+ * Rows stand against tiles of columns. A first product yields x; V and w are made in registers; w V goes to a small tile T
+ * and V to another, for the few pairs of P; a second product, T times the columns, sums vectors. The m x n weights never
+ * exist. The anchors' pass has anchors as rows and items as columns, the items' pass the other way round.
+ * Sums are float32 in a tile and float64 across tiles.
+ */
+
+enum affinity_power { POWER_1, POWER_2, POWER_4, POWER_8, POWER_ANY };
+
+INLINE enum affinity_power power_of(double power)
+{
+    return power == 1 ? POWER_1 : power == 2 ? POWER_2 : power == 4 ? POWER_4 : power == 8 ? POWER_8 : POWER_ANY;
+}
+
+INLINE vf polynomial(vf x, const float *c, int n)
+{
+    vf sum = splat(c[0]);
+    UNROLL
+    for (int i = 1; i < n; i++)
+        sum = sum * x + c[i];
+    return sum;
+}
+
+/* x^-a for x >= 1 as exp(-a log x); log and exp after Cephes (Moshier), about 1e-7 (1 + a log x) relative error.
+ * Below e^-87 it is 0, and so it is for x = +inf, the padding. */
+INLINE vf negative_power(vf x, float a)
+{
+    static const float log_c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    static const float exp_c[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                  4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    const float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    /* x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)) */
+    vi e = ((vi)x - 0x3f3504f3) >> 23;
+    vf f = (vf)((vi)x - (e << 23)) - 1.0f, f2 = f * f, n = __builtin_convertvector(e, vf);
+    vf log = f + (polynomial(f, log_c, 9) * f * f2 + n * ln2_low - 0.5f * f2) + n * ln2_high;
+    vf y = -a * log;
+    vi zero = (y < splat(-87.0f)) | (x == splat(INFINITY));
+    y = V_MAX(y, splat(-87.0f));
+    vi whole = __builtin_convertvector(y * 1.44269504f - 0.5f, vi); /* towards zero: the nearest, for y <= 0 */
+    n = __builtin_convertvector(whole, vf);
+    y = (y - n * ln2_high) - n * ln2_low;
+    vf exp = (polynomial(y, exp_c, 6) * (y * y) + y) + 1.0f;
+    return (vf)(((vi)exp + (whole << 23)) & ~zero);
+}
+
+/* w = V^a, with V = 1 / x. */
+INLINE vf raise(vf v, vf x, enum affinity_power which, float a)
+{
+    switch (which) {
+    case POWER_1:
+        return v;
+    case POWER_2:
+        return v * v;
+    case POWER_4:
+        v *= v;
+        return v * v;
+    case POWER_8:
+        v *= v;
+        v *= v;
+        return v * v;
+    default:
+        return negative_power(x, a);
+    }
+}
+
+static void bias(const float *b, int64_t count, int64_t r, double scale, double offset, float *out)
+{
+    for (int64_t j = 0; j < count; j++)
+        out[j] = (float)(offset + sum_squares(b + j * r, r) / (4 * scale));
+}
+
+static void pack_columns(const float *b, int64_t count, int64_t r, double scale, double offset,
+                         const struct aph_columns *out)
+{
+    const float factor = (float)(-0.5 / scale);
+    bias(b, count, r, scale, offset, out->bias);
+    for (int64_t j = count; j < APH_TILE; j++)
+        out->bias[j] = INFINITY;
+    for (int64_t j = 0; j < panels_of(count) * WIDTH; j += WIDTH) {
+        float *panel = out->panels + j * r;
+        if (j + WIDTH <= count)
+            transpose(b + j * r, r, r, factor, panel);
+        else
+            for (int64_t k = 0; k < r; k++)
+                for (int64_t l = 0; l < WIDTH; l++)
+                    panel[k * WIDTH + l] = j + l < count ? factor * b[(j + l) * r + k] : 0;
+    }
+    for (int64_t c = 0; c < r; c += WIDTH) {
+        float *panel = out->nat + c * APH_TILE;
+        const int64_t valid = least(WIDTH, r - c);
+        for (int64_t j = 0; j < panels_of(count) * WIDTH; j++) {
+            if (j < count && valid == WIDTH) {
+                memcpy(panel + j * WIDTH, b + j * r + c, 4 * WIDTH); /* a size that is known: no call */
+                continue;
+            }
+            memset(panel + j * WIDTH, 0, 4 * WIDTH);
+            if (j < count)
+                memcpy(panel + j * WIDTH, b + j * r + c, 4 * valid);
+        }
+    }
+}
+
+/* At most APH_ROW_GROUP rows against the columns of one tile. */
+struct group {
+    const float *rows; /* n_rows rows of r */
+    const float *row_bias;
+    const struct aph_columns *columns;
+    const float *weight; /* of the columns; NULL: 1 */
+    int64_t n_rows, n_columns, r;
+    float *t, *v; /* [APH_ROW_GROUP][APH_TILE] */
+    float *z, *s; /* [APH_ROW_GROUP][VL]: lanes of the row sums of w (only where weight is NULL) and of T */
+};
+
+/* x of a register block: acc, the last part of its sum over k, added to what came before. */
+INLINE vf x_of(const struct group *g, vf acc, int64_t i, int64_t j, int64_t from)
+{
+    if (from)
+        return load(g->t + i * APH_TILE + j) + acc;
+    return splat(g->row_bias[i]) + load(g->columns->bias + j) + acc;
+}
+
+INLINE void keep_sums(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int64_t from)
+{
+    UNROLL
+    for (int row = 0; row < MR; row++)
+        for (int c = 0; c < NV && row < g->n_rows - i; c++)
+            store(g->t + (i + row) * APH_TILE + j + c * VL, x_of(g, acc[row][c], i + row, j + c * VL, from));
+}
+
+/* From sums to V, w and T = w V (times weight) of the first n_rows rows of a register block. */
+INLINE void weigh(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int n_rows, int64_t from,
+                  enum affinity_power which, float power, int weighted)
+{
+    const vf one = splat(1.0f);
+    UNROLL
+    for (int row = 0; row < MR; row++) {
+        if (row >= n_rows)
+            break;
+        vf z = load(g->z + (i + row) * VL), s = load(g->s + (i + row) * VL);
+        UNROLL
+        for (int c = 0; c < NV; c++) {
+            const int64_t at = (i + row) * APH_TILE + j + c * VL;
+            vf x = V_MAX(x_of(g, acc[row][c], i + row, j + c * VL, from), one);
+            vf near = one / x;
+            vf w = raise(near, x, which, power);
+            vf t = w * near;
+            if (weighted)
+                t *= load(g->weight + j + c * VL);
+            else
+                z += w;
+            s += t;
+            store(g->v + at, near);
+            store(g->t + at, t);
+        }
+        if (!weighted)
+            store(g->z + (i + row) * VL, z);
+        store(g->s + (i + row) * VL, s);
+    }
+}
+
+INLINE void first_product(const struct group *given, enum affinity_power which, float power, int weighted)
+{
+    const struct group copy = *given, *const g = &copy; /* stays in registers: no store can change it */
+    memset(g->z, 0, 4 * APH_ROW_GROUP * VL);
+    memset(g->s, 0, 4 * APH_ROW_GROUP * VL);
+    for (int64_t from = 0; from < g->r; from += APH_DEPTH) {
+        const int64_t depth = least(APH_DEPTH, g->r - from);
+        const int last = from + depth == g->r;
+        for (int64_t j = 0; j < g->n_columns; j += WIDTH)
+            for (int64_t i = 0; i < g->n_rows; i += MR) {
+                const float *p[MR];
+                vf acc[MR][NV];
+                row_pointers(p, g->rows + i * g->r + from, g->r, g->n_rows - i);
+                multiply(acc, p, g->columns->panels + j * g->r + from * WIDTH, depth);
+                if (!last)
+                    keep_sums(g, acc, i, j, from);
+                else if (g->n_rows - i >= MR)
+                    weigh(g, acc, i, j, MR, from, which, power, weighted);
+                else
+                    weigh(g, acc, i, j, (int)(g->n_rows - i), from, which, power, weighted);
+            }
+    }
+}
+
+static void first_product_of_power(const struct group *g, double power)
+{
+    const float a = (float)power;
+#define CASE(which)                                                                                                    \
+    case which:                                                                                                        \
+        if (g->weight)                                                                                                 \
+            first_product(g, which, a, 1);                                                                             \
+        else                                                                                                           \
+            first_product(g, which, a, 0);                                                                             \
+        break;
+    switch (power_of(power)) {
+        CASE(POWER_1)
+        CASE(POWER_2)
+        CASE(POWER_4)
+        CASE(POWER_8)
+        CASE(POWER_ANY)
+    }
+#undef CASE
+}
+
+/* sums[i * ld + f] += sum_j T_ij columns_jf. ld is r padded to whole panels. */
+static void second_product(const struct group *g, double *sums, int64_t ld)
+{
+    for (int64_t c = 0; c < ld; c += WIDTH)
+        for (int64_t i = 0; i < g->n_rows; i += MR) {
+            const float *p[MR];
+            vf acc[MR][NV];
+            float tile[MR][WIDTH];
+            row_pointers(p, g->t + i * APH_TILE, APH_TILE, g->n_rows - i);
+            multiply(acc, p, g->columns->nat + c * APH_TILE, g->n_columns);
+            UNROLL
+            for (int row = 0; row < MR; row++)
+                UNROLL
+                for (int v = 0; v < NV; v++)
+                    store(&tile[row][v * VL], acc[row][v]);
+            for (int64_t row = 0; row < least(MR, g->n_rows - i); row++) {
+                double *sum = sums + (i + row) * ld + c;
+                for (int l = 0; l < WIDTH; l++)
+                    sum[l] += (double)tile[row][l];
+            }
+        }
+}
+
+/* A pair of P: an item of the span, and V. */
+struct near_pair {
+    int32_t item;
+    float v;
+};
+
+/* sums[f] += sum_e v_e b[item_e]_f for the few pairs of one anchor. */
+static void add_rows(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *restrict sums)
+{
+    for (int64_t c = 0; c < r; c += WIDTH) {
+        const int64_t valid = least(WIDTH, r - c);
+        float tile[WIDTH] = {0};
+        if (valid == WIDTH) {
+            vf acc[NV];
+            UNROLL
+            for (int v = 0; v < NV; v++)
+                acc[v] = (vf){0};
+            for (int64_t e = 0; e < count; e++)
+                UNROLL
+                for (int v = 0; v < NV; v++)
+                    acc[v] += splat(pairs[e].v) * load(b + pairs[e].item * r + c + v * VL);
+            UNROLL
+            for (int v = 0; v < NV; v++)
+                store(tile + v * VL, acc[v]);
+        } else {
+            for (int64_t e = 0; e < count; e++)
+                for (int64_t l = 0; l < valid; l++)
+                    tile[l] += pairs[e].v * b[pairs[e].item * r + c + l];
+        }
+        for (int l = 0; l < WIDTH; l++) /* sums have room for whole panels */
+            sums[c + l] += (double)tile[l];
+    }
+}
+
+INLINE double lanes_sum(const float *lane)
+{
+    double sum = 0;
+    for (int l = 0; l < VL; l++)
+        sum += (double)lane[l];
+    return sum;
+}
+
+/* Sorts the pairs of n_items items by anchor; those of an anchor keep the order of the items. Anchor i's end at end[i], and
+ * begin where those of anchor i - 1 end; end[-1] = 0. */
+static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_items, int64_t m, int32_t *end,
+                       struct near_pair *pairs)
+{
+    memset(end - 1, 0, 4 * (m + 1));
+    for (int64_t e = indptr[0]; e < indptr[n_items]; e++)
+        if (anchors[e] + 1 < m)
+            end[anchors[e] + 1]++;
+    for (int64_t i = 1; i < m; i++)
+        end[i] += end[i - 1]; /* where anchor i's begin, for now */
+    for (int64_t j = 0; j < n_items; j++)
+        for (int64_t e = indptr[j]; e < indptr[j + 1]; e++)
+            pairs[end[anchors[e]]++].item = (int32_t)j;
+}
+
+struct pass_scratch {
+    float *t, *v, *z, *s;
+    double *sums; /* [2][m][ld], or [APH_ROW_GROUP][ld] */
+    double *row_sums;
+    float *row_bias;
+    struct aph_columns columns;
+    int32_t *end, *next; /* of the anchors' pairs */
+    struct near_pair *pairs;
+};
+
+INLINE struct pass_scratch carve_pass(char **at, int64_t n_sums, int64_t r)
+{
+    struct pass_scratch s = {0};
+    s.t = carve(at, 4 * APH_ROW_GROUP * APH_TILE);
+    s.v = carve(at, 4 * APH_ROW_GROUP * APH_TILE);
+    s.z = carve(at, 4 * APH_ROW_GROUP * VL);
+    s.s = carve(at, 4 * APH_ROW_GROUP * VL);
+    s.sums = carve(at, 8 * n_sums * panels_of(r) * WIDTH);
+    s.row_sums = carve(at, 8 * APH_ROW_GROUP);
+    s.row_bias = carve(at, 4 * APH_ROW_GROUP);
+    return s;
+}
+
+INLINE struct pass_scratch carve_anchor_pass(char **at, int64_t m, int64_t r, int64_t max_pairs)
+{
+    struct pass_scratch s = carve_pass(at, 2 * m, r);
+    s.columns.panels = carve(at, 4 * APH_TILE * r);
+    s.columns.nat = carve(at, 4 * APH_TILE * panels_of(r) * WIDTH);
+    s.columns.bias = carve(at, 4 * APH_TILE);
+    s.end = (int32_t *)carve(at, 4 * (m + 1)) + 1;
+    s.next = carve(at, 4 * m);
+    s.pairs = carve(at, sizeof *s.pairs * max_pairs); /* the last piece: the pass need not know its size */
+    return s;
+}
+
+static int64_t anchor_scratch(int64_t m, int64_t r, int64_t max_pairs)
+{
+    char *end = NULL;
+    carve_anchor_pass(&end, m, r, max_pairs);
+    return (int64_t)(intptr_t)end;
+}
+
+static int64_t item_scratch(int64_t r)
+{
+    char *end = NULL;
+    carve_pass(&end, APH_ROW_GROUP, r);
+    return (int64_t)(intptr_t)end;
+}
+
+static double sign_penalty(const float *b, int64_t n)
+{
+    double lane[8] = {0};
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        UNROLL
+        for (int l = 0; l < 8; l++) {
+            double t = (double)(fabsf(b[k + l]) - 1.0f);
+            lane[l] += t * t;
+        }
+    for (int l = 0; k < n; k++, l++) {
+        double t = (double)(fabsf(b[k]) - 1.0f);
+        lane[l] += t * t;
+    }
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* The pairs of one anchor: near += V, logs += log x = -log V, vector += V b. */
+static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near, double *logs,
+                         double *vector)
+{
+    double product = 1;
+    for (int64_t e = 0; e < count; e++) {
+        *near += (double)pairs[e].v;
+        product *= (double)pairs[e].v;
+        if (e % 4 == 3 || product == 0) { /* four factors >= 2^-149 do not underflow */
+            *logs -= log(product);
+            product = 1;
+        }
+    }
+    *logs -= log(product);
+    add_rows(b, r, pairs, count, vector);
+}
+
+static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n_rows, int64_t r, const float *h,
+                         const float *h_bias, int64_t m, const int64_t *indptr, const int32_t *anchors, double *sums,
+                         float *vectors, double *penalty, void *scratch)
+{
+    char *at = scratch;
+    const int64_t ld = panels_of(r) * WIDTH;
+    const struct pass_scratch s = carve_anchor_pass(&at, m, r, 0);
+    memset(sums, 0, 8 * 4 * m);
+    memset(s.sums, 0, 8 * 2 * m * ld);
+    *penalty = 0;
+    for (int64_t span = 0; span < n_rows; span += APH_SPAN) {
+        const int64_t span_rows = least(APH_SPAN, n_rows - span);
+        sort_pairs(indptr + span, anchors, span_rows, m, s.end, s.pairs);
+        memcpy(s.next, s.end - 1, 4 * m);
+        for (int64_t tile = 0; tile < span_rows; tile += APH_TILE) {
+            const int64_t count = least(APH_TILE, span_rows - tile);
+            const float *items = b + (span + tile) * r;
+            pack_columns(items, count, r, q->scale, 0.0, &s.columns);
+            *penalty += sign_penalty(items, count * r);
+            for (int64_t first = 0; first < m; first += APH_ROW_GROUP) {
+                const struct group g = {h + first * r, h_bias + first, &s.columns, NULL, least(APH_ROW_GROUP, m - first),
+                                        panels_of(count) * WIDTH, r,   s.t,        s.v,  s.z,
+                                        s.s};
+                first_product_of_power(&g, q->power);
+                second_product(&g, s.sums + first * ld, ld);
+                for (int64_t i = first; i < first + g.n_rows; i++) {
+                    const float *v = s.v + (i - first) * APH_TILE - tile;
+                    sums[i] += lanes_sum(s.z + (i - first) * VL);
+                    sums[m + i] += lanes_sum(s.s + (i - first) * VL);
+                    for (; s.next[i] < s.end[i] && s.pairs[s.next[i]].item < tile + count; s.next[i]++)
+                        s.pairs[s.next[i]].v = v[s.pairs[s.next[i]].item];
+                }
+            }
+        }
+        for (int64_t i = 0; i < m; i++)
+            anchor_pairs(b + span * r, r, s.pairs + s.end[i - 1], s.end[i] - s.end[i - 1], sums + 2 * m + i,
+                         sums + 3 * m + i, s.sums + (m + i) * ld);
+    }
+    for (int64_t i = 0; i < 2 * m; i++)
+        for (int64_t f = 0; f < r; f++)
+            vectors[i * r + f] = (float)s.sums[i * ld + f];
+}
+
+/* The pairs of the items that are g's rows, with the anchors that are its columns, first .. first + n_anchors: T += p V. */
+static void add_pairs(const struct group *g, const int64_t *indptr, const int32_t *anchors, int64_t first,
+                      int64_t n_anchors, const float *p, double *row_sums)
+{
+    for (int64_t i = 0; i < g->n_rows; i++)
+        for (int64_t e = indptr[i]; e < indptr[i + 1]; e++) {
+            const int64_t anchor = anchors[e] - first;
+            if (anchor < 0 || anchor >= n_anchors)
+                continue;
+            const float t = p[anchors[e]] * g->v[i * APH_TILE + anchor];
+            g->t[i * APH_TILE + anchor] += t;
+            row_sums[i] += (double)t;
+        }
+}
+
+/* The gradient of one item from its sums, written to out or applied by one step of Adam (Kingma and Ba, 2015). */
+static void item_step(const struct aph_step *step, double kl, double row_sum, const double *restrict sum,
+                      float *restrict b, float *restrict m1, float *restrict m2, float *restrict out, int64_t r)
+{
+    const float penalty = (float)step->penalty, b1 = (float)step->b1, b2 = (float)step->b2, eps = (float)step->eps;
+    const float new1 = (float)(1 - step->b1), new2 = (float)(1 - step->b2);
+    const float rate = (float)(step->lr / step->c1), c2 = (float)(1 / step->c2);
+    for (int64_t f = 0; f < r; f++) {
+        float g = (float)(kl * (row_sum * (double)b[f] - sum[f]));
+        g += penalty * (b[f] >= 0 ? b[f] - 1.0f : b[f] + 1.0f);
+        if (out) {
+            out[f] = g;
+            continue;
+        }
+        m1[f] = b1 * m1[f] + new1 * g;
+        m2[f] = b2 * m2[f] + new2 * (g * g);
+        b[f] -= rate * m1[f] / (sqrtf(m2[f] * c2) + eps);
+    }
+}
+
+static void item_block(const struct aph_affinity *q, const struct aph_step *step, float *b, float *m1, float *m2,
+                       float *out, int64_t n_rows, int64_t r, const struct aph_columns *columns, const float *weight,
+                       const float *p, int64_t m, const int64_t *indptr, const int32_t *anchors, void *scratch)
+{
+    char *at = scratch;
+    const int64_t ld = panels_of(r) * WIDTH;
+    const struct pass_scratch s = carve_pass(&at, APH_ROW_GROUP, r);
+    const double kl = step->factor * q->power / (2 * q->scale);
+    for (int64_t j = 0; j < n_rows; j += APH_ROW_GROUP) {
+        const int64_t count = least(APH_ROW_GROUP, n_rows - j);
+        bias(b + j * r, count, r, q->scale, 0.0, s.row_bias);
+        memset(s.sums, 0, 8 * APH_ROW_GROUP * ld);
+        memset(s.row_sums, 0, 8 * APH_ROW_GROUP);
+        for (int64_t first = 0; first < m; first += APH_TILE) {
+            const int64_t n_anchors = least(APH_TILE, m - first);
+            const struct group g = {b + j * r,    s.row_bias, columns + first / APH_TILE,
+                                    weight + first, count,    panels_of(n_anchors) * WIDTH,
+                                    r,            s.t,        s.v,
+                                    s.z,          s.s};
+            first_product_of_power(&g, q->power);
+            for (int64_t i = 0; i < count; i++)
+                s.row_sums[i] += lanes_sum(s.s + i * VL);
+            add_pairs(&g, indptr + j, anchors, first, n_anchors, p, s.row_sums);
+            second_product(&g, s.sums, ld);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t o = (j + i) * r;
+            item_step(step, kl, s.row_sums[i], s.sums + i * ld, b + o, m1 ? m1 + o : NULL, m2 ? m2 + o : NULL,
+                      out ? out + o : NULL, r);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+/* Training kernels for AVX2 + FMA: 12 accumulators, 2 columns and 1 broadcast of 16 registers. */
+#include "learn/kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define VL 8
+#define MR 6
+#define NV 2
+#define LEARN_TABLE aph_learn_avx2
+#define V_MAX(a, b) _mm256_max_ps(a, b)
+#define V_ANY(mask) (!_mm256_testz_si256((__m256i)(mask), (__m256i)(mask)))
+#define V_SIGNS(a) ((uint64_t)(unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GE_OQ)))
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,bmi2,popcnt")
+#include "learn/kernels.inc.h"
+#pragma GCC pop_options
+#endif

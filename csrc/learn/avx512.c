@@ -1,0 +1,19 @@
+/* Training kernels for AVX-512: 16 accumulators, 2 columns and 1 broadcast of 32 registers. Four columns would load less
+ * but pad codes of 16 and 32 bits to 64. */
+#include "learn/kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define VL 16
+#define MR 8
+#define NV 2
+#define LEARN_TABLE aph_learn_avx512
+#define V_MAX(a, b) _mm512_max_ps(a, b)
+#define V_ANY(mask) (_mm512_test_epi32_mask((__m512i)(mask), (__m512i)(mask)) != 0)
+#define V_SIGNS(a) ((uint64_t)_mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GE_OQ))
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#include "learn/kernels.inc.h"
+#pragma GCC pop_options
+#endif

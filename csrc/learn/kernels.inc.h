@@ -1,0 +1,209 @@
+/* The body of the training kernels, included once per instruction set with VL (floats of a vector), MR x NV (the
+ * register block: rows x vectors) and LEARN_TABLE defined, under a pragma of the target.
+ *
+ * All three kernels are one multiplication with three epilogues: rows are broadcast against columns packed in panels of
+ * WIDTH = NV * VL, the sums stay in registers.
+ */
+#include <math.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define WIDTH (NV * VL)
+#define UNROLL _Pragma("GCC unroll 16")
+
+_Static_assert(APH_TILE % WIDTH == 0 && APH_ROW_GROUP % MR == 0 && APH_SCAN % VL == 0, "tiles are whole register blocks");
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef float vf_any __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+
+INLINE vf load(const float *p) { return *(const vf_any *)p; }
+INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
+INLINE vf splat(float x) { return x - (vf){0}; }
+
+/* SHUFFLE(a, b, lanes): lanes below VL are a's, the others b's. LANES(f, t): f(l, t) for each lane l. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+#define LANES_4(f, t, l) f(l, t), f(l + 1, t), f(l + 2, t), f(l + 3, t)
+#if VL == 4
+#define LANES(f, t) LANES_4(f, t, 0)
+#elif VL == 8
+#define LANES(f, t) LANES_4(f, t, 0), LANES_4(f, t, 4)
+#else
+#define LANES(f, t) LANES_4(f, t, 0), LANES_4(f, t, 4), LANES_4(f, t, 8), LANES_4(f, t, 12)
+#endif
+
+#ifndef V_MAX
+INLINE vf V_MAX(vf a, vf b)
+{
+    vi greater = a > b;
+    return (vf)((greater & (vi)a) | (~greater & (vi)b));
+}
+#endif
+
+#ifndef V_ANY
+INLINE int V_ANY(vi mask)
+{
+    int32_t any = 0;
+    for (int l = 0; l < VL; l++)
+        any |= mask[l];
+    return any != 0;
+}
+#endif
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t panels_of(int64_t n) { return (n + WIDTH - 1) / WIDTH; }
+
+/* Carves aligned pieces from scratch memory; the same calls on NULL give the size. */
+INLINE void *carve(char **at, int64_t bytes)
+{
+    char *piece = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return piece;
+}
+
+/* Pointers to MR rows; beyond the last valid one they repeat it, so that one kernel serves every edge. */
+INLINE void row_pointers(const float *p[MR], const float *first, int64_t ld, int64_t valid)
+{
+    UNROLL
+    for (int i = 0; i < MR; i++)
+        p[i] = first + (i < valid ? i : valid - 1) * ld;
+}
+
+/* acc = rows (MR x depth) times panel (depth x WIDTH). */
+INLINE void multiply(vf acc[MR][NV], const float *const p[MR], const float *panel, int64_t depth)
+{
+    UNROLL
+    for (int i = 0; i < MR; i++)
+        UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[i][v] = (vf){0};
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < depth; k++) {
+        vf column[NV];
+        UNROLL
+        for (int v = 0; v < NV; v++)
+            column[v] = load(panel + k * WIDTH + v * VL);
+        UNROLL
+        for (int i = 0; i < MR; i++) {
+            vf x = splat(p[i][k]);
+            UNROLL
+            for (int v = 0; v < NV; v++)
+                acc[i][v] += x * column[v];
+        }
+    }
+}
+
+/* Sum of squares in float64, eight lanes in a fixed order. */
+static double sum_squares(const float *x, int64_t n)
+{
+    double lane[8] = {0};
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        UNROLL
+        for (int l = 0; l < 8; l++)
+            lane[l] += (double)x[k + l] * (double)x[k + l];
+    for (int l = 0; k < n; k++, l++)
+        lane[l] += (double)x[k] * (double)x[k];
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+/* The vectors of a square change rows with columns: for t = 1, 2, 4, .. the blocks of t x t beside the diagonal of each
+ * 2t x 2t block are exchanged. */
+INLINE void transpose_square(vf v[VL])
+{
+#define LOW(l, t) ((l) & (t) ? VL + (l) - (t) : (l))
+#define HIGH(l, t) ((l) & (t) ? VL + (l) : (l) + (t))
+#define EXCHANGE(t)                                                                                                    \
+    UNROLL                                                                                                             \
+    for (int i = 0; i < VL; i++)                                                                                       \
+        if (!(i & (t))) {                                                                                              \
+            const vf low = SHUFFLE(v[i], v[i + (t)], LANES(LOW, t));                                                   \
+            v[i + (t)] = SHUFFLE(v[i], v[i + (t)], LANES(HIGH, t));                                                    \
+            v[i] = low;                                                                                                \
+        }
+    EXCHANGE(1)
+    EXCHANGE(2)
+#if VL > 4
+    EXCHANGE(4)
+#endif
+#if VL > 8
+    EXCHANGE(8)
+#endif
+#undef EXCHANGE
+#undef LOW
+#undef HIGH
+}
+
+/* panel[k * WIDTH + l] = factor * rows[l * ld + k] for k < n: WIDTH rows become one panel. */
+INLINE void transpose(const float *rows, int64_t ld, int64_t n, float factor, float *panel)
+{
+    int64_t k = 0;
+    for (; k + VL <= n; k += VL)
+        for (int c = 0; c < WIDTH; c += VL) {
+            vf v[VL];
+            UNROLL
+            for (int l = 0; l < VL; l++)
+                v[l] = load(rows + (c + l) * ld + k);
+            transpose_square(v);
+            UNROLL
+            for (int l = 0; l < VL; l++)
+                store(panel + (k + l) * WIDTH + c, factor * v[l]);
+        }
+    for (; k < n; k++)
+        for (int l = 0; l < WIDTH; l++)
+            panel[k * WIDTH + l] = factor * rows[l * ld + k];
+}
+
+static float multiply_add(int64_t rounds)
+{
+    vf acc[MR][NV];
+    for (int i = 0; i < MR; i++)
+        for (int v = 0; v < NV; v++)
+            acc[i][v] = splat(0.001f * (float)(i * NV + v));
+    vf x = splat(0.999f), y = splat(1e-6f);
+    __asm__ volatile("" : "+x"(x), "+x"(y)); /* not known to the compiler */
+    for (int64_t k = 0; k < rounds; k++)
+        UNROLL
+        for (int i = 0; i < MR; i++)
+            UNROLL
+            for (int v = 0; v < NV; v++)
+                acc[i][v] = acc[i][v] * x + y;
+    vf sum = (vf){0};
+    for (int i = 0; i < MR; i++)
+        for (int v = 0; v < NV; v++)
+            sum += acc[i][v];
+    return sum[0];
+}
+
+#include "learn/source.inc.h"
+#include "learn/distances.inc.h"
+#include "learn/affinity.inc.h"
+#include "learn/projection.inc.h"
+
+const struct aph_learn LEARN_TABLE = {
+    .width = WIDTH,
+    .block = MR,
+    .working_vector = working_vector,
+    .square_norms = square_norms,
+    .distances = distances,
+    .distances_scratch = distances_scratch,
+    .count_within = count_within,
+    .list_within = list_within,
+    .keep_nearest = keep_nearest,
+    .end_nearest = end_nearest,
+    .pair_distances = pair_distances,
+    .pack_columns = pack_columns,
+    .anchor_block = anchor_block,
+    .anchor_scratch = anchor_scratch,
+    .item_block = item_block,
+    .item_scratch = item_scratch,
+    .bias = bias,
+    .pack_panel = pack_panel,
+    .project = project,
+    .project_scratch = project_scratch,
+    .multiply_add = multiply_add,
+};

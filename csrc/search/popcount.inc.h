@@ -1,0 +1,81 @@
+/* Counting one query: population counts of 8 codes at a time. Included by kernels.inc.h. */
+
+static inline int32_t count_word(uint64_t x)
+{
+#if defined(__POPCNT__) || !defined(__x86_64__)
+    return (int32_t)__builtin_popcountll(x);
+#else /* the compiler would call a function */
+    x -= (x >> 1) & UINT64_C(0x5555555555555555);
+    x = (x & UINT64_C(0x3333333333333333)) + ((x >> 2) & UINT64_C(0x3333333333333333));
+    x = (x + (x >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+    return (int32_t)((x * UINT64_C(0x0101010101010101)) >> 56);
+#endif
+}
+
+/* Distances of the codes of vector `part` of a group to a query. */
+INLINE vec group_distances(const uint64_t *group, int part, const uint64_t *query, int64_t n_words)
+{
+    vec total = {0};
+    for (int64_t word = 0; word < n_words; word++)
+        total += count_bits(*(const vec_u *)(group + word * APH_GROUP + part * APH_LANES) ^ query[word]);
+    return total;
+}
+
+INLINE vec lower(vec a, vec b)
+{
+#ifdef LOWER
+    return LOWER(a, b);
+#else
+    const vec less = (vec)(a < b);
+    return (a & less) | (b & ~less);
+#endif
+}
+
+/* Fill hits[8], bit i of word i / 64 = code i of the block is within the threshold; returns whether any is. The running
+ * minimum of 64 codes is compared once; they are looked at one by one only when it passes. */
+INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int32_t threshold, uint64_t *hits)
+{
+    int any = 0;
+    for (int run = 0; run < APH_GROUP; run++) {
+        const uint64_t *first = groups + run * 8 * n_words * APH_GROUP;
+        vec least = {0};
+        least = ~least;
+        for (int g = 0; g < 8; g++) {
+            __builtin_prefetch(first + g * n_words * APH_GROUP + 512);
+            for (int part = 0; part < PARTS; part++)
+                least = lower(least, group_distances(first + g * n_words * APH_GROUP, part, query, n_words));
+        }
+        uint64_t best = least[0];
+        for (int lane = 1; lane < APH_LANES; lane++) best = least[lane] < best ? least[lane] : best;
+        hits[run] = 0;
+        if ((int64_t)best > threshold) continue;
+        any = 1;
+        for (int g = 0; g < 8; g++)
+            for (int part = 0; part < PARTS; part++) {
+                const vec d = group_distances(first + g * n_words * APH_GROUP, part, query, n_words);
+                for (int lane = 0; lane < APH_LANES; lane++)
+                    hits[run] |= (uint64_t)((int64_t)d[lane] <= threshold) << (g * 8 + part * APH_LANES + lane);
+            }
+    }
+    return any;
+}
+
+static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int32_t threshold, uint64_t *hits)
+{
+    switch (n_words) { /* unrolled for the usual widths */
+    case 1: return few_block(groups, 1, query, threshold, hits);
+    case 2: return few_block(groups, 2, query, threshold, hits);
+    case 3: return few_block(groups, 3, query, threshold, hits);
+    case 4: return few_block(groups, 4, query, threshold, hits);
+    default: return few_block(groups, n_words, query, threshold, hits);
+    }
+}
+
+static void distances(const uint64_t *groups, int64_t n, int64_t n_words, const void *query, int32_t *out)
+{
+    for (int64_t i = 0; i < n; i += APH_GROUP)
+        for (int part = 0; part < PARTS; part++) {
+            const vec d = group_distances(groups + i * n_words, part, query, n_words);
+            for (int lane = 0; lane < APH_LANES; lane++) out[i + part * APH_LANES + lane] = (int32_t)d[lane];
+        }
+}
