@@ -125,7 +125,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Threads. None: all CPUs, or ``OMP_NUM_THREADS``; negative: CPUs + 1 + n_jobs.
     verbose : int or "auto", default="auto"
-        Show a progress bar with J on the standard error. auto: for a fit that takes more than 3 seconds, at a terminal.
+        Show a progress bar with J on the standard error. auto: for a fit that takes more than 3 seconds, at a terminal
+        or in a notebook, where it is a widget.
 
     Attributes
     ----------
