@@ -1,5 +1,6 @@
 """A model with its index in one file, files of earlier versions, and the command that describes files."""
 
+import io
 import pickle
 import subprocess
 import sys
@@ -142,6 +143,9 @@ def test_a_pipeline_is_saved_with_its_steps(tmp_path, steps, dtype, monkeypatch)
     if steps:
         np.testing.assert_array_equal(again[:-1].transform(X), pipeline[:-1].transform(X))
     np.testing.assert_array_equal(found.codes, index.codes)
+    buffer = io.BytesIO()
+    aphash.save(buffer, pipeline, index)
+    np.testing.assert_array_equal(aphash.load(buffer.getvalue())[0].transform(X), pipeline.transform(X))
     for load in (aphash.load_encoder, aphash.Encoder.load):
         with pytest.raises(ValueError, match=r"product: in front of the model are .* Pipeline.*: aphash\.load\(path\)"):
             load(tmp_path / "product")
