@@ -170,6 +170,17 @@ def test_bits_as_drivers_give_them(rng):
     )
 
 
+def test_a_length_that_is_not_that_of_the_items(rng):
+    """Nothing that was never written is returned as codes."""
+
+    class Column(list):
+        def __len__(self):
+            return 9
+
+    texts = interchange.to_hex(random_codes(rng, 5, 64), 64)
+    assert interchange.to_hex(interchange.from_hex(Column(texts), 64), 64) == texts
+
+
 def test_integers_of_databases(rng):
     codes = random_codes(rng, 50, 64)
     codes[0], codes[1] = 0, ~np.uint64(0)
@@ -264,6 +275,9 @@ def test_bytes_of_packbits_in_other_indexes(rng, n_bits):
         with pytest.raises(ValueError, match=f"beyond n_bits={n_bits - 1}"):
             interchange.from_faiss(flat, n_bits - 1, bitorder="big")
     for call in (interchange.from_faiss, interchange.to_faiss, interchange.from_usearch, interchange.to_usearch):
+        if call in (interchange.to_faiss, interchange.to_usearch):
+            with pytest.raises(TypeError, match="index must be a HammingIndex, got ndarray"):
+                call(codes)
         for wrong in ("BIG", None, "msb"):
             with pytest.raises(ValueError, match="bitorder must be 'big' or 'little', got"):
                 call(index, bitorder=wrong)

@@ -175,6 +175,9 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
 
 def _rows_of(index, big):
     """Return the ids of a HammingIndex and its codes as rows of bytes."""
+    if not isinstance(index, HammingIndex):
+        advice = ": pass index.to_local()" if hasattr(index, "to_local") else ""
+        raise TypeError(f"index must be a HammingIndex, got {type(index).__name__}{advice}")
     ids, codes = index.snapshot()
     return ids, (to_ubinary if big else to_bytes)(codes, index.n_bits)
 

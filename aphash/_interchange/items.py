@@ -380,7 +380,8 @@ def _by_blocks(items, n_bits, convert):
     while True:
         block = items[start : start + step] if isinstance(items, np.ndarray) else list(itertools.islice(each, step))
         if not len(block):
-            return note_origin(codes if n is not None else np.concatenate([codes, *parts]), n_bits)
+            codes = codes[:start] if n is not None else np.concatenate([codes, *parts])
+            return note_origin(codes, n_bits)
         if n is None:
             parts.append(convert(block, start))
         else:
