@@ -51,7 +51,7 @@ class Encoder:
 
     Notes
     -----
-    Holds 16 n_bits d bytes: the coefficients as given, and packed for the kernels when it is first used.
+    Holds 12 n_bits d bytes, the coefficients as given and packed for the kernels, and as much again while it is made.
     It may be used by any number of threads, and in forked processes.
 
     Raises
@@ -85,6 +85,7 @@ class Encoder:
         self._origin = Origin(self.n_bits, self.fingerprint)
         self._farthest = farthest(mean, self.scale)
         self._packed = None
+        self._projection()  # at once: processes that are forked from here on share it
 
     @classmethod
     def load(cls, path):
@@ -130,7 +131,8 @@ class Encoder:
     def __reduce__(self):  # what is packed is packed again
         return _make, (self.coef, self.intercept, self.mean, self.scale, self.feature_names, self.n_jobs)
 
-    __dask_tokenize__ = __reduce__
+    def __dask_tokenize__(self):
+        return type(self).__name__, self.fingerprint
 
     def transform(self, X):
         """Return the codes of X: the packed signs of the projections.

@@ -20,7 +20,7 @@ from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
 from aphash._learning import safeguard
 from aphash._learning.descent import HISTORY, Settings, learn
-from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest
+from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest, fingerprint_of
 from aphash._learning.training_data import Rows, draw_rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
@@ -418,7 +418,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "intercept_": found.bias - coef @ training.mean,
         }
         return hash_function | {
-            "fingerprint_": _encoder_of(hash_function).fingerprint,
+            "fingerprint_": fingerprint_of(*(hash_function[name] for name in (*ARRAYS, "scale_"))),
             "anchors_": anchors,
             "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
             "anchor_codes_": pack(found.anchor_codes),
