@@ -17,7 +17,7 @@ from aphash._common.arrays import as_array, whole_as_float64
 from aphash._learning import estimator
 from aphash._learning.descent import learn
 from aphash._learning.training_data import draw_rows
-from aphash.codes import n_words
+from aphash.codes import n_words, note_origin
 
 try:
     import dask
@@ -93,21 +93,54 @@ class APHash(estimator.APHash):
         return self
 
     def _to_file(self):
-        """As of one machine; codes_, where it is a dask array, is computed chunk by chunk as it is written."""
+        """As of one machine; codes_, where it is a dask array, is computed some chunks at a time as it is written."""
         arrays, params = super()._to_file()
         codes = arrays["codes_"]
         if isinstance(codes, da.Array):
             chunks = [dask.delayed(np.asarray)(each) for each in codes.to_delayed().ravel()]
-            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, lambda: compute(chunks))
+            nbytes = 8 * codes.shape[1] * max(codes.chunks[0])
+            arrays["codes_"] = container.Chunks(np.dtype(np.uint64), codes.shape, lambda: compute(chunks, nbytes))
         return arrays, params
+
+    def to_local(self):
+        """Return an :class:`aphash.APHash` with the same parameters and results, for numpy arrays.
+
+        Returns
+        -------
+        aphash.APHash
+            Its ``codes_`` are gathered: 8 n_words bytes of memory for each row that was fitted. Where that is too much,
+            ``encoder_`` encodes numpy arrays, too, and :meth:`save` writes codes some chunks at a time.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        """
+        encoder, local = self.encoder_, estimator.APHash(**self.get_params(deep=False))
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        codes = note_origin(np.array(self.codes_), encoder.n_bits, encoder.fingerprint)
+        vars(local).update(fitted, codes_=codes, _encoder=encoder)
+        return local
 
     def transform(self, X):
         """Return the codes of a dask array, lazily: a dask array of uint64, shape (n, n_words)."""
         return _encode(self._checked(X), self.encoder_)
 
+    def query_projections(self, X):
+        """Return what queries are searched by where more than their bits is wanted, lazily; see
+        :meth:`aphash.Encoder.query_projections`."""
+        return self.decision_function(X)
+
     def decision_function(self, X):
         """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits)."""
         return _project(self._checked(X), self.encoder_)
+
+    def score(self, X, y=None):
+        """Return how well codes of a dask array keep neighbours; see :meth:`aphash.APHash.score`: the same number."""
+        return super().score(_known(X), y)
+
+    def _take(self, X, rows):
+        return X[rows].compute()
 
     def _checked(self, X):
         check_is_fitted(self)

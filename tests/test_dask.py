@@ -248,6 +248,35 @@ def test_a_model_is_saved(X, tmp_path, n_train):
         aphash.dask.APHash().save(tmp_path / "model")
 
 
+def test_a_model_comes_to_one_machine(X):
+    hasher = aphash.dask.APHash(16, n_rounds=1, n_train=1500, random_state=0).fit(chunked(X, 300))
+    local = hasher.to_local()
+    assert type(local) is aphash.APHash and local.get_params() == hasher.get_params()
+    assert type(local.codes_) is np.ndarray
+    np.testing.assert_array_equal(local.codes_, hasher.codes_.compute())
+    np.testing.assert_array_equal(local.transform(X), hasher.transform(chunked(X, 300)).compute())
+    np.testing.assert_array_equal(
+        local.query_projections(X[:9]), hasher.query_projections(chunked(X, 300)).compute()[:9]
+    )
+    same = aphash.APHash(16, n_rounds=1, n_train=1500, random_state=0).fit(X)
+    assert {name for name in vars(same) if name.endswith("_")} == {name for name in vars(local) if name.endswith("_")}
+    np.testing.assert_array_equal(local.codes_, same.codes_)
+    with pytest.raises(NotFittedError):
+        aphash.dask.APHash().to_local()
+
+
+def test_codes_are_gathered_some_chunks_at_a_time(X, tmp_path, monkeypatch):
+    hasher = aphash.dask.APHash(16, n_rounds=1, random_state=0).fit(chunked(X, 300))
+    hasher.codes_ = hasher.codes_.rechunk({0: 100})
+    at_a_time, compute = [], dask.compute
+    monkeypatch.setattr("aphash._distributed.training_data._BATCH_BYTES", 9 * 100 * 8)
+    monkeypatch.setattr(dask, "compute", lambda *tasks: at_a_time.append(len(tasks)) or compute(*tasks))
+    hasher.save(tmp_path / "model")
+    assert max(at_a_time) == 9 and sum(at_a_time) == len(X) // 100
+    monkeypatch.undo()
+    np.testing.assert_array_equal(aphash.APHash.load(tmp_path / "model").codes_, hasher.codes_.compute())
+
+
 @pytest.mark.parametrize("n_train", [3000, "auto"])
 def test_nan_names_the_chunk(X, n_train):
     bad = X.copy()
@@ -330,6 +359,25 @@ def test_index_answers_as_one_machine(codes, ids, rows):
         np.testing.assert_array_equal(other.contains(123456), one.contains(123456))
         with pytest.raises(KeyError, match="not in the index: 123456"):
             other.get([wanted[0], 123456])
+
+
+def test_an_index_comes_to_one_machine(codes, ids, tmp_path):
+    for given in (None, ids):
+        one, other = both(codes, given, (0, 1, 2990, 0, 9))
+        for each in (one, other):
+            each.add(codes[:7] if each is one else chunked(codes[:7], 3))
+        other.save(tmp_path / str(given is None))
+        for source in (other, aphash.dask.HammingIndex.load(tmp_path / str(given is None))):
+            local = source.to_local()
+            assert type(local) is aphash.HammingIndex
+            np.testing.assert_array_equal(local.ids, one.ids)
+            np.testing.assert_array_equal(local.codes, one.codes)
+            np.testing.assert_array_equal(local.add(codes[:1]), one.ids.max() + 1)
+    assert len(aphash.dask.HammingIndex(N_BITS).to_local()) == 0
+    with pytest.raises(IsADirectoryError, match=r"aphash\.dask\.HammingIndex\.load\(folder\).*to_local\(\).*True"):
+        aphash.HammingIndex.load(tmp_path / "True")
+    with pytest.raises(IsADirectoryError, match=r"Is a directory: "):
+        aphash.HammingIndex.load(tmp_path)
 
 
 def test_what_stays_makes_another_index(codes, ids):
@@ -556,3 +604,12 @@ def test_a_worker_killed_in_fit_and_in_search(X, codes):
         for answer in answers:
             for got, expected in zip(answer, single.search(codes[:50], 20)):
                 np.testing.assert_array_equal(got, expected)
+
+
+def test_score_names_and_generator_are_those_of_one_machine(X):
+    parts, given = chunked(X, 700), {name: value for name, value in SETTINGS.items() if name != "random_state"}
+    theirs = aphash.dask.APHash(**given, random_state=np.random.default_rng(3)).fit(parts)
+    ours = aphash.APHash(**given, random_state=np.random.default_rng(3)).fit(X)
+    np.testing.assert_array_equal(theirs.coef_, ours.coef_)
+    assert theirs.score(parts) == theirs.score(parts[parts[:, 0] > -100]) == ours.score(X) > 0
+    assert theirs.get_feature_names_out().tolist() == ["aphash0"]

@@ -192,11 +192,11 @@ def test_costs_decide():
     n = 200_000
     codes = near_duplicates(rng, n, 64)
     present = with_lookup(codes, 64).present
-    lookup = present.lookup
-    limits = (lookup.budget(n, 1), lookup.PROBE_COST, lookup.CODE_COST)
-    assert _search.lookup_search(lookup._tables, present, _search.PackedQueries(codes[:50]), 2, 0, *limits)[0].all()
+    tables = present.lookup
+    limits = (tables.budget(n, 1), lookup.PROBE_COST, lookup.CODE_COST)
+    assert _search.lookup_search(tables._tables, present, _search.PackedQueries(codes[:50]), 2, 0, *limits)[0].all()
     assert not _search.lookup_search(
-        lookup._tables, present, _search.PackedQueries(make_codes(rng, 50, 64)), 2, 0, *limits
+        tables._tables, present, _search.PackedQueries(make_codes(rng, 50, 64)), 2, 0, *limits
     )[0].any()
 
 

@@ -77,6 +77,52 @@ def test_nothing_is_shown_or_imported_unless_asked(capsys):
     assert "pairs" in shown and "10.0/10.0" in shown and "J0=7" in shown
 
 
+NOTEBOOK = """
+import contextlib, sys, types
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("ipykernel.zmqshell")  # a kernel, as far as can be seen
+
+class Shell: pass
+
+class Widget:
+    def __init__(self, **given):
+        self.layout, self.style, self.children, self.value, self.bar_style = Shell(), Shell(), (), None, ""
+        vars(self).update(given)
+
+shown = []
+ipython, display, widgets = (types.ModuleType(n) for n in ("IPython", "IPython.display", "ipywidgets"))
+ipython.get_ipython, ipython.version_info, ipython.display = Shell, (9, 0), display
+display.display = shown.append
+widgets.IntProgress = widgets.FloatProgress = widgets.HBox = widgets.HTML = Widget
+widgets.__version__ = "8.1"
+sys.modules |= {"IPython": ipython, "IPython.display": display}
+if sys.argv[1] == "widgets":
+    sys.modules["ipywidgets"] = widgets
+else:
+    sys.modules["ipywidgets"] = None
+from aphash._common import progress
+progress._PATIENCE = 0.0
+for verbose in (1, "auto"):
+    with progress.ProgressBar(verbose, 10, "code", "pairs") as bar:
+        bar.update(10, J="7")
+for container in shown:
+    left, bar, right = container.children
+    print(left.value, bar.value, bar.bar_style, right.value)
+"""
+
+
+@pytest.mark.parametrize("widgets", ["widgets", "text"])
+def test_a_notebook_has_a_bar_of_its_own(widgets):
+    command = [sys.executable, "-W", "error", "-c", NOTEBOOK, widgets]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if widgets == "widgets":
+        first, second = done.stdout.splitlines()
+        assert "100%" in first and "success" in first and "J=7" in first and "success" in second
+        assert done.stderr == ""
+    else:
+        assert done.stdout == "" and done.stderr.count("10.0/10.0") >= 2
+
+
 def test_a_process_without_stderr_can_fit():
     program = f"{Path(__file__).read_text().split('def closed')[0]}\nprint(work().n_iter_)"
     done = subprocess.run(

@@ -58,11 +58,11 @@ def test_blas_is_limited_until_the_last_of_several_threads_leaves(three_threads)
             mine.wait()
             numbers.append(set(blas_threads()))
 
-    threads = [threading.Thread(target=use, args=(each,)) for each in leave]
-    for thread in threads:
+    users = [threading.Thread(target=use, args=(each,)) for each in leave]
+    for thread in users:
         thread.start()
     inside.wait()
-    for mine, thread in zip(leave, threads):
+    for mine, thread in zip(leave, users):
         assert set(blas_threads()) == {1}
         mine.set()
         thread.join()

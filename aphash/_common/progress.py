@@ -1,6 +1,7 @@
-"""A progress bar on stderr that no stderr can make fail. Needs numpy only; tqdm is imported where a bar is shown."""
+"""A progress bar on stderr that no stderr can make fail; a widget in notebooks. tqdm is imported where one is shown."""
 
 import sys
+import warnings
 
 
 class _Output:
@@ -28,11 +29,30 @@ class _Output:
 _PATIENCE = 3.0  # seconds after which verbose="auto" shows that something happens
 
 
-def _at_terminal():
+def _is_watched():
+    """Whether someone looks: a terminal, or a notebook."""
+    if _in_notebook():
+        return True
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):  # there is none, or it is closed
         return False
+
+
+def _in_notebook():
+    return "ipykernel.zmqshell" in sys.modules  # as tqdm.auto finds it
+
+
+def _tqdm():
+    """Return tqdm's class for where this runs."""
+    if not _in_notebook():
+        from tqdm import tqdm
+
+        return tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets are not installed: then the bar is text
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 class ProgressBar:
@@ -41,7 +61,7 @@ class ProgressBar:
     Parameters
     ----------
     verbose : int or "auto"
-        0 shows nothing. "auto" shows a bar at a terminal, after 3 seconds.
+        0 shows nothing. "auto" shows a bar at a terminal or in a notebook, after 3 seconds.
     total : int
     unit, desc : str
     """
@@ -49,11 +69,11 @@ class ProgressBar:
     def __init__(self, verbose, total, unit, desc):
         self._bar, self.n, delay = None, 0, 0.0
         if isinstance(verbose, str):
-            verbose, delay = _at_terminal(), _PATIENCE
+            verbose, delay = _is_watched(), _PATIENCE
         if verbose and sys.stderr is not None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, unit=unit, unit_scale=True, desc=desc, delay=delay, file=_Output(sys.stderr))
+            self._bar = _tqdm()(
+                total=total, unit=unit, unit_scale=True, desc=desc, delay=delay, file=_Output(sys.stderr)
+            )
 
     def update(self, n, **beside):
         """Advance by n; what is beside the bar is shown with it."""

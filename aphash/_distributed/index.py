@@ -276,6 +276,22 @@ class HammingIndex:
 
     # -- files
 
+    def to_local(self):
+        """Return an :class:`aphash.HammingIndex` of the same codes under the same ids, on this machine.
+
+        Returns
+        -------
+        aphash.HammingIndex
+            Positions, and the next id that is counted, are the same. Needs memory for the codes and ids, and for some
+            shards beside them, which are gathered a few at a time.
+        """
+        local = index.HammingIndex(self.n_bits)
+        local.reserve(len(self))
+        nbytes = 8 * (n_words(self.n_bits) + 1) * int(self._sizes.max(initial=0))
+        for shard in compute(self._shards, nbytes):
+            local.merge(shard)
+        return local
+
     def save(self, folder):
         """Write one file a shard, by the workers, and then a manifest that names and checks them.
 
