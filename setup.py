@@ -97,6 +97,7 @@ setup(
             extension("_learning._learn"),
             extension("_searching._store"),
             extension("_searching._search"),
+            extension("_searching._weighted"),
         ],
         compiler_directives={
             "language_level": 3,

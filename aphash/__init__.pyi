@@ -23,7 +23,6 @@ __all__ = [
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
-    "ProjectionRescore",
     "VectorRescore",
     "__version__",
     "interchange",
@@ -175,10 +174,12 @@ class HammingIndex:
     @overload
     def search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.uint64],
         k: int,
         *,
         filter: Filter | ArrayLike | None = None,
+        expand: Literal[0] = 0,
+        expand_weight: float = 1.0,
         rescore: None = None,
         rescore_queries: None = None,
         n_jobs: int | None = None,
@@ -186,33 +187,60 @@ class HammingIndex:
     @overload
     def search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.floating],
         k: int,
         *,
         filter: Filter | ArrayLike | None = None,
-        rescore: VectorRescore | ProjectionRescore,
+        expand: int = 0,
+        expand_weight: float = 1.0,
+        rescore: VectorRescore | None = None,
         rescore_queries: ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
     @overload
     def search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.uint64],
         k: int,
         *,
         filter: Filter | ArrayLike | None = None,
-        rescore: VectorRescore | ProjectionRescore | None = None,
+        expand: Literal[0] = 0,
+        expand_weight: float = 1.0,
+        rescore: VectorRescore,
+        rescore_queries: ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    @overload
+    def search(
+        self,
+        queries: NDArray[np.uint64] | NDArray[np.floating],
+        k: int,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        expand: int = 0,
+        expand_weight: float = 1.0,
+        rescore: VectorRescore | None = None,
         rescore_queries: ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.int32] | NDArray[np.float32], NDArray[np.int64]]: ...
+    @overload
     def radius_search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.uint64],
         radius: int,
         *,
         filter: Filter | ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]: ...
+    @overload
+    def radius_search(
+        self,
+        queries: NDArray[np.floating],
+        radius: float,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]: ...
     def pairs(
         self, radius: int, *, filter: Filter | ArrayLike | None = None, n_jobs: int | None = None, verbose: int = 0
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]]: ...
@@ -235,11 +263,14 @@ class HammingNeighbors:
     ) -> None: ...
     def fit(self, X: NDArray[np.uint64], y: object = None) -> Self: ...
     def kneighbors(
-        self, X: NDArray[np.uint64] | None = None, n_neighbors: int | None = None, return_distance: bool = True
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | NDArray[np.int64]: ...
+        self,
+        X: NDArray[np.uint64] | NDArray[np.floating] | None = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
+    ) -> tuple[NDArray[np.int32] | NDArray[np.float32], NDArray[np.int64]] | NDArray[np.int64]: ...
     def kneighbors_graph(
         self,
-        X: NDArray[np.uint64] | None = None,
+        X: NDArray[np.uint64] | NDArray[np.floating] | None = None,
         n_neighbors: int | None = None,
         mode: Literal["connectivity", "distance"] = "connectivity",
     ) -> csr_matrix: ...
@@ -274,9 +305,6 @@ class VectorRescore:
         metric: Literal["l2", "ip", "cosine"] = "l2",
         factor: int = 10,
     ) -> None: ...
-
-class ProjectionRescore:
-    def __init__(self, *, factor: int = 10) -> None: ...
 
 def show_versions() -> None: ...
 def save(path: _Target, hasher: APHash | Pipeline, index: HammingIndex) -> None: ...

@@ -246,7 +246,7 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
     codes = as_array(codes, name)
     words = n_words(n_bits)
     if isinstance(given, list | tuple) and codes.dtype != np.uint64:
-        codes = _from_list(given, codes, name)
+        codes = from_list(given, codes, name)
     if codes.dtype != np.uint64 or not codes.dtype.isnative:
         raise TypeError(
             f"{name} must be uint64 in native byte order, got dtype {codes.dtype.str}{_advice(codes, name)}"
@@ -269,7 +269,7 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
     return codes
 
 
-def _from_list(given, codes, name):
+def from_list(given, codes, name):
     """Return a list of whole numbers as uint64, by value: numpy makes int64, float64 or objects of it as they are."""
     if codes.dtype.kind not in "iufO" or codes.size == 0:
         return codes

@@ -175,11 +175,11 @@ class Encoder:
         return self._decision_function(X, self.n_jobs)
 
     def query_projections(self, X):
-        """Return what queries are searched by where more than their bits is wanted: ``rescore_queries`` of
-        :class:`aphash.ProjectionRescore`.
+        """Return the weights by which X is searched for: queries of :meth:`aphash.HammingIndex.search`.
 
-        Today these are the numbers of :meth:`decision_function`. Searches that weigh a query's bits will take others
-        from here, so use this for queries, and ``decision_function`` for the projections themselves.
+        A query is known exactly, so its weights say more than its code does. Today these are the numbers of
+        :meth:`decision_function`. Models may come to have other weights for queries than the projections whose signs
+        are the codes, so use this for queries, and ``decision_function`` for the projections themselves.
 
         Parameters
         ----------

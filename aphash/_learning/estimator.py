@@ -494,8 +494,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.encoder_._decision_function(X, self.n_jobs)
 
     def query_projections(self, X):
-        """Return what queries are searched by where more than their bits is wanted; see
-        :meth:`aphash.Encoder.query_projections`.
+        """Return the weights by which X is searched for; see :meth:`aphash.Encoder.query_projections`.
 
         Parameters
         ----------
