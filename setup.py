@@ -95,6 +95,7 @@ setup(
         [
             extension("_kernels", sorted(map(str, Path("csrc").rglob("*.c")))),  # the only one that links the C library
             extension("_learning._learn"),
+            extension("_learning._bits"),
             extension("_searching._store"),
             extension("_searching._search"),
             extension("_searching._weighted"),
