@@ -17,7 +17,7 @@ from dask.sizeof import sizeof
 from aphash._common import threads
 from aphash._common.arrays import as_array
 from aphash._common.finite import check_finite
-from aphash._learning import _learn
+from aphash._learning import _affinity_pass, _projection
 from aphash._learning.linear import Rotation
 from aphash._learning.training_data import BlockSums, Rows, block_rows, blocks, chunk_rows
 from aphash.codes import n_words
@@ -47,7 +47,7 @@ class DaskRows(BlockSums):
         self.P = None
 
     def _blocks_of_a_part(self):
-        """Return a power of two: the sum of a part is a node of the tree that ``_learn.anchor_pass`` adds."""
+        """Return a power of two: the sum of a part is a node of the tree that ``_affinity_pass.anchor_pass`` adds."""
         n_threads = _n_threads()
         nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
         size = 1
@@ -264,7 +264,7 @@ def _n_threads():
 
 
 def _tree_sum(parts):
-    """Add the parts as ``_learn.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
+    """Add the parts as ``_affinity_pass.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
     tree = []  # (number of parts, their sum)
     for part in parts:
         count = 1
@@ -328,7 +328,7 @@ def _centred(part, mean, scale):
 
 def _projected(part, W, bias):
     B = np.empty((part.n, W.shape[1]), np.float32)
-    _learn.project(part.X, None, 0, part.n, part.mean, part.scale, W, bias, B, 1)
+    _projection.project(part.X, None, 0, part.n, part.mean, part.scale, W, bias, B, 1)
     return B, None, None
 
 
@@ -354,12 +354,12 @@ def _advanced(codes, share, pending, sums_at, rows_of_block):
     if pending:
         H, inv_z, p, q_scale, q_power, step = pending
         B, mean, square = (np.zeros_like(codes[0]) if each is None else each.copy() for each in codes[:3])
-        _learn.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
+        _affinity_pass.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
         codes = B, mean, square
     if sums_at:
         H, q_scale, q_power = sums_at
         sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
-        _learn.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
+        _affinity_pass.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
         codes = *codes[:3], (sums, vectors.astype(np.float32), penalty)  # they are float32 numbers: the tree's
     return codes
 

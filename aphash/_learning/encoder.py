@@ -11,7 +11,7 @@ from aphash._common import container
 from aphash._common.arrays import as_floats
 from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
-from aphash._learning import _learn
+from aphash._learning import _projection
 from aphash.codes import Origin, n_words, note
 
 MODEL, MODEL_VERSION = "APHash", 1  # kinds of files, and the latest version of each
@@ -241,7 +241,7 @@ class Encoder:
         if packed is None or not packed.is_current():
             W = np.ascontiguousarray((self.coef / self.scale).T, np.float32)
             bias = np.ascontiguousarray(self.intercept + self.coef @ self.mean, np.float32)
-            packed = self._packed = _learn.Projection(W, bias, self.mean, self.scale)
+            packed = self._packed = _projection.Projection(W, bias, self.mean, self.scale)
         return packed
 
     def _check(self, rows, threads):

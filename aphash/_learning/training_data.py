@@ -12,7 +12,7 @@ import numpy as np
 
 from aphash._common.finite import check_finite
 from aphash._common.threads import map_ordered
-from aphash._learning import _learn
+from aphash._learning import _affinity_pass, _distances, _projection, _source
 from aphash._learning.linear import Rotation
 from aphash.codes import pack
 
@@ -140,7 +140,7 @@ class Rows(BlockSums):
         """Return the working vectors of the items (an index array or a slice), float32."""
         raw = self.take(items)
         out = np.empty(raw.shape, np.float32)
-        _learn.working(raw, None, 0, len(raw), self.mean, self.scale, out)
+        _source.working(raw, None, 0, len(raw), self.mean, self.scale, out)
         return out
 
     @property
@@ -206,17 +206,17 @@ class Rows(BlockSums):
         """Return the k nearest items of working anchors A (m, d): squared distances float32 and items, (m, k)."""
         d2 = np.full((len(A), k), np.inf, np.float32)
         items = np.full((len(A), k), -1, np.int64)
-        _learn.nearest(*self.source, 0, self.n, self.mean, self.scale, A, d2, items, self.n_threads)
+        _distances.nearest(*self.source, 0, self.n, self.mean, self.scale, A, d2, items, self.n_threads)
         return d2, items
 
     def within(self, A, bound):
         """Return (indptr, items): the items within squared working distance bound_i of each anchor, ascending."""
-        return _learn.within(*self.source, 0, self.n, self.mean, self.scale, A, bound, self.n_threads)
+        return _distances.within(*self.source, 0, self.n, self.mean, self.scale, A, bound, self.n_threads)
 
     def distances(self, anchors, indptr, items):
         """Return the exact distances, in units of X, of anchors (m, d) to their items, (len(items),) float64."""
         out = np.empty(len(items))
-        _learn.pair_distances(*self.source, anchors, indptr, items, out, self.n_threads)
+        _distances.pair_distances(*self.source, anchors, indptr, items, out, self.n_threads)
         return out
 
     # -- the relaxed codes --------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Rows(BlockSums):
         if self.B is None or self.B.shape[1] != W.shape[1]:
             self.B = np.empty((self.n, W.shape[1]), np.float32)
         W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
-        _learn.project(*self.source, 0, self.n, self.mean, self.scale, W, bias, self.B, self.n_threads)
+        _projection.project(*self.source, 0, self.n, self.mean, self.scale, W, bias, self.B, self.n_threads)
         factor = np.float32(self.B.size / self._sum(Rows._size_block)[0][0])
         self._each(Rows._multiply_block, factor)
 
@@ -254,15 +254,15 @@ class Rows(BlockSums):
         return np.zeros((self.n, r), np.float32), np.zeros((self.n, r), np.float32)
 
     def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
-        """Fill the sums over all items that J and dJ/dH need; see ``_learn.anchor_pass``."""
-        _learn.anchor_pass(
+        """Fill the sums over all items that J and dJ/dH need; see ``_affinity_pass.anchor_pass``."""
+        _affinity_pass.anchor_pass(
             self.B, H, q_scale, q_power, P.indptr, P.anchors, block_rows(self.n), sums, vectors, penalty,
             self.n_threads,
         )  # fmt: skip
 
     def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
-        """Move every row of B by one step of Adam; see ``_learn.item_pass``."""
-        _learn.item_pass(
+        """Move every row of B by one step of Adam; see ``_affinity_pass.item_pass``."""
+        _affinity_pass.item_pass(
             self.B, *moments, H, inv_z, p, q_scale, q_power, P.indptr, P.anchors, block_rows(self.n), step,
             self.n_threads,
         )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Items and their working vectors, and what the threaded wrappers of csrc/learn/kernels.h share.
+
+A *source* of items is ``(X, rows, mean, scale)``: X is (N, d) C-contiguous float16, float32 or float64 and is only read;
+item j is row ``rows[j]`` of X, or row j where rows is None; its working vector is ``float32((x_j - mean) * scale)``.
+
+The wrappers split blocks of work among threads, for serial C functions, and do nothing else. Arguments are validated
+above; here only dtypes and contiguity are, by the memoryviews. No result depends on n_threads.
+Work is done in waves of some milliseconds; between them Ctrl-C is looked for, with no thread running.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+
+import numpy as np
+
+cimport numpy as cnp
+
+from aphash._kernels cimport chosen_isa
+
+cnp.import_array()
+aph_learn_isa = chosen_isa()
+
+
+cdef class Scratch:
+    """Memory for each thread, aligned to cache lines; thread t uses ``self.at(t)``."""
+
+    def __cinit__(self, int64_t bytes_a_thread, int n_threads):
+        self.row = (bytes_a_thread + 4096 + 63) // 64 * 64  # + 4096 and an odd line: no two threads near one another
+        self.row += 64
+        self.memory = np.empty(self.row * n_threads + 64, np.uint8)
+        self.first = <char *> (((<uint64_t> cnp.PyArray_DATA(self.memory)) + 63) // 64 * 64)
+
+    cdef void *at(self, int thread) noexcept nogil:
+        return self.first + thread * self.row
+
+
+cdef int dtype_of(cnp.ndarray X) noexcept:
+    """Return the enum aph_dtype of an array, -1 where it has none."""
+    cdef int number = cnp.PyArray_TYPE(X)
+    return 0 if number == cnp.NPY_FLOAT16 else 1 if number == cnp.NPY_FLOAT32 else 2 if number == cnp.NPY_FLOAT64 else -1
+
+
+cdef class Source:
+    """Keeps the arrays of a source alive beside the C struct of their addresses."""
+
+    def __cinit__(self, X, rows, mean, double scale):
+        cdef const int64_t[::1] rows_view
+        cdef const double[::1] mean_view
+        if not isinstance(X, np.ndarray) or X.ndim != 2 or not X.flags.c_contiguous or not X.dtype.isnative:
+            raise TypeError("X must be a C-contiguous 2-d array in native byte order")
+        self.c.dtype = dtype_of(X)
+        if self.c.dtype < 0:
+            raise TypeError(f"X must be float16, float32 or float64, got {X.dtype}")
+        self.arrays = (X, rows, mean)
+        self.c.x = cnp.PyArray_DATA(X)
+        self.c.d = X.shape[1]
+        self.c.scale = scale
+        self.c.rows = NULL
+        if rows is not None:
+            rows_view = rows
+            if rows_view.shape[0]:
+                self.c.rows = &rows_view[0]
+        self.c.mean = NULL
+        if mean is not None:
+            mean_view = mean
+            if mean_view.shape[0] != self.c.d:
+                raise ValueError(f"mean must have {self.c.d} elements, got {mean_view.shape[0]}")
+            self.c.mean = &mean_view[0]
+
+
+def _check_items(X, rows, start, stop):
+    n = len(X) if rows is None else len(rows)
+    if not 0 <= start <= stop <= n or n > 2**31:
+        raise ValueError(f"start and stop must be in order within 0 .. {n} <= 2^31 items, got {start} and {stop}")
+
+
+def working(X, rows, int64_t start, int64_t stop, mean, double scale, float[:, ::1] out):
+    """Write the working vectors of items [start, stop) to out (stop - start, d); one thread."""
+    cdef Source source = Source(X, rows, mean, scale)
+    cdef int64_t j
+    _check_items(X, rows, start, stop)
+    if out.shape[0] != stop - start or out.shape[1] != X.shape[1]:
+        raise ValueError("out must have shape (stop - start, d)")
+    with nogil:
+        for j in range(start, stop):
+            kernel.working_vector(&source.c, j, 0, source.c.d, &out[j - start, 0])
