@@ -14,8 +14,8 @@ LAYERS = [
     "_kernels",
     "_common.threads codes _common.checks",
     "_learning._source _searching._store _learning.linear _learning.safeguard _common.container metrics rescore",
-    "_learning._distances _learning._affinity_pass _learning._projection _searching._search _searching.filters "
-    "_common.finite",
+    "_learning._distances _learning._affinity_pass _learning._projection _learning.blocks _searching._search "
+    "_searching.filters _common.finite",
     "_searching.engines _learning.encoder",
     "_learning.training_data _learning.affinity _searching.lookup",
     "_learning.descent _searching.pairs _searching.index_file",

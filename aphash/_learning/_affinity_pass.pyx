@@ -6,12 +6,10 @@ from libc.stdint cimport int32_t, int64_t
 
 import numpy as np
 
-from aphash._kernels cimport chosen_isa, omp_get_thread_num
+from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn_isa, aph_step,
-    kernel, least, most)
-
-aph_learn_isa = chosen_isa()
+    APH_ROW_GROUP, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn, aph_step,
+    kernels, least, most)
 
 
 cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept nogil:
@@ -29,6 +27,7 @@ cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept
 cdef class AnchorPass:
     """The blocks of one pass for the anchors' sums, in waves of so many blocks as slots can hold."""
 
+    cdef const aph_learn *kernel
     cdef const float[:, ::1] B, H
     cdef const int64_t[::1] indptr
     cdef const int32_t[::1] anchors
@@ -42,14 +41,15 @@ cdef class AnchorPass:
         cdef int64_t m = H.shape[0], r = H.shape[1]
         if B.shape[1] != r or len(indptr) != len(B) + 1 or block_rows < 1 or m < 1:
             raise ValueError("B, H and indptr must be (n, r), (m, r) and (n + 1,), block_rows and m at least 1")
+        self.kernel = kernels()
         self.B, self.H, self.indptr, self.anchors = B, H, indptr, anchors
         self.q.scale, self.q.power = q_scale, q_power
         self.block_rows = block_rows
         self.n_blocks = (len(B) + block_rows - 1) // block_rows
         self.n_threads = n_threads
         self.h_bias = np.empty(m, np.float32)
-        kernel.bias(&self.H[0, 0], m, r, q_scale, 1.0, &self.h_bias[0])
-        self.scratch = Scratch(kernel.anchor_scratch(m, r, count_pairs(self.indptr, block_rows)), n_threads)
+        self.kernel.bias(&self.H[0, 0], m, r, q_scale, 1.0, &self.h_bias[0])
+        self.scratch = Scratch(self.kernel.anchor_scratch(m, r, count_pairs(self.indptr, block_rows)), n_threads)
 
     cdef int wave(self, int64_t first, int64_t last, double[:, :, ::1] sums, float[:, :, :, ::1] vectors,
                   double[::1] penalty) except -1:
@@ -58,7 +58,7 @@ cdef class AnchorPass:
         PyErr_CheckSignals()
         for b in prange(first, last, num_threads=self.n_threads, schedule="dynamic", nogil=True):
             at = b * self.block_rows
-            kernel.anchor_block(
+            self.kernel.anchor_block(
                 &self.q, &self.B[at, 0], least(self.block_rows, self.B.shape[0] - at), r, &self.H[0, 0], &self.h_bias[0],
                 self.H.shape[0], &self.indptr[at], anchors, &sums[b - first, 0, 0], &vectors[b - first, 0, 0, 0],
                 &penalty[b - first], self.scratch.at(omp_get_thread_num()),
@@ -206,6 +206,7 @@ def item_gradient(const float[:, ::1] B, H, inv_z, p, q_scale, q_power, indptr, 
 cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *out, const float[:, ::1] H,
                 const float[::1] inv_z, const float[::1] p, double q_scale, double q_power, const int64_t[::1] indptr,
                 const int32_t[::1] anchors, int64_t block_rows, step, int n_threads) except -1:
+    cdef const aph_learn *kernel = kernels()
     cdef int64_t n = B.shape[0], r = B.shape[1], m = H.shape[0], n_tiles = (m + APH_TILE - 1) // APH_TILE
     cdef int64_t ld = (r + kernel.width - 1) // kernel.width * kernel.width, n_blocks, wave, first, last, t, at, o
     cdef aph_affinity q = aph_affinity(q_scale, q_power)

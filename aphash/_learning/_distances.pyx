@@ -7,13 +7,9 @@ from libc.string cimport memcpy
 
 import numpy as np
 
-from aphash._kernels cimport chosen_isa, omp_get_thread_num
+from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn_isa, aph_source, kernel, least,
-    most)
-from aphash._learning._source import _check_items
-
-aph_learn_isa = chosen_isa()
+    APH_ROW_GROUP, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels, least, most)
 
 
 cdef class Distances:
@@ -22,6 +18,7 @@ cdef class Distances:
     A wave has so many items and anchors that it takes some 50 ms and that its distances fit into WAVE_FLOATS.
     """
 
+    cdef const aph_learn *kernel
     cdef Source source
     cdef Scratch scratch
     cdef const float[:, ::1] anchors
@@ -30,17 +27,18 @@ cdef class Distances:
     cdef int64_t n_items, n_anchors
     cdef int n_threads
 
-    def __cinit__(self, X, rows, mean, scale, const float[:, ::1] A, int64_t n, int n_threads):
-        cdef int64_t d = X.shape[1], m = A.shape[0], i, work
+    def __cinit__(self, Source source, const float[:, ::1] A, int64_t n, int n_threads):
+        cdef int64_t d = source.c.d, m = A.shape[0], i, work
         if A.shape[1] != d:
             raise ValueError(f"A must have {d} columns, got {A.shape[1]}")
-        self.source = Source(X, rows, mean, scale)
-        self.scratch = Scratch(kernel.distances_scratch(), n_threads)
+        self.kernel = kernels()
+        self.source = source
+        self.scratch = Scratch(self.kernel.distances_scratch(), n_threads)
         self.n_threads = n_threads
         self.anchors = A
         self.norms = np.empty(m, np.float32)
         for i in prange(m, num_threads=n_threads, nogil=True):
-            kernel.square_norms(&A[i, 0], 1, d, &self.norms[i])
+            self.kernel.square_norms(&A[i, 0], 1, d, &self.norms[i])
         work = WAVE_WORK // d * n_threads
         self.n_items = APH_TILE * most(8, 4 * n_threads)
         self.n_anchors = most(APH_ROW_GROUP, least(m, least(work, WAVE_FLOATS) // self.n_items))
@@ -54,21 +52,20 @@ cdef class Distances:
         PyErr_CheckSignals()
         for t in prange(n_tiles, num_threads=self.n_threads, schedule="dynamic", nogil=True):
             at = start + t * APH_TILE
-            kernel.distances(
+            self.kernel.distances(
                 &self.source.c, at, least(APH_TILE, stop - at), &self.anchors[first, 0], &self.norms[first],
                 last - first, &self.d2[0, t * APH_TILE], self.d2.shape[1], self.scratch.at(omp_get_thread_num()),
             )
         return 0
 
 
-def nearest(X, rows, int64_t start, int64_t stop, mean, double scale, const float[:, ::1] A, float[:, ::1] best_d2,
+def nearest(Source source not None, int64_t start, int64_t stop, const float[:, ::1] A, float[:, ::1] best_d2,
             int64_t[:, ::1] best_id, int n_threads):
     """Merge items [start, stop) into the k nearest of each anchor, in place.
 
     Parameters
     ----------
-    X, rows, mean, scale
-        A source of items.
+    source : Source
     start, stop : int
         Item numbers.
     A : ndarray of float32, shape (m, d)
@@ -90,12 +87,12 @@ def nearest(X, rows, int64_t start, int64_t stop, mean, double scale, const floa
     cdef uint64_t *keys
     cdef Scratch scratch
     cdef Distances distances
-    _check_items(X, rows, start, stop)
+    source.check(start, stop)
     if best_d2.shape[0] != m or best_id.shape[0] != m or best_id.shape[1] != k or k < 1:
         raise ValueError("best_d2 and best_id must have shape (m, k)")
     if m == 0 or start == stop:
         return
-    distances = Distances(X, rows, mean, scale, A, stop - start, n_threads)
+    distances = Distances(source, A, stop - start, n_threads)
     n_spare_max = most(k, 1024)
     n_best = np.zeros(m, np.int64)
     n_spare = np.zeros(m, np.int64)
@@ -114,13 +111,13 @@ def nearest(X, rows, int64_t start, int64_t stop, mean, double scale, const floa
             last = least(m, first + distances.n_anchors)
             distances.wave(at, end, first, last)
             for i in prange(first, last, num_threads=n_threads, schedule="dynamic", chunksize=4, nogil=True):
-                kernel.keep_nearest(
+                distances.kernel.keep_nearest(
                     &distances.d2[i - first, 0], end - at, at, k, <uint64_t *> &best_id[i, 0], &n_best[i],
                     &spare[i, 0], &n_spare[i], n_spare_max, &limit[i], <uint64_t *> scratch.at(omp_get_thread_num()),
                 )
     PyErr_CheckSignals()
     for i in prange(m, num_threads=n_threads, schedule="dynamic", nogil=True):
-        kernel.end_nearest(k, <uint64_t *> &best_id[i, 0], &n_best[i], &spare[i, 0], &n_spare[i],
+        distances.kernel.end_nearest(k, <uint64_t *> &best_id[i, 0], &n_best[i], &spare[i, 0], &n_spare[i],
                            <uint64_t *> scratch.at(omp_get_thread_num()))
         from_keys(&best_d2[i, 0], &best_id[i, 0], k, n_best[i])
 
@@ -171,13 +168,12 @@ cdef void from_keys(float *d2, int64_t *ids, int64_t k, int64_t n) noexcept nogi
         ids[e] = <int64_t> <uint32_t> key if e < n else -1
 
 
-def within(X, rows, int64_t start, int64_t stop, mean, double scale, const float[:, ::1] A, const float[::1] bound_d2,
-           int n_threads):
+def within(Source source not None, int64_t start, int64_t stop, const float[:, ::1] A, const float[::1] bound_d2, int n_threads):
     """List the items of [start, stop) whose squared working distance to an anchor is at most its bound.
 
     Parameters
     ----------
-    X, rows, start, stop, mean, scale, A, n_threads
+    source, start, stop, A, n_threads
         As for :func:`nearest`, with the same distances.
     bound_d2 : ndarray of float32, shape (m,)
         A negative bound (or NaN) matches nothing and costs nothing.
@@ -194,7 +190,7 @@ def within(X, rows, int64_t start, int64_t stop, mean, double scale, const float
     cdef int32_t[::1] hits
     cdef int64_t[::1] ids
     cdef Distances distances
-    _check_items(X, rows, start, stop)
+    source.check(start, stop)
     if bound_d2.shape[0] != A.shape[0]:
         raise ValueError("bound_d2 must have an element for each row of A")
     active = np.flatnonzero(np.asarray(bound_d2) >= 0)
@@ -204,7 +200,7 @@ def within(X, rows, int64_t start, int64_t stop, mean, double scale, const float
         return indptr, np.empty(0, np.int64)
     chosen = np.asarray(A) if m == A.shape[0] else np.asarray(A)[active]
     bound = np.asarray(bound_d2)[active]
-    distances = Distances(X, rows, mean, scale, chosen, stop - start, n_threads)
+    distances = Distances(source, chosen, stop - start, n_threads)
     found = []  # (first anchor, ends of its hits in `hits`, hits) of each wave
     for at in range(start, stop, distances.n_items):
         end = least(stop, at + distances.n_items)
@@ -213,11 +209,11 @@ def within(X, rows, int64_t start, int64_t stop, mean, double scale, const float
             distances.wave(at, end, first, last)
             ends = np.zeros(last - first + 1, np.int64)
             for i in prange(last - first, num_threads=n_threads, nogil=True):
-                ends[i + 1] = kernel.count_within(&distances.d2[i, 0], end - at, bound[first + i])
+                ends[i + 1] = distances.kernel.count_within(&distances.d2[i, 0], end - at, bound[first + i])
             np.cumsum(ends, out=np.asarray(ends))
             hits = np.empty(ends[last - first] + 1, np.int32)
             for i in prange(last - first, num_threads=n_threads, nogil=True):
-                kernel.list_within(&distances.d2[i, 0], end - at, bound[first + i], at, &hits[ends[i]])
+                distances.kernel.list_within(&distances.d2[i, 0], end - at, bound[first + i], at, &hits[ends[i]])
             found.append((first, np.asarray(ends, np.int64).astype(np.int32), np.asarray(hits)))
     counts = np.zeros(m, np.int64)
     for first, wave_ends, _ in found:
@@ -240,14 +236,14 @@ cdef void copy_hits(const int32_t[::1] ends, const int32_t[::1] hits, int64_t[::
                 place[i] += 1
 
 
-def pair_distances(X, rows, const double[:, ::1] anchors, const int64_t[::1] indptr, const int64_t[::1] ids,
+def pair_distances(Source source not None, const double[:, ::1] anchors, const int64_t[::1] indptr, const int64_t[::1] ids,
                    double[::1] out, int n_threads):
     """Compute the exact Euclidean distances of listed pairs of raw rows, in float64.
 
     Parameters
     ----------
-    X, rows
-        As for :func:`nearest`.
+    source : Source
+        Its mean and scale are not used.
     anchors : ndarray of float64, shape (m, d)
         Raw rows.
     indptr, ids : ndarray of int64, shapes (m + 1,) and (nnz,)
@@ -258,22 +254,21 @@ def pair_distances(X, rows, const double[:, ::1] anchors, const int64_t[::1] ind
     -----
     Where every row of ids ascends, the work goes along the items, so that a mapped X is read once and in order.
     """
-    cdef int64_t m = anchors.shape[0], nnz = ids.shape[0], i, b, n_blocks, block, wave, end, d = anchors.shape[1], n
-    cdef Source source = Source(X, rows, None, 1.0)
-    if d != X.shape[1] or indptr.shape[0] != m + 1 or out.shape[0] != nnz:
+    cdef int64_t m = anchors.shape[0], nnz = ids.shape[0], i, b, n_blocks, block, wave, end, d = anchors.shape[1]
+    cdef const aph_learn *kernel = kernels()
+    if d != source.c.d or indptr.shape[0] != m + 1 or out.shape[0] != nnz:
         raise ValueError("anchors, indptr, ids and out must be (m, d), (m + 1,), (nnz,) and (nnz,)")
     if nnz == 0:
         return
-    n = len(X) if rows is None else len(rows)
     if is_ascending(indptr, ids):
         block = most(64, 1_000_000 // d)
-        n_blocks = (n + block - 1) // block
+        n_blocks = (source.n + block - 1) // block
         wave = most(1, n_blocks * (WAVE_WORK // 8 // d) // most(nnz, 1)) * n_threads
         for b in range(0, n_blocks, wave):
             PyErr_CheckSignals()
             end = least(n_blocks, b + wave)
             for i in prange(b, end, num_threads=n_threads, schedule="dynamic", nogil=True):
-                pairs_of_items(&source.c, anchors, indptr, ids, i * block, (i + 1) * block, out)
+                pairs_of_items(kernel, &source.c, anchors, indptr, ids, i * block, (i + 1) * block, out)
     else:
         wave = most(1, m * (WAVE_WORK // 8 // d) // most(nnz, 1)) * n_threads
         for b in range(0, m, wave):
@@ -305,8 +300,9 @@ cdef int64_t lower_bound(const int64_t[::1] ids, int64_t low, int64_t high, int6
     return low
 
 
-cdef void pairs_of_items(const aph_source *source, const double[:, ::1] anchors, const int64_t[::1] indptr,
-                         const int64_t[::1] ids, int64_t start, int64_t stop, double[::1] out) noexcept nogil:
+cdef void pairs_of_items(const aph_learn *kernel, const aph_source *source, const double[:, ::1] anchors,
+                         const int64_t[::1] indptr, const int64_t[::1] ids, int64_t start, int64_t stop,
+                         double[::1] out) noexcept nogil:
     cdef int64_t i, low, high
     for i in range(anchors.shape[0]):
         low = lower_bound(ids, indptr[i], indptr[i + 1], start)

@@ -11,32 +11,33 @@ import numpy as np
 
 cimport numpy as cnp
 
-from aphash._kernels cimport chosen_isa, omp_get_thread_num
+from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, WAVE_WORK, Scratch, Source, aph_learn, aph_learn_isa, aph_source, dtype_of, kernel, least, most)
-from aphash._learning._source import _check_items
+    APH_ROW_GROUP, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels, least, most)
 
 cnp.import_array()
-aph_learn_isa = chosen_isa()
 
 
-def project(X, rows, int64_t start, int64_t stop, mean, double scale, W, bias, float[:, ::1] out, int n_threads):
+def project(Source source not None, int64_t start, int64_t stop, W, bias, float[:, ::1] out, int n_threads):
     """Write the projections ``working vector @ W + bias`` of items [start, stop) to out.
 
     Parameters
     ----------
-    X, rows, start, stop, mean, scale
-        As for :func:`nearest`.
+    source : Source
+    start, stop : int
+        Item numbers.
     W, bias : ndarray of float32, shapes (d, r) and (r,)
     out : ndarray of float32, shape (stop - start, r)
     n_threads : int
     """
-    Projection(W, bias, mean, scale, n_threads).project(X, rows, start, stop, out, n_threads)
+    cdef Projection packed = Projection(W, bias, source.mean, source.scale, n_threads)
+    packed.run(source, start, stop, out, None, n_threads)
 
 
-def encode(X, rows, int64_t start, int64_t stop, mean, double scale, W, bias, uint64_t[:, ::1] out, int n_threads):
+def encode(Source source not None, int64_t start, int64_t stop, W, bias, uint64_t[:, ::1] out, int n_threads):
     """Write the packed signs (1 where >= 0) of the very numbers of :func:`project` to out (stop - start, n_words)."""
-    Projection(W, bias, mean, scale, n_threads).encode(X, rows, start, stop, out, n_threads)
+    cdef Projection packed = Projection(W, bias, source.mean, source.scale, n_threads)
+    packed.run(source, start, stop, None, out, n_threads)
 
 
 cdef class Projection:
@@ -46,7 +47,7 @@ cdef class Projection:
     ----------
     W, bias : ndarray of float32, shapes (d, r) and (r,)
     mean, scale
-        Of the working vectors; as for :func:`nearest`.
+        Of the working vectors, as for :class:`Source`.
     n_threads : int
         That pack.
     """
@@ -59,6 +60,7 @@ cdef class Projection:
     cdef int64_t d, r, n_words
 
     def __init__(self, const float[:, ::1] W, const float[::1] bias, mean, double scale, int n_threads=1):
+        cdef const aph_learn *kernel = kernels()
         cdef int64_t d = W.shape[0], r = W.shape[1], width = kernel.width, n_panels = (r + width - 1) // width, panel
         cdef float *packed
         if bias.shape[0] != r or len(mean) != d or d < 1 or r < 1:
@@ -74,28 +76,36 @@ cdef class Projection:
 
     def is_current(self):
         """Return whether it is packed for the instruction set in use."""
-        return self.kernel == kernel
+        return self.kernel == kernels()
 
-    def project(self, X, rows, int64_t start, int64_t stop, float[:, ::1] out, int n_threads):
-        """Write the projections of items [start, stop) to out (stop - start, r); see :func:`project`."""
-        if out.shape[0] != stop - start or out.shape[1] != self.r:
-            raise ValueError("out must have shape (stop - start, r)")
-        if stop > start:
-            self.run(X, rows, start, stop, &out[0, 0], NULL, n_threads)
+    def project(self, X, float[:, ::1] out, int n_threads):
+        """Write the projections of the rows of X, an array as :class:`Source` takes it, to out (n, r)."""
+        self.run(Source(X, None, np.asarray(self.mean), self.scale), 0, len(X), out, None, n_threads)
 
-    def encode(self, X, rows, int64_t start, int64_t stop, uint64_t[:, ::1] out, int n_threads):
-        """Write the codes of items [start, stop) to out (stop - start, n_words); see :func:`encode`."""
-        if out.shape[0] != stop - start or out.shape[1] != self.n_words:
-            raise ValueError("out must have shape (stop - start, n_words)")
-        if stop > start:
-            self.run(X, rows, start, stop, NULL, &out[0, 0], n_threads)
+    def encode(self, X, uint64_t[:, ::1] out, int n_threads):
+        """Write the codes of the rows of X, an array as :class:`Source` takes it, to out (n, n_words)."""
+        self.run(Source(X, None, np.asarray(self.mean), self.scale), 0, len(X), None, out, n_threads)
 
-    cdef int run(self, X, rows, int64_t start, int64_t stop, float *out, uint64_t *codes, int n_threads) except -1:
+    cdef int run(self, Source source, int64_t start, int64_t stop, float[:, ::1] out, uint64_t[:, ::1] codes,
+                 int n_threads) except -1:
+        """Write projections to out, or codes to codes; the other is None."""
         cdef int64_t d = self.d, r = self.r, words = self.n_words, block, n_blocks, wave, first, last, t, at
-        cdef Source source = Source(X, rows, np.asarray(self.mean), self.scale)
-        cdef Scratch scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
+        cdef float *numbers = NULL
+        cdef uint64_t *bits = NULL
+        cdef Scratch scratch
         cdef const float *packed = <const float *> self.panels.at(0)
-        _check_items(X, rows, start, stop)
+        source.check(start, stop)
+        if out is not None and (out.shape[0] != stop - start or out.shape[1] != r):
+            raise ValueError("out must have shape (stop - start, r)")
+        if codes is not None and (codes.shape[0] != stop - start or codes.shape[1] != words):
+            raise ValueError("out must have shape (stop - start, n_words)")
+        if start == stop:
+            return 0
+        if out is not None:
+            numbers = &out[0, 0]
+        if codes is not None:
+            bits = &codes[0, 0]
+        scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
         block = APH_ROW_GROUP * most(1, least(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
         n_blocks = (stop - start + block - 1) // block
         wave = most(1, WAVE_WORK // (block * d * r)) * n_threads
@@ -106,7 +116,7 @@ cdef class Projection:
                 at = t * block
                 self.kernel.project(
                     &source.c, start + at, least(block, stop - start - at), packed, &self.bias[0], r,
-                    out + at * r if out != NULL else NULL, codes + at * words if codes != NULL else NULL,
+                    numbers + at * r if numbers != NULL else NULL, bits + at * words if bits != NULL else NULL,
                     scratch.at(omp_get_thread_num()),
                 )
         return 0
@@ -187,6 +197,7 @@ cdef bint lies_within(const void *x, int dtype, int64_t d, double farthest) noex
 
 def fma_peak(double seconds):
     """Return the multiply-adds a second of one thread in a loop that touches registers only, for the benchmarks."""
+    cdef const aph_learn *kernel = kernels()
     cdef int64_t rounds = 1_000_000
     cdef double begin, best = 0, until = time.perf_counter() + seconds
     cdef float total = 0

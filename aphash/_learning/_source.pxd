@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cimport numpy as cnp
 
-from aphash._kernels cimport aph_isa
+from aphash._kernels cimport aph_isa, chosen_isa
 
 
 cdef extern from "learn/kernels.h" nogil:
@@ -64,13 +64,16 @@ cdef extern from "learn/kernels.h" nogil:
         int64_t (*project_scratch)(int64_t, int64_t) noexcept nogil
         float (*multiply_add)(int64_t) noexcept nogil
 
-cdef extern from *:  # the training kernels of the instruction set in use
+cdef extern from *:
     """
-    static const aph_isa *const *aph_learn_isa;
-    #define APH_LEARN_KERNEL ((*aph_learn_isa)->learn)
+    #define APH_LEARN_OF(isa) ((isa)->learn)
     """
-    const aph_isa *const *aph_learn_isa
-    const aph_learn *kernel "APH_LEARN_KERNEL"
+    const aph_learn *learn_of "APH_LEARN_OF"(const aph_isa *) noexcept nogil
+
+
+cdef inline const aph_learn *kernels() noexcept nogil:
+    """Return the training kernels of the instruction set in use."""
+    return learn_of(chosen_isa()[0])
 
 
 # One wave: so many multiply-adds a thread, about 50 ms with AVX2. The wave's results wait in a buffer of at most so many
@@ -101,4 +104,8 @@ cdef int dtype_of(cnp.ndarray X) noexcept
 
 cdef class Source:
     cdef aph_source c
-    cdef object arrays
+    cdef readonly object X
+    cdef readonly object rows
+    cdef readonly object mean
+    cdef readonly int64_t n
+    cdef int check(self, int64_t start, int64_t stop) except -1

@@ -1,8 +1,5 @@
 """Items and their working vectors, and what the threaded wrappers of csrc/learn/kernels.h share.
 
-A *source* of items is ``(X, rows, mean, scale)``: X is (N, d) C-contiguous float16, float32 or float64 and is only read;
-item j is row ``rows[j]`` of X, or row j where rows is None; its working vector is ``float32((x_j - mean) * scale)``.
-
 The wrappers split blocks of work among threads, for serial C functions, and do nothing else. Arguments are validated
 above; here only dtypes and contiguity are, by the memoryviews. No result depends on n_threads.
 Work is done in waves of some milliseconds; between them Ctrl-C is looked for, with no thread running.
@@ -14,10 +11,7 @@ import numpy as np
 
 cimport numpy as cnp
 
-from aphash._kernels cimport chosen_isa
-
 cnp.import_array()
-aph_learn_isa = chosen_isa()
 
 
 cdef class Scratch:
@@ -40,9 +34,34 @@ cdef int dtype_of(cnp.ndarray X) noexcept:
 
 
 cdef class Source:
-    """Keeps the arrays of a source alive beside the C struct of their addresses."""
+    """Items and the working vectors of them: the arrays, alive beside the C struct of their addresses.
 
-    def __cinit__(self, X, rows, mean, double scale):
+    Item j is row ``rows[j]`` of X, or row j where rows is None; its working vector is ``float32((x_j - mean) * scale)``.
+
+    Parameters
+    ----------
+    X : ndarray of float16, float32 or float64, shape (N, d)
+        C-contiguous; only read, so that it may be a memory map.
+    rows : ndarray of int64, shape (n,), or None
+        None: all rows of X.
+    mean : ndarray of float64, shape (d,), or None
+        None becomes zeros.
+    scale : float
+
+    Attributes
+    ----------
+    X, rows, mean, scale
+        As given.
+    n, d : int
+        Numbers of items and features.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another dtype, order or shape.
+    """
+
+    def __init__(self, X, rows=None, mean=None, double scale=1.0):
         cdef const int64_t[::1] rows_view
         cdef const double[::1] mean_view
         if not isinstance(X, np.ndarray) or X.ndim != 2 or not X.flags.c_contiguous or not X.dtype.isnative:
@@ -50,7 +69,6 @@ cdef class Source:
         self.c.dtype = dtype_of(X)
         if self.c.dtype < 0:
             raise TypeError(f"X must be float16, float32 or float64, got {X.dtype}")
-        self.arrays = (X, rows, mean)
         self.c.x = cnp.PyArray_DATA(X)
         self.c.d = X.shape[1]
         self.c.scale = scale
@@ -59,26 +77,47 @@ cdef class Source:
             rows_view = rows
             if rows_view.shape[0]:
                 self.c.rows = &rows_view[0]
-        self.c.mean = NULL
-        if mean is not None:
-            mean_view = mean
-            if mean_view.shape[0] != self.c.d:
-                raise ValueError(f"mean must have {self.c.d} elements, got {mean_view.shape[0]}")
-            self.c.mean = &mean_view[0]
+        mean = np.zeros(self.c.d) if mean is None else mean
+        mean_view = mean
+        if mean_view.shape[0] != self.c.d:
+            raise ValueError(f"mean must have {self.c.d} elements, got {mean_view.shape[0]}")
+        self.c.mean = &mean_view[0] if self.c.d else NULL
+        self.X, self.rows, self.mean = X, rows, mean
+        self.n = len(X) if rows is None else len(rows)
+
+    @property
+    def d(self):
+        return self.c.d
+
+    @property
+    def scale(self):
+        return self.c.scale
+
+    def __reduce__(self):
+        return type(self), (self.X, self.rows, self.mean, self.scale)
+
+    def centred(self, mean, scale):
+        """Return the same items with another mean and scale."""
+        return type(self)(self.X, self.rows, mean, scale)
+
+    def take(self, items):
+        """Return the rows of X that the items (an index array or a slice) are, as they are given."""
+        return self.X[items if self.rows is None else self.rows[items]]
+
+    cdef int check(self, int64_t start, int64_t stop) except -1:
+        if not 0 <= start <= stop <= self.n or self.n > (<int64_t> 1) << 31:
+            raise ValueError(
+                f"start and stop must be in order within 0 .. {self.n} <= 2^31 items, got {start} and {stop}"
+            )
+        return 0
 
 
-def _check_items(X, rows, start, stop):
-    n = len(X) if rows is None else len(rows)
-    if not 0 <= start <= stop <= n or n > 2**31:
-        raise ValueError(f"start and stop must be in order within 0 .. {n} <= 2^31 items, got {start} and {stop}")
-
-
-def working(X, rows, int64_t start, int64_t stop, mean, double scale, float[:, ::1] out):
+def working(Source source not None, int64_t start, int64_t stop, float[:, ::1] out):
     """Write the working vectors of items [start, stop) to out (stop - start, d); one thread."""
-    cdef Source source = Source(X, rows, mean, scale)
+    cdef const aph_learn *kernel = kernels()
     cdef int64_t j
-    _check_items(X, rows, start, stop)
-    if out.shape[0] != stop - start or out.shape[1] != X.shape[1]:
+    source.check(start, stop)
+    if out.shape[0] != stop - start or out.shape[1] != source.c.d:
         raise ValueError("out must have shape (stop - start, d)")
     with nogil:
         for j in range(start, stop):

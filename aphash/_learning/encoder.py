@@ -226,13 +226,13 @@ class Encoder:
     def _encode(self, X, threads):
         """Return the codes (n, n_words) of float rows in C order that are known to be good."""
         codes = np.empty((len(X), n_words(self.n_bits)), np.uint64)
-        self._projection().encode(X, None, 0, len(X), codes, threads)
+        self._projection().encode(X, codes, threads)
         return codes
 
     def _project(self, X, threads):
         """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
         out = np.empty((len(X), self.n_bits), np.float32)
-        self._projection().project(X, None, 0, len(X), out, threads)
+        self._projection().project(X, out, threads)
         return out
 
     def _projection(self):
