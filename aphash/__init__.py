@@ -10,8 +10,8 @@ The map of the house (a lower layer never imports a higher one; each room's ``__
 ``Filter``          which codes take part in searches (``_searching.filters``)
 ``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)
-``save``, ``load``  a model and an index in one file (``_product``)
-``interchange``     codes from and to faiss, usearch, pgvector, Hugging Face
+``save``, ``load``  a model, or a Pipeline, and an index in one file (``_product``, ``_steps``)
+``interchange``     codes from and to faiss, usearch, pgvector, ImageHash, texts, integers (``_interchange``)
 ``metrics``         tie-aware retrieval measures
 ``dask``            both classes over dask arrays (their parts: ``_distributed``)
 ------------------  ------------------------------------------------------------------------------------

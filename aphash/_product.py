@@ -1,9 +1,11 @@
 """One file for a product: a fitted model together with the index of its codes."""
 
 from aphash._common import container
-from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version
+from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version, refuse_steps
 from aphash._searching import index_file
 from aphash.index import HammingIndex
+
+_INDEX_VERSION = 2  # of the index in the latest file, with the steps of a Pipeline or without
 
 
 def save(path, hasher, index):
@@ -14,26 +16,36 @@ def save(path, hasher, index):
     path : str, os.PathLike, bytes or binary file object
         A path is used as given; an existing file is replaced, at no moment by half a one. A file object
         (``io.BytesIO``, what S3 clients upload) is written to front to back and left open.
-    hasher : APHash
-        Fitted.
+    hasher : APHash or sklearn.pipeline.Pipeline
+        Fitted. A Pipeline ends with an APHash; its steps in front of it may be Normalizer, StandardScaler,
+        MinMaxScaler, MaxAbsScaler, RobustScaler, PCA, TruncatedSVD and "passthrough", of which parameters and what they
+        learned are saved, without pickle. Their ``set_output`` and the Pipeline's ``memory`` are not.
     index : HammingIndex
         Of codes of the same length; its lookup is saved, too.
 
     Raises
     ------
     TypeError, ValueError
-        When they are not of these classes, their ``n_bits`` differ, or the index is known to hold the codes of another
-        model.
+        When they are not of these classes, a step cannot be saved (the message says what to do), their ``n_bits``
+        differ, or the index is known to hold the codes of another model.
     sklearn.exceptions.NotFittedError
         When the model is not fitted.
     OSError
         With the path, when it cannot be written.
     """
-    from aphash._learning.estimator import APHash  # with scikit-learn, which load_encoder does without
+    from aphash import _steps  # with scikit-learn, which load_encoder does without
+    from aphash._learning.estimator import APHash
+    from aphash.neighbors import HammingNeighbors
 
+    model, (steps, hasher) = hasher, _steps.split(hasher)
     if not isinstance(hasher, APHash) or not isinstance(index, HammingIndex):
+        advice = ""
+        if steps is not None and not isinstance(hasher, APHash):
+            advice = f": the Pipeline ends with {type(hasher).__name__}, and must end with APHash"
+            if isinstance(hasher, HammingNeighbors):
+                advice += "; pass pipeline[:-1] and pipeline[-1].index_"
         raise TypeError(
-            f"expected an APHash and a HammingIndex, got {type(hasher).__name__} and {type(index).__name__}"
+            f"expected an APHash and a HammingIndex, got {type(model).__name__} and {type(index).__name__}{advice}"
         )
     arrays, params = hasher._to_file()
     if index.n_bits != len(hasher.coef_):
@@ -44,9 +56,13 @@ def save(path, hasher, index):
     index_arrays, index_params = index_file.to_file(index._store.present)
     together = {f"hasher.{name}": each for name, each in arrays.items()}
     together |= {f"index.{name}": each for name, each in index_arrays.items()}
-    container.write(
-        path, together, kind=PRODUCT, version=PRODUCT_VERSION, params={"hasher": params, "index": index_params}
-    )
+    both, version = {"hasher": params, "index": index_params}, _INDEX_VERSION
+    if steps is not None:
+        step_arrays, step_params = _steps.to_file(steps)
+        together |= {f"steps.{name}": each for name, each in step_arrays.items()}
+        both |= {"steps": step_params, "name": model.steps[-1][0]}
+        version = PRODUCT_VERSION  # so that who does not know of the steps refuses the file
+    container.write(path, together, kind=PRODUCT, version=version, params=both)
 
 
 def load(path, *, mmap=False, verify=None):
@@ -64,7 +80,8 @@ def load(path, *, mmap=False, verify=None):
 
     Returns
     -------
-    tuple of (APHash, HammingIndex)
+    tuple of (APHash or sklearn.pipeline.Pipeline, HammingIndex)
+        What was saved.
 
     Raises
     ------
@@ -76,7 +93,18 @@ def load(path, *, mmap=False, verify=None):
     def model(arrays, params):
         return APHash._from_file(path, arrays, params, MODEL_VERSION)
 
-    return _load(path, mmap, verify, model)
+    hasher, index, step_arrays, params = _load(path, mmap, verify, model)
+    if "steps" not in params:
+        return hasher, index
+    from aphash import _steps
+
+    try:
+        steps, columns = _steps.from_file(step_arrays, params["steps"])
+        if columns not in (None, hasher.n_features_in_):
+            raise ValueError(f"a model of {hasher.n_features_in_} features behind steps that make {columns}")
+        return _steps.joined(steps, params["name"], hasher), index
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{container.name_of(path)}: not the whole steps of a Pipeline: {error!r}") from None
 
 
 def load_encoder(path, *, mmap=False, verify=None):
@@ -97,17 +125,23 @@ def load_encoder(path, *, mmap=False, verify=None):
     Raises
     ------
     OSError, ValueError
-        As :func:`load`.
+        As :func:`load`; and ValueError for a file of a Pipeline, whose steps need scikit-learn.
     """
-    return _load(path, mmap, verify, lambda arrays, params: Encoder._from_file(path, arrays, params))
+
+    def model(arrays, params):
+        return Encoder._from_file(path, arrays, params)
+
+    encoder, index, _, params = _load(path, mmap, verify, model)
+    refuse_steps(path, params)
+    return encoder, index
 
 
 def _load(path, mmap, verify, model):
-    """Return (what model makes of the arrays and parameters of the model, index)."""
+    """Return (what model makes of the arrays and parameters of the model, index, the steps' arrays, all params)."""
     arrays, params, version = container.read(path, kind=PRODUCT, mmap=mmap, verify=verify)
     check_version(path, PRODUCT, version)
     name = container.name_of(path)
-    parts = {"hasher": {}, "index": {}}
+    parts = {"hasher": {}, "index": {}, "steps": {}}
     for full, each in arrays.items():
         part, _, own = full.partition(".")
         parts.setdefault(part, {})[own] = each
@@ -116,9 +150,10 @@ def _load(path, mmap, verify, model):
     made = model(parts["hasher"], params["hasher"])
     encoder = made if isinstance(made, Encoder) else made.encoder_
     check = not mmap if verify is None else verify
-    index = HammingIndex._of(index_file.from_file(path, parts["index"], params["index"], version, check))
+    index_version = min(version, _INDEX_VERSION)
+    index = HammingIndex._of(index_file.from_file(path, parts["index"], params["index"], index_version, check))
     if index.n_bits != encoder.n_bits:
         raise ValueError(f"{name}: an index of {index.n_bits} bits, a model of {encoder.n_bits}")
     if index.fingerprint not in (None, encoder.fingerprint):
         raise ValueError(f"{name}: the index holds the codes of another model, as its fingerprint tells")
-    return made, index
+    return made, index, parts["steps"], params

@@ -302,7 +302,7 @@ def _advice(codes, name):
     if kind == "S":
         return f": of bytes, np.frombuffer(b''.join({name}), np.uint64).reshape(len({name}), -1)"
     if kind == "U":
-        return ": aphash.interchange.from_bit_strings makes codes of texts of 0 and 1"
+        return ": aphash.interchange.from_hex and from_bit_strings make codes of texts"
     if kind == "O" and codes.size:
         stack = f", which np.stack({name}) makes one of" if hasattr(codes.flat[0], "shape") else ""
         return f": objects, such as {shown(codes.flat[0])}{stack}"

@@ -135,6 +135,13 @@ class APHash(estimator.APHash):
         """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits)."""
         return _project(self._checked(X), self.encoder_)
 
+    def score(self, X, y=None):
+        """Return how well codes of a dask array keep neighbours; see :meth:`aphash.APHash.score`: the same number."""
+        return super().score(_known(X), y)
+
+    def _take(self, X, rows):
+        return X[rows].compute()
+
     def _checked(self, X):
         check_is_fitted(self)
         X = _array(X)

@@ -603,3 +603,12 @@ def test_a_worker_killed_in_fit_and_in_search(X, codes):
         for answer in answers:
             for got, expected in zip(answer, single.search(codes[:50], 20)):
                 np.testing.assert_array_equal(got, expected)
+
+
+def test_score_names_and_generator_are_those_of_one_machine(X):
+    parts, given = chunked(X, 700), {name: value for name, value in SETTINGS.items() if name != "random_state"}
+    theirs = aphash.dask.APHash(**given, random_state=np.random.default_rng(3)).fit(parts)
+    ours = aphash.APHash(**given, random_state=np.random.default_rng(3)).fit(X)
+    np.testing.assert_array_equal(theirs.coef_, ours.coef_)
+    assert theirs.score(parts) == theirs.score(parts[parts[:, 0] > -100]) == ours.score(X) > 0
+    assert theirs.get_feature_names_out().tolist() == ["aphash0"]

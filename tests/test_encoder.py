@@ -288,7 +288,7 @@ def test_files_that_hold_no_model_are_refused(files, tmp_path, hasher):
         ({"arrays": {**arrays, "coef_": np.zeros((70, 72), np.float32)}}, "do not fit each other: coef"),
         ({"arrays": {**arrays, "coef_": np.zeros(70)}}, "coef must have shape"),
         ({"arrays": {}}, "coef_"),
-        ({"kind": "APHash+HammingIndex", "version": 3}, "version 3 of such a file"),
+        ({"kind": "APHash+HammingIndex", "version": 4}, "version 4 of such a file"),
         ({"kind": "APHash+HammingIndex"}, "not a whole"),
     ]:
         container.write(

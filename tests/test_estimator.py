@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aphash import APHash, unpack_codes
+from aphash import APHash, Encoder, HammingIndex, HammingNeighbors, unpack_codes
 from aphash._common import container
 from aphash._learning.blocks import draw_rows
 from aphash._learning.estimator import MODES
@@ -595,3 +595,115 @@ def test_a_file_whose_parts_do_not_fit_is_refused(tmp_path, rng, arrays, params,
     container.write(path, good_arrays | arrays, kind="APHash", version=1, params=good_params | params)
     with pytest.raises(ValueError, match=f"{path}: not a whole APHash file: .*{message}"):
         APHash.load(path)
+
+
+@pytest.mark.parametrize("n_bits, names", [(16, ["aphash0"]), (64, ["aphash0"]), (65, ["aphash0", "aphash1"])])
+def test_feature_names_are_those_of_the_words(digits, n_bits, names):
+    X = digits[0][:300]
+    with pytest.raises(NotFittedError):
+        quick().get_feature_names_out()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X has .* independent directions")
+        hasher = quick(n_bits=n_bits).fit(X)
+    assert hasher.get_feature_names_out().tolist() == names
+    assert make_pipeline(Normalizer().fit(X), hasher).get_feature_names_out().tolist() == names
+    codes = hasher.transform(X)
+    for kind in ("pandas", "polars"):
+        pytest.importorskip(kind, reason=f"{kind} is not installed")
+        frame = clone(hasher).set_output(transform=kind)
+        vars(frame).update({name: value for name, value in vars(hasher).items() if name.endswith("_")})
+        made = frame.transform(X)
+        assert list(made.columns) == names and type(made).__module__.startswith(kind)
+        np.testing.assert_array_equal(made.to_numpy(), codes)
+        assert made.to_numpy().dtype == np.uint64
+        np.testing.assert_array_equal(frame.transform(X[3]).to_numpy(), codes[3:4])
+        index = HammingIndex(n_bits)
+        index.add(made)
+        np.testing.assert_array_equal(index.codes, codes)
+        assert 0 <= frame.score(X) <= 1
+        frame.set_output(transform="default")
+        assert origin_of(frame.transform(X)) == Origin(n_bits, hasher.fingerprint_)
+
+
+def test_a_frame_keeps_its_index(digits):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X = pandas.DataFrame(digits[0][:200]).add_prefix("pixel").set_index(pandas.Index(range(1000, 1200)))
+    hasher = quick().set_output(transform="pandas")
+    made = hasher.fit_transform(X)
+    assert made.index.tolist() == X.index.tolist() and made.dtypes.tolist() == [np.uint64]
+    np.testing.assert_array_equal(made.to_numpy(), hasher.set_output(transform="default").transform(X))
+
+
+def test_a_generator_as_random_state(digits):
+    """The same seed gives the same codes; each fit draws anew; a clone draws as its model would have."""
+    X = digits[0][:400]
+    one, other = (quick(random_state=np.random.default_rng(5)) for _ in range(2))
+    same(one.fit(X), other.fit(X))
+    first = one.coef_
+    copy = clone(one)
+    assert not np.array_equal(one.fit(X).coef_, first)
+    same(copy.fit(X), one)
+    assert not np.array_equal(quick(random_state=np.random.default_rng(6)).fit(X).coef_, first)
+    state = np.random.default_rng(5).bit_generator.state
+    untouched = np.random.default_rng(5)
+    with pytest.raises(ValueError):
+        quick(n_bits=16, random_state=untouched, n_rounds=0).fit(X)
+    assert untouched.bit_generator.state == state
+
+
+def naive_score(hasher, X, rows, queries):
+    """The expected share of each query's 10 nearest among the first 10 by code, ties as in random order."""
+    signs = np.where(unpack_codes(hasher.transform(X[rows]), hasher.n_bits), 1, -1)
+    near, first = max(1, min(10, len(rows) // 10)), max(1, min(10, len(rows) // 3))
+    found = []
+    for query in queries:
+        others = np.arange(len(rows)) != query
+        d = ((X[rows] - X[rows[query]]) ** 2).sum(1)[others]
+        hamming = ((signs != signs[query]).sum(1))[others]
+        true = set(np.argsort(d, kind="stable")[:near].tolist())
+        last = np.sort(hamming)[first - 1]
+        tied = np.flatnonzero(hamming == last)
+        inside = np.flatnonzero(hamming < last)
+        share = (first - len(inside)) / len(tied)
+        found.append((len(true & set(inside.tolist())) + share * len(true & set(tied.tolist()))) / near)
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("n", [2, 7, 40, 250])
+def test_score_is_the_recall_of_the_nearest(digits, n):
+    X = np.random.default_rng(1).standard_normal((n, 18))
+    hasher = quick().fit(np.random.default_rng(2).standard_normal((300, 18)))
+    assert hasher.score(X) == pytest.approx(naive_score(hasher, X, np.arange(n), range(n)))
+    assert hasher.score(X.tolist()) == hasher.score(X) == hasher.score(X, "ignored")
+
+
+def test_score_of_many_rows_looks_at_a_bounded_sample(rng, monkeypatch):
+    X = rng.standard_normal((30_000, 18)).astype(np.float32)
+    hasher = quick().fit(X[:500])
+    seen = []
+    encode = Encoder._transform
+    monkeypatch.setattr(Encoder, "_transform", lambda self, rows, n: seen.append(len(rows)) or encode(self, rows, n))
+    assert hasher.score(X) == hasher.score(X) and seen == [10_000, 10_000]
+    with pytest.raises(ValueError, match="X must have at least 2 rows, got 1"):
+        hasher.score(X[:1])
+    for wrong, words in ((X[:9, :5], "5 features"), (sparse.csr_array(X[:9]), "[Ss]parse"), (X[0], "X")):
+        with pytest.raises((TypeError, ValueError), match=words):
+            hasher.score(wrong)
+    with pytest.raises(NotFittedError):
+        quick().score(X)
+
+
+def test_grid_search_finds_what_keeps_neighbours(digits):
+    search = GridSearchCV(
+        make_pipeline(Normalizer(), quick(n_bits=16)), {"aphash__n_bits": [4, 16], "aphash__init": ["itq"]}, cv=2
+    ).fit(digits[0][:600])
+    assert search.best_params_["aphash__n_bits"] == 16
+    low, high = search.cv_results_["mean_test_score"]
+    assert 0 < low < high < 1
+
+
+def test_notebooks_show_it(digits):
+    page = make_pipeline(Normalizer(), quick(n_bits=24), HammingNeighbors(7))._repr_html_()
+    for words in ("APHash", "n_bits", "24", "HammingNeighbors", "Normalizer"):
+        assert words in page
+    assert "fitted" in quick().fit(digits[0][:100])._repr_html_()

@@ -13,15 +13,15 @@ LAYERS = [
     "_version _common.arrays _common.progress",
     "_kernels",
     "_common.threads codes _common.checks",
-    "_learning._source _searching._store _learning.linear _learning.safeguard _common.container metrics rescore",
+    "_learning._source _searching._store _learning.linear _learning.safeguard _common.container _steps metrics rescore",
     "_learning._distances _learning._affinity_pass _learning._projection _learning.blocks _searching._search "
-    "_searching.filters _common.finite",
-    "_searching.engines _learning.encoder",
+    "_searching.filters _common.finite _interchange.rows",
+    "_searching.engines _learning.encoder _interchange.items",
     "_learning.training_data _learning.affinity _searching.lookup",
     "_learning.descent _searching.pairs _searching.index_file",
     "_learning.estimator index _distributed.training_data",
-    "__init__ interchange neighbors _distributed.index _product",
-    "dask __main__ _show_versions",
+    "__init__ neighbors _distributed.index _interchange.indexes",
+    "interchange dask __main__ _show_versions _product",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 KERNELS = ("_source", "_distances", "_affinity_pass", "_projection")  # what bench/kernels* measure

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.cluster import DBSCAN
 from sklearn.exceptions import NotFittedError
-from sklearn.neighbors import NearestNeighbors
+from sklearn.manifold import TSNE
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsTransformer,
+    NearestNeighbors,
+    RadiusNeighborsTransformer,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 
@@ -125,6 +132,19 @@ def test_bad_arguments(rng):
         fitted.kneighbors(codes, 6)
     with pytest.raises(ValueError, match="mode"):
         fitted.kneighbors_graph(codes, mode="both")
+    with pytest.raises(ValueError, match=r"mode must be .* got None"):
+        HammingNeighbors(mode=None).fit(codes)
+    with pytest.raises(ValueError, match="radius must be given"):
+        fitted.radius_neighbors(codes)
+    with pytest.raises(TypeError, match=r"radius must be an integer, got 1\.5"):
+        fitted.radius_neighbors(codes, 1.5)
+    with pytest.raises(ValueError, match="radius must be at least 0, got -1"):
+        HammingNeighbors(radius=-1).fit(codes)
+    with pytest.raises(ValueError, match="at most 4"):
+        fitted.fit_transform(codes)
+    for call in (HammingNeighbors().transform, HammingNeighbors(radius=3).radius_neighbors):
+        with pytest.raises(NotFittedError):
+            call(codes)
 
 
 def test_masked_codes_are_refused(rng):
@@ -134,3 +154,106 @@ def test_masked_codes_are_refused(rng):
     masked.mask[3] = True
     with pytest.raises(ValueError, match="X has masked elements, first in row 3"):
         HammingNeighbors().fit(masked)
+
+
+def near_codes(rng, n, n_bits=70):
+    """Codes with neighbours at every distance, and equal ones."""
+    bits = rng.random((n // 4, n_bits)) < 0.5
+    return pack_codes(bits[rng.integers(0, len(bits), n)] ^ (rng.random((n, n_bits)) < 0.03))
+
+
+@pytest.mark.parametrize("itself", [False, True])
+@pytest.mark.parametrize("radius", [0, 3, 8, 70])
+def test_radius_against_scikit_learn(rng, itself, radius):
+    codes = near_codes(rng, 160)
+    queries = None if itself else near_codes(rng, 30)
+    bits, query_bits = unpack_codes(codes, 70), None if itself else unpack_codes(queries, 70)
+    ours = HammingNeighbors(radius=radius).fit(codes)
+    theirs = NearestNeighbors(radius=(radius + 0.5) / 70, metric="hamming").fit(bits)
+    for n_jobs in (1, 2):
+        ours.set_params(n_jobs=n_jobs)
+        found, indices = ours.radius_neighbors(queries)
+        their_distances, their_indices = theirs.radius_neighbors(query_bits, sort_results=True)
+        assert found.dtype == indices.dtype == object and len(found) == len(their_distances)
+        for ds, ids, their_ds, their_ids in zip(found, indices, their_distances, their_indices):
+            assert ds.dtype == np.int32 and np.allclose(ds / 70, their_ds)
+            assert sorted(ids.tolist()) == sorted(their_ids.tolist())
+            assert list(zip(ds, ids)) == sorted(zip(ds, ids))
+        only = ours.radius_neighbors(queries, return_distance=False, sort_results=True)
+        assert [each.tolist() for each in only] == [each.tolist() for each in indices]
+        for mode in ("connectivity", "distance"):
+            graph = ours.radius_neighbors_graph(queries, mode=mode, sort_results=True)
+            other = theirs.radius_neighbors_graph(query_bits, mode=mode)
+            assert graph.dtype == np.float64 and graph.shape == other.shape and graph.nnz == other.nnz
+            assert np.allclose(graph.toarray() / (70 if mode == "distance" else 1), other.toarray())
+            assert np.array_equal(graph.indices, np.concatenate(indices))
+
+
+def test_radius_after_changes_of_the_index(rng):
+    codes = near_codes(rng, 40)
+    fitted = HammingNeighbors(radius=6).fit(codes)
+    fitted.index_.remove([0, 7, 11])
+    fitted.index_.add(codes[:4], [50, 99, 40, 60])
+    ids, codes = fitted.index_.snapshot()
+    order = np.argsort(ids)
+    ids, codes = ids[order], codes[order]
+    d = np.bitwise_count(codes[:, None] ^ codes[None]).sum(2).astype(int)
+    distances, indices = fitted.radius_neighbors()
+    assert len(distances) == 41
+    for row in range(41):
+        near = [at for at in np.argsort(d[row], kind="stable") if d[row, at] <= 6 and at != row]
+        assert indices[row].tolist() == ids[near].tolist() and distances[row].tolist() == d[row, near].tolist()
+    graph = fitted.radius_neighbors_graph(mode="distance")
+    graph.check_format()
+    assert graph.shape == (100, 100) and graph.nnz == ((d <= 6).sum() - 41) and graph[[7], :].nnz == 0
+    fitted.index_.add(codes[:1], [-7])
+    with pytest.raises(ValueError, match="negative ids"):
+        fitted.radius_neighbors_graph()
+
+
+@pytest.mark.parametrize("mode", ["distance", "connectivity"])
+def test_its_graphs_are_those_of_scikit_learns_transformers(rng, mode):
+    codes, queries = pack_codes(rng.standard_normal((60, 70))), pack_codes(rng.standard_normal((9, 70)))
+    bits, query_bits = unpack_codes(codes, 70), unpack_codes(queries, 70)
+    for ours, theirs in (
+        (HammingNeighbors(5, mode=mode), KNeighborsTransformer(n_neighbors=5, mode=mode, metric="hamming")),
+        (HammingNeighbors(radius=30, mode=mode), RadiusNeighborsTransformer(radius=0.43, mode=mode, metric="hamming")),
+    ):
+        scale = 70 if mode == "distance" else 1
+        for graph, other in (
+            (ours.fit_transform(codes), theirs.fit_transform(bits)),
+            (ours.transform(queries), theirs.transform(query_bits)),
+        ):
+            assert graph.shape == other.shape and np.array_equal(graph.indptr, other.indptr)
+            assert np.allclose(np.sort(graph.toarray()) / scale, np.sort(other.toarray()))
+        assert ours.get_feature_names_out()[[0, -1]].tolist() == ["hammingneighbors0", "hammingneighbors59"]
+
+
+@pytest.mark.parametrize("mode", ["distance", "connectivity"])
+@pytest.mark.parametrize("k", [1, 2, 6])
+def test_each_code_is_its_own_first_neighbour(mode, k):
+    """Of 30 equal codes a search names the first 7; each is in its own row of the graph none the less."""
+    graph = HammingNeighbors(k, mode=mode).fit_transform(np.zeros((30, 1), np.uint64))
+    graph.check_format()
+    width = k + (mode == "distance")
+    assert np.array_equal(graph.indptr, width * np.arange(31))
+    assert np.array_equal(graph.indices[::width], np.arange(30))
+    assert all(len(set(row)) == width for row in graph.indices.reshape(-1, width).tolist())
+    assert graph.data.tolist() == [0.0 if mode == "distance" else 1.0] * graph.nnz
+
+
+def test_in_front_of_what_takes_a_graph(digits):
+    """The clusters are those of the same distances over bits, the embedding is one of as many rows."""
+    X = digits[0][:300]
+    hasher = APHash(32, n_anchors=50, n_rounds=2, random_state=0)
+    clusters = DBSCAN(eps=4, metric="precomputed", min_samples=5)
+    pipeline = make_pipeline(hasher, HammingNeighbors(radius=4), clusters)
+    labels = pipeline.fit_predict(X)
+    bits = unpack_codes(pipeline[0].transform(X), 32)
+    assert np.array_equal(labels, DBSCAN(eps=4.5 / 32, metric="hamming", min_samples=5).fit_predict(bits))
+    assert len(np.unique(labels)) > 2
+    embedding = TSNE(metric="precomputed", init="random", perplexity=10, max_iter=250, random_state=0)
+    assert make_pipeline(hasher, HammingNeighbors(31), embedding).fit_transform(X).shape == (300, 2)
+    classes = KNeighborsClassifier(10, metric="precomputed")
+    pipeline = make_pipeline(hasher, HammingNeighbors(10), classes).fit(X, digits[1][:300])
+    assert pipeline.score(digits[0][300:400], digits[1][300:400]) > 0.6

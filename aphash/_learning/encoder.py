@@ -15,7 +15,7 @@ from aphash._learning import _projection
 from aphash.codes import Origin, n_words, note
 
 MODEL, MODEL_VERSION = "APHash", 1  # kinds of files, and the latest version of each
-PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 2  # the version of the index in it; the model's is 1
+PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 3  # 3 has the steps of a Pipeline; below, the version of the index
 
 ARRAYS = ("coef_", "intercept_", "mean_")  # what a hash function is, with scale_
 _FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38
@@ -106,6 +106,7 @@ class Encoder:
         kind, arrays, params, version = container.read_any(path, kinds, names=wanted)
         check_version(path, kind, version)
         if kind == PRODUCT:
+            refuse_steps(path, params)
             params = params.get("hasher")
             arrays = {name.removeprefix("hasher."): each for name, each in arrays.items()}
         return cls._from_file(path, arrays, params)
@@ -325,6 +326,15 @@ def check_version(path, kind, version):
     what, latest = ("a model's file", MODEL_VERSION) if kind == MODEL else ("such a file", PRODUCT_VERSION)
     if not 1 <= version <= latest:
         raise ValueError(f"{container.name_of(path)}: version {version} of {what}; this aphash reads 1 to {latest}")
+
+
+def refuse_steps(path, params):
+    """Raise ValueError for a file of a whole Pipeline: its model alone would encode what its steps have not changed."""
+    if "steps" in params:
+        raise ValueError(
+            f"{container.name_of(path)}: in front of the model are the steps of a Pipeline, which need scikit-learn: "
+            "aphash.load(path) opens both"
+        )
 
 
 def _refuse_sparse(X):

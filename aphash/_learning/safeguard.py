@@ -89,15 +89,15 @@ def random_hyperplanes(V, r, rng, through):
 
 
 class Check:
-    """Measures of codes on a sample of V, (s, d) float64: what their first 100 are, and how many are distinct.
+    """Measures of codes on a sample of V, (s, d) float64: what their first ones are, and how many are distinct.
 
     Ties in the Hamming distance count as their expectation over random orders. Codes are counted among at most 2,500
     rows, for of many rows all short codes have many.
     """
 
-    def __init__(self, V, rng):
+    def __init__(self, V, rng, first=100):
         s = len(V)
-        self.near, self.first = max(1, min(10, s // 10)), max(1, min(100, s // 3))
+        self.near, self.first = max(1, min(10, s // 10)), max(1, min(first, s // 3))
         self.queries = np.sort(rng.choice(s, min(_QUERIES, s), replace=False))
         self.counted = np.sort(rng.choice(s, min(_SAMPLE_ROWS, s), replace=False))
         Q = V[self.queries]
@@ -111,7 +111,7 @@ class Check:
         self.squares = np.minimum(D / typical, 4)  # so that the far rows of heavy tails do not own the mean
 
     def of(self, bits):
-        """Return (recall, nearness): the 10 nearest in the first 100, and minus the first 100's mean squared distance.
+        """Return (recall, nearness): the 10 nearest in the first ones, and minus the first ones' mean squared distance.
 
         The squared distances are shares of the query's median one.
         """
