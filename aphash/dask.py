@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
 from aphash._learning import estimator
+from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
-from aphash._learning.training_data import draw_rows
 from aphash.codes import n_words, note_origin
 
 try:

@@ -20,8 +20,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aphash import APHash, Encoder, HammingIndex, HammingNeighbors, unpack_codes
 from aphash._common import container
+from aphash._learning.blocks import draw_rows
 from aphash._learning.estimator import MODES
-from aphash._learning.training_data import draw_rows
 from aphash.codes import Origin, origin_of
 
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)

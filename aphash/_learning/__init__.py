@@ -2,7 +2,8 @@
 
 ==================  ==============================================================================================
 ``estimator``       APHash: validates, resolves the mode, calls the steps, keeps their results, encodes
-``training_data``   the rows that learn, read by blocks; the relaxed codes B; every sum and map over them
+``training_data``   the rows that learn, with the relaxed codes B
+``blocks``          what is computed of a block of rows, and what is a sum over blocks
 ``linear``          PCA, rotations towards signs, the ridge hash function
 ``affinity``        distances -> thresholds theta -> P (sparse)
 ``descent``         the objective J, Adam on H and B by turns, the rounds

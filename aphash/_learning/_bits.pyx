@@ -3,7 +3,6 @@
 Each item is one serial piece of work, whatever comes with it, so no result depends on n_threads or on the batch.
 """
 
-cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
@@ -13,44 +12,10 @@ import numpy as np
 
 cimport numpy as cnp
 
-from aphash._kernels cimport aph_isa, chosen_isa, omp_get_thread_num
+from aphash._kernels cimport omp_get_thread_num
+from aphash._learning._source cimport Scratch, aph_learn, aph_scores, kernels
 
 cnp.import_array()
-
-
-cdef extern from "learn/kernels.h" nogil:
-    struct aph_scores:
-        const uint16_t *anchors
-        const float *norms
-        const float *p
-        const float *log_z
-        const float *sharpness
-        const float *log_p
-        const float *gram_d
-        const float *gram_v
-        const float *far
-        double norm, equal_norms
-        float offset, scale, rho
-        int64_t d, r, ld
-
-    struct aph_learn:
-        void (*start_bits)(const aph_scores *, const float *, float *, int, void *) noexcept nogil
-        int64_t (*near_anchors)(const aph_scores *, const float *, const int64_t *, int64_t, int64_t, int32_t *, float *,
-                                void *) noexcept nogil
-        void (*score_bits)(const aph_scores *, const float *, const int32_t *, const float *, int64_t, float *, int,
-                           void *) noexcept nogil
-        int64_t (*bits_scratch)(int64_t, int64_t, int64_t) noexcept nogil
-
-cdef extern from *:  # the training kernels of the instruction set in use
-    """
-    static const aph_isa *const *aph_bits_isa;
-    #define APH_BITS_KERNEL ((*aph_bits_isa)->learn)
-    """
-    const aph_isa *const *aph_bits_isa
-    const aph_learn *kernel "APH_BITS_KERNEL"
-
-
-aph_bits_isa = chosen_isa()
 
 cdef int64_t WAVE = 2048  # items between two looks at the signals, a thread: some 100 ms
 
@@ -108,6 +73,7 @@ cdef class Scores:
             At most so many times over all bits.
         """
         cdef int64_t n = B.shape[0], k = near.shape[1], i, first, last
+        cdef const aph_learn *kernel = kernels()
         cdef Scratch scratch
         if x_v.shape[0] != n or near.shape[0] != n or share.shape[0] != n or share.shape[1] != k \
                 or B.shape[1] != self.c.r or x_v.shape[1] != self.c.r:
@@ -141,6 +107,7 @@ cdef class Scores:
         n_threads : int
         """
         cdef int64_t n = X.shape[0], r = self.c.r, c = candidates.shape[1], words = codes.shape[1], i, first, last
+        cdef const aph_learn *kernel = kernels()
         cdef Scratch scratch, near
         if maps.shape[0] != n or maps.shape[1] != 3 * r or X.shape[1] != self.c.d or candidates.shape[0] != n \
                 or codes.shape[0] != n or words != (r + 63) // 64 or k < 1:
@@ -159,6 +126,7 @@ cdef class Scores:
     def start(self, float[:, ::1] B, const float[:, ::1] x_d, int sweeps, int n_threads):
         """Change bits B float32 (n, r) towards equal norms, in place; x_d (n, r) is x D^T."""
         cdef int64_t n = B.shape[0], i, first, last
+        cdef const aph_learn *kernel = kernels()
         cdef Scratch scratch = Scratch(kernel.bits_scratch(self.c.ld, 0, 1), n_threads)
         if x_d.shape[0] != n or B.shape[1] != self.c.r or x_d.shape[1] != self.c.r:
             raise ValueError("B and x_d must be (n, r)")
@@ -172,6 +140,7 @@ cdef class Scores:
 cdef void encode_one(const aph_scores *c, const float *x, const float *maps, const int64_t *candidates, int64_t count,
                      int64_t k, int first_sweeps, int sweeps, uint64_t *code, int64_t words, char *own,
                      void *scratch) noexcept nogil:
+    cdef const aph_learn *kernel = kernels()
     cdef int64_t r = c.r, j, found
     cdef float *b = <float *> own
     cdef float *share = b + r
@@ -185,20 +154,3 @@ cdef void encode_one(const aph_scores *c, const float *x, const float *maps, con
     for j in range(r):
         if b[j] > 0:
             code[j // 64] |= <uint64_t> 1 << (j % 64)
-
-
-cdef class Scratch:
-    """Memory for each thread, aligned to cache lines; thread t uses ``self.at(t)``."""
-
-    cdef cnp.ndarray memory
-    cdef char *first
-    cdef int64_t row
-
-    def __cinit__(self, int64_t bytes_a_thread, int n_threads):
-        self.row = (bytes_a_thread + 4096 + 63) // 64 * 64
-        self.row += 64
-        self.memory = np.empty(self.row * n_threads + 64, np.uint8)
-        self.first = <char *> (((<uint64_t> cnp.PyArray_DATA(self.memory)) + 63) // 64 * 64)
-
-    cdef void *at(self, int thread) noexcept nogil:
-        return self.first + thread * self.row

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aphash._learning.affinity import affinity
+from aphash._learning.blocks import draw_rows
 from aphash._learning.linear import (
     DENSE_BITS,
     GRAM_FEATURES,
@@ -27,7 +28,6 @@ from aphash._learning.linear import (
     random_frame,
     rank,
 )
-from aphash._learning.training_data import draw_rows
 
 HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.float64), ("J1", np.float64)])
 

@@ -11,7 +11,7 @@ from aphash._common import container
 from aphash._common.arrays import as_floats
 from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
-from aphash._learning import _learn
+from aphash._learning import _projection
 from aphash.codes import Origin, n_words, note
 
 MODEL, MODEL_VERSION = "APHash", 1  # kinds of files, and the latest version of each
@@ -227,13 +227,13 @@ class Encoder:
     def _encode(self, X, threads):
         """Return the codes (n, n_words) of float rows in C order that are known to be good."""
         codes = np.empty((len(X), n_words(self.n_bits)), np.uint64)
-        self._projection().encode(X, None, 0, len(X), codes, threads)
+        self._projection().encode(X, codes, threads)
         return codes
 
     def _project(self, X, threads):
         """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
         out = np.empty((len(X), self.n_bits), np.float32)
-        self._projection().project(X, None, 0, len(X), out, threads)
+        self._projection().project(X, out, threads)
         return out
 
     def _projection(self):
@@ -242,7 +242,7 @@ class Encoder:
         if packed is None or not packed.is_current():
             W = np.ascontiguousarray((self.coef / self.scale).T, np.float32)
             bias = np.ascontiguousarray(self.intercept + self.coef @ self.mean, np.float32)
-            packed = self._packed = _learn.Projection(W, bias, self.mean, self.scale)
+            packed = self._packed = _projection.Projection(W, bias, self.mean, self.scale)
         return packed
 
     def _check(self, rows, threads):

@@ -19,9 +19,10 @@ from aphash._common.arrays import as_floats, shown
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
 from aphash._learning import safeguard
+from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import HISTORY, Settings, learn
 from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest, fingerprint_of
-from aphash._learning.training_data import Rows, draw_rows
+from aphash._learning.training_data import Rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
 MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
