@@ -37,7 +37,7 @@ _BATCH = 500  # anchors of a step
 _TILE = 2048  # items whose scores are held at a time
 _FAR_SAMPLE = 1000  # items to which the form of the far anchors is fitted
 _PULL = 3.0  # how much larger than V's own size x is to be rebuilt by b V
-_N_NEAR, _N_CANDIDATES = 128, 400  # of an item's anchors
+_N_NEAR, _N_CANDIDATES = 100, 200  # of an item's anchors
 _BETA1, _BETA2, _EPSILON = 0.9, 0.98, 1e-12
 _TRIALS = 17  # of a first common scale of the weights
 
