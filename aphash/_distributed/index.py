@@ -462,7 +462,7 @@ def _shard_path(folder, i):
 
 def _save(shard, path, token):
     """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
-    index_file.write(shard, path, token=token)
+    index_file.write(shard._store.present, path, token=token)
     return _header_crc(path)
 
 

@@ -1,7 +1,8 @@
 """From vectors to codes: the paper's method, its steps in the order in which ``estimator`` calls them.
 
 ==================  ==============================================================================================
-``estimator``       APHash: validates, resolves the mode, calls the steps, keeps their results, encodes
+``estimator``       APHash: validates, calls the steps, keeps their results, encodes
+``recipe``          every parameter of the method with its check, the presets, what "auto" means for n rows
 ``training_data``   the rows that learn, with the relaxed codes B
 ``blocks``          what is computed of a block of rows, and what is a sum over blocks
 ``linear``          PCA, rotations towards signs, the ridge hash function

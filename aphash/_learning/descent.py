@@ -39,31 +39,6 @@ _ROTATION_NUMBERS = 6_400_000  # of the larger sample: with more bits fewer rows
 _INIT_ITERATIONS, _ROUND_ITERATIONS = 100, 30
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a fit does, resolved: no "auto" is left. The names are APHash's parameters."""
-
-    n_bits: int
-    n_anchors: int
-    n_neighbors: int
-    q_scale: float
-    q_power: float
-    quantization: float
-    ridge: float | str
-    last_ridge: float | str
-    n_rounds: int
-    max_iter: int
-    learning_rate: float
-    init: str
-    whitening: float
-    rotation: str
-    hash_target: str
-    fit_hash: str
-    updates: str
-    resample_anchors: bool
-    tol: float
-
-
 @dataclass
 class Result:
     """What a fit found; the fitted attributes of APHash in working units."""

@@ -14,8 +14,11 @@ from aphash._common.threads import n_threads
 from aphash._learning import _projection
 from aphash.codes import Origin, n_words, note
 
-MODEL, MODEL_VERSION = "APHash", 1  # kinds of files, and the latest version of each
-PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 3  # 3 has the steps of a Pipeline; below, the version of the index
+MODEL, MODEL_VERSION = "APHash", 2  # kinds of files, and the latest version of each: 2 has a Recipe
+PRODUCT, PRODUCT_VERSION = (
+    "APHash+HammingIndex",
+    3,
+)  # 3 has steps of a Pipeline or a Recipe; below, the version of the index
 
 ARRAYS = ("coef_", "intercept_", "mean_")  # what a hash function is, with scale_
 _FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38

@@ -16,45 +16,17 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_floats, shown
+from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
-from aphash._learning import safeguard
+from aphash._learning import recipe, safeguard
 from aphash._learning.blocks import draw_rows
-from aphash._learning.descent import HISTORY, Settings, learn
+from aphash._learning.descent import HISTORY, learn
 from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest, fingerprint_of
 from aphash._learning.training_data import Rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
-MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
-    "semantic": {
-        "n_anchors": 300, "n_neighbors": (100, 0.005), "q_scale": (1, 0), "q_power": 2.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 9, "max_iter": 5, "learning_rate": 0.1, "init": "itq",
-        "whitening": 0.75, "rotation": "random",
-        "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
-    },
-    "neighbors": {
-        "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": (0, 1 / 8), "q_power": 4.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
-        "whitening": 0.0, "rotation": "identity",
-        "hash_target": "real", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
-    },
-    "paper": {
-        "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": (1, 0), "q_power": 1.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random",
-        "whitening": 0.0, "rotation": "none",
-        "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
-    },
-}  # fmt: skip
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
-
-_CHOICES = {
-    "mode": tuple(MODES),
-    "init": ("itq", "random"),
-    "rotation": ("random", "identity", "none"),
-    "hash_target": ("sign", "real"),
-    "fit_hash": ("all", "anchors"),
-    "updates": ("together", "alternating"),
-}
 
 
 class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -72,9 +44,10 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_bits : int, default=64
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
-    mode : {"semantic", "neighbors", "paper"}, default="semantic"
+    mode : {"semantic", "neighbors", "paper"} or Recipe, default="semantic"
         "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
-        method as published.
+        method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that only study the
+        method, too.
     n_anchors : int or "auto"
         m; at most the number of training rows. auto: 300 (paper: 500), or all rows where there are fewer.
     n_neighbors : int, float or "auto"
@@ -100,22 +73,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     learning_rate : float or "auto"
         Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.1, neighbors and
         paper: 0.05.
-    init : {"itq", "random", "auto"}
-        Codes to begin with. auto: itq, paper: random.
     whitening : float or "auto"
-        With ``init="itq"``: the principal directions are divided by their deviations to this power, from 0 (as they
-        are) to 1 (all alike). auto: 0.75, neighbors and paper: 0.
-    rotation : {"random", "identity", "none", "auto"}
-        What the rotation towards signs after each round starts from. auto: random, neighbors: identity, paper: none.
-    hash_target : {"sign", "real", "auto"}
-        What the hash function is fitted to: signs, or the relaxed codes in all rounds but the last. auto: sign,
-        neighbors: real.
-    fit_hash : {"all", "anchors", "auto"}
-        Fit it on all training rows or on the anchors alone. auto: all, paper: anchors.
-    updates : {"together", "alternating", "auto"}
-        Move H and B at once, or each with the other fixed. auto: together, paper: alternating.
-    resample_anchors : bool or "auto"
-        Draw anchors afresh in each round. auto: True, paper: False.
+        The principal directions that codes begin with are divided by their deviations to this power, from 0 (as they
+        are) to 1 (all alike). auto: 0.75, neighbors: 0; paper begins with random codes.
     n_train : int or "auto"
         Rows of X, drawn at random, that learn; the others are encoded. auto: 1,000,000 at most.
     tol : float or "auto"
@@ -193,13 +153,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_rounds="auto",
         max_iter="auto",
         learning_rate="auto",
-        init="auto",
         whitening="auto",
-        rotation="auto",
-        hash_target="auto",
-        fit_hash="auto",
-        updates="auto",
-        resample_anchors="auto",
         n_train="auto",
         tol="auto",
         random_state=None,
@@ -218,13 +172,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_rounds = n_rounds
         self.max_iter = max_iter
         self.learning_rate = learning_rate
-        self.init = init
         self.whitening = whitening
-        self.rotation = rotation
-        self.hash_target = hash_target
-        self.fit_hash = fit_hash
-        self.updates = updates
-        self.resample_anchors = resample_anchors
         self.n_train = n_train
         self.tol = tol
         self.random_state = random_state
@@ -236,32 +184,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _check_params(self):
         """Raise TypeError or ValueError for whatever can be judged without X."""
         check_n_bits(self.n_bits)
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            allowed = choices if name == "mode" else (*choices, "auto")
-            if not isinstance(value, str) or value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
-        for name, low, strict in (
-            ("q_scale", 0, True),
-            ("q_power", 0, True),
-            ("quantization", 0, False),
-            ("learning_rate", 0, True),
-            ("tol", 0, False),
-            ("whitening", 0, False),
-        ):
-            _check_real(name, getattr(self, name), low, strict, ("auto",))
-        for name in ("ridge", "last_ridge"):
-            _check_real(name, getattr(self, name), 0, False, ("auto", "gcv"))
-        for name in ("n_anchors", "n_rounds", "max_iter"):
-            _check_integer(name, getattr(self, name), 1)
-        _check_integer("n_train", self.n_train, 2)
-        if isinstance(self.n_neighbors, float | np.floating):
-            if not 0 < self.n_neighbors <= 1:
-                raise ValueError(f"n_neighbors as a share of the rows must be in (0, 1], got {self.n_neighbors!r}")
-        else:
-            _check_integer("n_neighbors", self.n_neighbors, 1)
-        if not (isinstance(self.resample_anchors, bool | np.bool_) or _is_auto(self.resample_anchors)):
-            raise TypeError(f"resample_anchors must be a bool or 'auto', got {self.resample_anchors!r}")
+        recipe.recipe_of(self.mode)
+        for name, value in self._given().items():
+            recipe.CHECKS[name](name, value, ("auto",))
+        if not _is_auto(self.n_train):
+            check_count(self.n_train, "n_train", 2)
+
+    def _given(self):
+        """Return the parameters that win over the mode's."""
+        values = {name: getattr(self, name) for name in self._get_param_names() if name in recipe.CHECKS}
+        return {name: value for name, value in values.items() if not _is_auto(value)}
+
+    def _goal(self):
+        return recipe.recipe_of(self.mode).goal
 
     def _random_state(self):
         if isinstance(self.random_state, np.random.Generator):
@@ -276,30 +211,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _settings(self, n):
         """Return the Settings for n training rows: the given values, and the mode's for "auto"."""
-        preset = MODES[self.mode]
-        given = {name: getattr(self, name) for name in preset}
-        values = {name: preset[name] if _is_auto(value) else value for name, value in given.items()}
-        if _is_auto(self.last_ridge) and not _is_auto(self.ridge):
-            values["last_ridge"] = self.ridge
-        if _is_auto(self.n_anchors):
-            values["n_anchors"] = min(preset["n_anchors"], n)
-        if values["n_anchors"] > n:
-            raise ValueError(f"n_anchors={values['n_anchors']} must be at most the number of training rows, {n}")
-        k = values["n_neighbors"]
-        if _is_auto(self.n_neighbors):
-            least, share = k
-            k = max(1, min(max(least, round(share * n)), n // 4))
-        elif isinstance(k, float | np.floating):
-            k = max(1, round(k * n))
-        if k > n:
-            raise ValueError(f"n_neighbors={k} must be at most the number of training rows, {n}")
-        values["n_neighbors"] = k
-        if _is_auto(self.q_scale):
-            least, share = preset["q_scale"]
-            values["q_scale"] = float(max(least, share * self.n_bits))
-        if _is_auto(self.quantization) and self.mode != "paper":
-            values["quantization"] = preset["quantization"] * values["n_anchors"]
-        return Settings(n_bits=int(self.n_bits), **values)
+        return recipe.resolve(recipe.recipe_of(self.mode), self._given(), self.n_bits, n)
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
@@ -368,7 +280,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _sample(self, n, d, rng):
         """Return the rows that are looked at, ascending."""
-        return draw_rows(n, safeguard.sample_size(n, d, self.mode == "neighbors"), rng)
+        return draw_rows(n, safeguard.sample_size(n, d, self._goal() == "neighbors"), rng)
 
     def _ordinary_rows(self, training, sample):
         """Return which training rows learn, ascending, where some are too far away to; else None."""
@@ -385,7 +297,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return 0
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
         np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
-        neighbors = self.mode == "neighbors"
+        neighbors = self._goal() == "neighbors"
         found.W, found.bias, replaced = safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
         some = V[:: -(-len(V) // 2500)]
         distinct = safeguard.distinct(some @ found.W + found.bias >= 0)
@@ -590,7 +502,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
         arrays, params = self._to_file()
-        container.write(path, arrays, kind=MODEL, version=MODEL_VERSION, params=params)
+        version = MODEL_VERSION if isinstance(self.mode, recipe.Recipe) else 1  # so that older ones open what they can
+        container.write(path, arrays, kind=MODEL, version=version, params=params)
 
     @classmethod
     def load(cls, path):
@@ -615,7 +528,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         arrays = {name: getattr(self, name) for name in (*_SAVED, *ARRAYS)}
         arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
-        given = self.get_params()
+        given = self.get_params(deep=False)
+        given["mode"] = recipe.to_file(self.mode)
         if not isinstance(given["random_state"], numbers.Integral):
             given["random_state"] = None
         params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
@@ -629,10 +543,11 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_version(path, MODEL, version)
         encoder = Encoder._from_file(path, arrays, params)
         try:
-            unknown = sorted(set(params["given"]) - set(_hasher_params()))
+            given = recipe.from_file(params["given"])
+            unknown = sorted(set(given) - set(_hasher_params()))
             if unknown:
                 raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
-            hasher = cls(**params["given"])
+            hasher = cls(**given)
             fitted = {name: arrays[name] for name in _SAVED}
             history = np.empty(len(arrays["objective_round"]), HISTORY)
             for name in HISTORY.names:
@@ -725,25 +640,6 @@ def _encoder_of(fitted):
 
 def _is_auto(value):
     return isinstance(value, str) and value == "auto"
-
-
-def _check_integer(name, value, low):
-    if _is_auto(value):
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer or 'auto', got {shown(value)}")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, got {value}")
-
-
-def _check_real(name, value, low, strict, words):
-    if isinstance(value, str) and value in words:
-        return
-    expected = f"a finite number {'above' if strict else 'of at least'} {low}, or {' or '.join(map(repr, words))}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
-    if not np.isfinite(value) or value < low or (strict and value == low):
-        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
 
 
 class _Progress(ProgressBar):

@@ -1,7 +1,7 @@
 """Mode "scores": the objective of the paper with real queries and discrete items.
 
-J0 = sum_i KL(P_i || Q_i), where the anchors' side is real, p_i = V (a_i - mu), and the items' side is bits b_j. The score
-of an item for a query is p . b, and
+J0 = sum_i KL(P_i || Q_i), where the anchors' side is real, p_i = V (a_i - mu), and the items' side is bits b_j. The
+score of an item for a query is p . b, and
 
     P(j | i) = exp(-beta_i |a_i - x_j|^2 / 2) / sum over i's nearest, with beta_i such that its perplexity is a
                quarter of their number
@@ -10,9 +10,9 @@ of an item for a query is p . b, and
 
 P is t-SNE's (van der Maaten & Hinton 2008) on the anchors, Q a softmax instead of the paper's t-distribution: a query
 ranks items by p . b and by nothing else, and only the softmax is the same for all items of one score. Given the bits,
-J0 is convex in V (Adam); given V, each item's bits are found by descent on its share of J0 (csrc/learn/bits.inc.h). They
-begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, since a
-score must not rank items by the length of what they rebuild.
+J0 is convex in V (Adam); given V, each item's bits are found by descent on its share of J0 (csrc/learn/bits.inc.h).
+They begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, since
+a score must not rank items by the length of what they rebuild.
 """
 
 from dataclasses import dataclass
