@@ -11,8 +11,8 @@ score of an item for a query is p . b, and
 P is t-SNE's (van der Maaten & Hinton 2008) on the anchors, Q a softmax instead of the paper's t-distribution: a query
 ranks items by p . b and by nothing else, and only the softmax is the same for all items of one score. Given the bits,
 J0 is convex in V (Adam); given V, each item's bits are found by descent on its share of J0 (csrc/learn/bits.inc.h).
-They begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, since
-a score must not rank items by the length of what they rebuild.
+They begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, as a
+score must not rank items by the length of what they rebuild.
 """
 
 from dataclasses import dataclass
@@ -42,29 +42,22 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.98, 1e-12
 _TRIALS = 17  # of a first common scale of the weights
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """What a fit of mode "scores" does, resolved; the names are APHash's parameters."""
-
-    n_bits: int
-    n_anchors: int
-    n_neighbors: int
-    n_rounds: int
-    max_iter: int
-    learning_rate: float
-    quantization: float
-
-
 @dataclass
 class ScoreResult:
     """What a fit found, in working units."""
 
     anchor_items: np.ndarray
-    W: np.ndarray  # (d, r): V, transposed
+    W: np.ndarray  # (d, r): V, transposed; float64, of numbers that float32 holds
+    bias: np.ndarray
     items: ItemEncoder
     history: np.ndarray
     n_iter: int
     n_directions: int
+
+
+def _fewer(n_bits):
+    """Return 1 up to 128 bits, less beyond: with more bits the scores are sums of more, and steps overshoot."""
+    return min(1.0, 128 / n_bits)
 
 
 def steps(settings):
@@ -78,7 +71,7 @@ def learn(rows, settings, rng, progress):
     Parameters
     ----------
     rows : Rows
-    settings : ScoreSettings
+    settings : recipe.Settings
     rng : RandomState
     progress : callable
         Called with (round, iteration, J0, J1): J0 of a batch, for all anchors; J1 is 0, since bits are bits.
@@ -101,20 +94,20 @@ def learn(rows, settings, rng, progress):
     start = np.ascontiguousarray(start, np.float32)
     decoder, norm, B = _equal_norms(fit.A, start, rows.n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
-    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "rho": s.quantization}
+    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "rho": s.quantization * _fewer(s.n_bits) ** 1.5}
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
         kernels = scores(np.ascontiguousarray(V.T), *fit.state(V, B, arrays, numbers))
         kernels.refine(B, fit.project(V), fit.near, fit.share, 1, rows.n_threads)
         V = fit.weights(V, B, number)
-    # The model holds the weights as float64 coefficients in units of X, from which they come back as they are here.
-    weights = np.ascontiguousarray((np.ascontiguousarray(V, np.float64) * rows.scale / rows.scale).T, np.float32)
-    arrays, numbers = fit.state(np.ascontiguousarray(weights.T), B, arrays, numbers)
+    weights = np.ascontiguousarray(V.T)
+    arrays, numbers = fit.state(V, B, arrays, numbers)
     arrays["codes"] = pack(B)
     numbers |= {"n_near": min(_N_NEAR, fit.near.shape[1]), "n_candidates": _N_CANDIDATES}
     encoder = ItemEncoder(weights, arrays, numbers)
     history = np.array(fit.history, HISTORY)
-    return ScoreResult(items, weights.astype(np.float64), encoder, history, len(history), n_directions)
+    bias = np.zeros(s.n_bits)  # working vectors are centred
+    return ScoreResult(items, weights.astype(np.float64), bias, encoder, history, len(history), n_directions)
 
 
 def _equal_norms(A, start, n_threads):
@@ -186,7 +179,12 @@ class _Fit:
         """Fit V to the bits B by Adam on batches of anchors; the step falls to zero."""
         s = self.settings
         n_steps = steps(s)[number]
-        rate = s.learning_rate * (1 if number == 0 else 2 / 3) * float(np.sqrt(np.mean(V**2, dtype=np.float64)))
+        rate = (
+            s.learning_rate
+            * _fewer(s.n_bits) ** 2
+            * (1 if number == 0 else 2 / 3)
+            * float(np.sqrt(np.mean(V**2, dtype=np.float64)))
+        )
         V = V.astype(np.float64)
         mean, square = np.zeros_like(V), np.zeros_like(V)
         for t in range(1, n_steps + 1):
