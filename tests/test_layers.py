@@ -20,7 +20,8 @@ LAYERS = [
     "_searching.engines _learning.encoder _interchange.items",
     "_learning.training_data _learning.affinity _searching.lookup",
     "_learning.descent _searching.pairs _searching.index_file",
-    "_learning.estimator index _distributed.training_data",
+    "_learning.model_file _distributed.training_data",
+    "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes",
     "interchange dask __main__ _show_versions _product",
 ]

@@ -205,7 +205,7 @@ class Encoder:
         codes = self._projection().encode_row(X, self._farthest) if self.feature_names is None else None
         if codes is None:
             rows, threads, one = self._read(X, n_jobs)
-            codes = self._encode(rows, threads)
+            codes = encode(self, rows, threads)
             codes = codes[0] if one else codes
         return note(codes, self._origin)
 
@@ -213,7 +213,7 @@ class Encoder:
         out = self._projection().project_row(X, self._farthest) if self.feature_names is None else None
         if out is None:
             rows, threads, one = self._read(X, n_jobs)
-            out = self._project(rows, threads)
+            out = project(self, rows, threads)
             out = out[0] if one else out
         return out
 
@@ -226,18 +226,6 @@ class Encoder:
             and self.scale == fitted.get("scale_")
             and self.feature_names is fitted.get("feature_names_in_")
         )
-
-    def _encode(self, X, threads):
-        """Return the codes (n, n_words) of float rows in C order that are known to be good."""
-        codes = np.empty((len(X), n_words(self.n_bits)), np.uint64)
-        self._projection().encode(X, codes, threads)
-        return codes
-
-    def _project(self, X, threads):
-        """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
-        out = np.empty((len(X), self.n_bits), np.float32)
-        self._projection().project(X, out, threads)
-        return out
 
     def _projection(self):
         """Return the hash function packed for the instruction set in use; two threads may pack it, to the same."""
@@ -307,6 +295,20 @@ class Encoder:
 
 def _make(coef, intercept, mean, scale, feature_names, n_jobs):
     return Encoder(coef, intercept, mean, scale, feature_names=feature_names, n_jobs=n_jobs)
+
+
+def encode(encoder, X, threads):
+    """Return the codes (n, n_words) of float rows in C order that are known to be good."""
+    codes = np.empty((len(X), n_words(encoder.n_bits)), np.uint64)
+    encoder._projection().encode(X, codes, threads)
+    return codes
+
+
+def project(encoder, X, threads):
+    """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
+    out = np.empty((len(X), encoder.n_bits), np.float32)
+    encoder._projection().project(X, out, threads)
+    return out
 
 
 def farthest(mean, scale):

@@ -19,10 +19,10 @@ from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
-from aphash._learning import recipe, safeguard
+from aphash._learning import model_file, recipe, safeguard
 from aphash._learning.blocks import draw_rows
-from aphash._learning.descent import HISTORY, learn
-from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest, fingerprint_of
+from aphash._learning.descent import learn
+from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of
 from aphash._learning.training_data import Rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
@@ -262,16 +262,16 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
             if rows is not None:
                 check_finite(checked, n_threads, farthest(training.mean, training.scale))
-            with _Progress(self.verbose, settings, training.n) as progress:
+            with FitProgress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
             codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
-        encoder = _encoder_of(fitted | columns)
+        encoder = encoder_of(fitted | columns)
         if replaced:
-            codes = encoder._encode(checked, n_threads)
+            codes = encode(encoder, checked, n_threads)
         elif rows is not None:
-            learned, codes = codes, encoder._encode(checked, n_threads)
+            learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
         vars(self).pop("feature_names_in_", None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
@@ -355,7 +355,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         encoder = own.get("_encoder")
         if encoder is None or not encoder._is_of(own):  # of an earlier version's pickle; an attribute was set
             check_is_fitted(self)
-            encoder = self._encoder = _encoder_of(own)
+            encoder = self._encoder = encoder_of(own)
         return encoder
 
     def transform(self, X):
@@ -503,8 +503,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
         arrays, params = self._to_file()
-        version = MODEL_VERSION if isinstance(self.mode, recipe.Recipe) else 1  # so that older ones open what they can
-        container.write(path, arrays, kind=MODEL, version=version, params=params)
+        container.write(path, arrays, kind=MODEL, version=model_file.version_of(params), params=params)
 
     @classmethod
     def load(cls, path):
@@ -527,52 +526,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _to_file(self):
         """Return (arrays, params) for a file; NotFittedError before fit."""
         check_is_fitted(self)
-        arrays = {name: getattr(self, name) for name in (*_SAVED, *ARRAYS)}
-        arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
-        given = self.get_params(deep=False)
-        given["mode"] = recipe.to_file(self.mode)
-        if not isinstance(given["random_state"], numbers.Integral):
-            given["random_state"] = None
-        params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
+        arrays, params = model_file.to_file(self.get_params(deep=False), vars(self))
         params["fingerprint_"] = self.encoder_.fingerprint  # of what is saved, should someone have changed it
-        if hasattr(self, "feature_names_in_"):
-            params["feature_names_in_"] = list(self.feature_names_in_)
         return arrays, params
 
     @classmethod
     def _from_file(cls, path, arrays, params, version):
-        check_version(path, MODEL, version)
-        encoder = Encoder._from_file(path, arrays, params)
-        try:
-            given = recipe.from_file(params["given"])
-            unknown = sorted(set(given) - set(_hasher_params()))
-            if unknown:
-                raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
-            hasher = cls(**given)
-            fitted = {name: arrays[name] for name in _SAVED}
-            history = np.empty(len(arrays["objective_round"]), HISTORY)
-            for name in HISTORY.names:
-                history[name] = arrays[f"objective_{name}"]
-            (r, d), (m, _) = encoder.coef.shape, fitted["anchors_"].shape
-            words = n_words(r)
-            shapes = {
-                "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
-                "anchor_codes_": (m, words), "codes_": (len(fitted["codes_"]), words),
-            }  # fmt: skip
-            wrong = [name for name, shape in shapes.items() if fitted[name].shape != shape]
-            wrong += [name for name, dtypes in _SAVED.items() if fitted[name].dtype not in dtypes]
-            if wrong or r != hasher.n_bits:
-                raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
-            fitted |= {
-                "coef_": encoder.coef, "intercept_": encoder.intercept, "mean_": encoder.mean, "scale_": encoder.scale,
-                "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
-            }  # fmt: skip
-            if encoder.feature_names is not None:
-                fitted["feature_names_in_"] = encoder.feature_names
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{container.name_of(path)}: not a whole APHash file: {error!r}") from None
-        note_origin(fitted["codes_"], r, fitted["fingerprint_"])
-        vars(hasher).update(fitted, objective_=history, _encoder=encoder)
+        given, fitted, encoder = model_file.from_file(path, arrays, params, version, cls._get_param_names())
+        hasher = cls(**given)
+        vars(hasher).update(fitted, _encoder=encoder)
         return hasher
 
     def __getstate__(self):
@@ -581,7 +543,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         super().__setstate__(state)
         if "coef_" in vars(self):
-            self._encoder = _encoder_of(vars(self))
+            self._encoder = encoder_of(vars(self))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -591,15 +553,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_SAVED = {  # the arrays of a file beside the hash function's, with their dtypes
-    "codes_": [np.uint64], "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64],
-    "thresholds_": [np.float64],
-}  # fmt: skip
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
-
-
-def _hasher_params():
-    return APHash._get_param_names()
 
 
 def _read(X):
@@ -633,7 +587,7 @@ def _naming_X():
         raise type(error)(f"X: {error}") from None
 
 
-def _encoder_of(fitted):
+def encoder_of(fitted):
     """Return the Encoder of fitted attributes."""
     hash_function = (fitted[name] for name in (*ARRAYS, "scale_"))
     return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"))
@@ -643,7 +597,7 @@ def _is_auto(value):
     return isinstance(value, str) and value == "auto"
 
 
-class _Progress(ProgressBar):
+class FitProgress(ProgressBar):
     """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
 
     def __init__(self, verbose, settings, n):
