@@ -78,6 +78,8 @@ class HammingIndex:
     for every instruction set, number of threads and batch.
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(self, n_bits):
         self._store = Store(check_n_bits(n_bits))
 

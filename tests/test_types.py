@@ -54,7 +54,7 @@ def test_mypy_finds_the_types(tmp_path):
 
 
 def test_the_stubs_are_what_the_package_is(tmp_path):
-    """Signatures, classes and names of aphash/__init__.pyi against the package, and that mypy accepts what has types."""
+    """Signatures, classes and names of aphash/__init__.pyi against the package; mypy accepts what is annotated."""
     pytest.importorskip("mypy", reason="mypy is not installed")
     allowed = tmp_path / "allowed"
     allowed.write_text("aphash\\._.*\n")  # private modules have no stubs

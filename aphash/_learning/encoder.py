@@ -63,6 +63,8 @@ class Encoder:
         When the arrays do not fit each other.
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(self, coef, intercept, mean, scale, *, feature_names=None, n_jobs=None):
         if np.ndim(coef) != 2:
             raise ValueError(f"coef must have shape (n_bits, d), got {np.shape(coef)}")
@@ -131,8 +133,12 @@ class Encoder:
     def __repr__(self):
         return f"Encoder(n_bits={self.n_bits}, n_features={self.n_features})"
 
-    def __reduce__(self):  # what is packed is packed again
-        return _make, (self.coef, self.intercept, self.mean, self.scale, self.feature_names, self.n_jobs)
+    def __getstate__(self):  # what is packed is packed again
+        names = ("coef", "intercept", "mean", "scale", "feature_names", "n_jobs")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
 
     def __dask_tokenize__(self):
         return type(self).__name__, self.fingerprint
@@ -291,10 +297,6 @@ class Encoder:
         if not unseen and not missing:
             message += "Feature names must be in the same order as they were in fit.\n"
         raise ValueError(message)
-
-
-def _make(coef, intercept, mean, scale, feature_names, n_jobs):
-    return Encoder(coef, intercept, mean, scale, feature_names=feature_names, n_jobs=n_jobs)
 
 
 def encode(encoder, X, threads):

@@ -138,6 +138,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> distances, ids = index.search(hasher.transform(X[:1]), k=5)
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(
         self,
         n_bits=64,
