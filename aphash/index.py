@@ -15,7 +15,7 @@ from aphash._searching._store import Store, refuse_unknown
 from aphash._searching.engines import engine_of
 from aphash._searching.expansion import check_expansion, expanded
 from aphash._searching.filters import prepare
-from aphash._searching.lookup import SHARE, Lookup
+from aphash._searching.lookup import MAX_SCAN_FRACTION, Lookup
 from aphash._searching.queries import check_queries
 from aphash.codes import check_codes, check_n_bits, origin_of
 from aphash.rescore import bind, rerank
@@ -80,6 +80,8 @@ class HammingIndex:
     whatever other threads were doing. Distances are int32, ids int64; results are ordered by (distance, id), the same
     for every instruction set, number of threads and batch.
     """
+
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
 
     def __init__(self, n_bits):
         self._store = Store(check_n_bits(n_bits))
@@ -267,7 +269,7 @@ class HammingIndex:
     def clear(self):
         """Remove all codes. The next id that is counted is the same as before."""
         lookup = self._store.present.lookup
-        self._store.clear(None if lookup is None else Lookup(Store(self.n_bits).present, lookup.share))
+        self._store.clear(None if lookup is None else Lookup(Store(self.n_bits).present, lookup.max_scan_fraction))
 
     def reserve(self, n):
         """Allocate memory for n codes in all, so that adding them does not fail for want of it.
@@ -304,7 +306,7 @@ class HammingIndex:
 
     # ---- lookup ----
 
-    def build_lookup(self, *, share=SHARE):
+    def build_lookup(self, *, max_scan_fraction=MAX_SCAN_FRACTION):
         """Build tables that make searches sub-linear where neighbours are near: multi-index hashing, exact.
 
         From then on a search first tries the tables, and scans the codes for those queries that would cost too much
@@ -315,14 +317,14 @@ class HammingIndex:
 
         Parameters
         ----------
-        share : float, default=0.1
-            A query is scanned once the tables would cost more than this share of its scan (by measured costs, see
+        max_scan_fraction : float, default=0.1
+            A query is scanned once the tables would cost more than this fraction of its scan (by measured costs, see
             :mod:`aphash._searching.lookup`). 0 always scans, infinity hardly ever.
 
         Raises
         ------
         TypeError, ValueError
-            When share is not a number >= 0, or the index holds 2^32 codes or more.
+            When max_scan_fraction is not a number >= 0, or the index holds 2^32 codes or more.
 
         Notes
         -----
@@ -330,7 +332,7 @@ class HammingIndex:
         They are saved and pickled with the index.
         """
         present = self._store.present
-        self._store.set_lookup(Lookup(present, share), present)
+        self._store.set_lookup(Lookup(present, max_scan_fraction), present)
 
     def drop_lookup(self):
         """Forget the tables of :meth:`build_lookup`; searches scan again."""

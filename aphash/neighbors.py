@@ -61,6 +61,8 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Words of a code.
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(self, n_neighbors=5, *, radius=None, mode="distance", n_jobs=None):
         self.n_neighbors = n_neighbors
         self.radius = radius

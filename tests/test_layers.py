@@ -23,8 +23,8 @@ LAYERS = [
     "_learning.encoder",
     "_learning.training_data _learning.affinity _searching.lookup",
     "_learning.descent _searching.pairs _searching.index_file _searching.expansion",
-    "_learning.scores",
-    "_learning.estimator index _distributed.training_data",
+    "_learning.scores _learning.model_file _distributed.training_data",
+    "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes",
     "interchange dask __main__ _show_versions _product",
 ]

@@ -55,6 +55,8 @@ class HammingIndex:
     Searches have no ``n_jobs``: a shard's is a task of one thread, and dask runs the tasks.
     """
 
+    __module__ = "aphash.dask"  # where it is public: pickles and reprs say so
+
     def __init__(self, n_bits):
         self.n_bits = check_n_bits(n_bits)
         self._shards = []  # persisted tasks

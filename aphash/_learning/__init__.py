@@ -7,6 +7,7 @@
 ``blocks``          what is computed of a block of rows, and what is a sum over blocks
 ``linear``          PCA, rotations towards signs, the ridge hash function
 ``affinity``        distances -> thresholds theta -> P (sparse)
+``model_file``      the file of a model
 ``descent``         the objective J, Adam on H and B by turns, the rounds
 ``safeguard``       rows that do not learn, bits that are replaced
 ==================  ==============================================================================================

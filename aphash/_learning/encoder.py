@@ -68,6 +68,8 @@ class Encoder:
         When the arrays do not fit each other.
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(self, coef, intercept, mean, scale, *, feature_names=None, n_jobs=None, items=None):
         if np.ndim(coef) != 2:
             raise ValueError(f"coef must have shape (n_bits, d), got {np.shape(coef)}")
@@ -143,10 +145,12 @@ class Encoder:
     def __repr__(self):
         return f"Encoder(n_bits={self.n_bits}, n_features={self.n_features})"
 
-    def __reduce__(self):  # what is packed is packed again
-        return _make, (
-            self.coef, self.intercept, self.mean, self.scale, self.feature_names, self.n_jobs, self.items,
-        )  # fmt: skip
+    def __getstate__(self):  # what is packed is packed again
+        names = ("coef", "intercept", "mean", "scale", "feature_names", "n_jobs", "items")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
 
     def __dask_tokenize__(self):
         return type(self).__name__, self.fingerprint
@@ -220,7 +224,7 @@ class Encoder:
         codes = self._projection().encode_row(X, self._farthest) if plain else None
         if codes is None:
             rows, threads, one = self._read(X, n_jobs)
-            codes = self._encode(rows, threads)
+            codes = encode(self, rows, threads)
             codes = codes[0] if one else codes
         return note(codes, self._origin)
 
@@ -228,7 +232,7 @@ class Encoder:
         out = self._projection().project_row(X, self._farthest) if self.feature_names is None else None
         if out is None:
             rows, threads, one = self._read(X, n_jobs)
-            out = self._project(rows, threads)
+            out = project(self, rows, threads)
             out = out[0] if one else out
         return out
 
@@ -242,21 +246,6 @@ class Encoder:
             and self.feature_names is fitted.get("feature_names_in_")
             and self.items is fitted.get("items_")
         )
-
-    def _encode(self, X, threads):
-        """Return the codes (n, n_words) of float rows in C order that are known to be good."""
-        codes = np.empty((len(X), n_words(self.n_bits)), np.uint64)
-        if self.items is None:
-            self._projection().encode(X, codes, threads)
-        else:
-            self.items.encode(Source(X, None, self.mean, self.scale), codes, threads)
-        return codes
-
-    def _project(self, X, threads):
-        """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
-        out = np.empty((len(X), self.n_bits), np.float32)
-        self._projection().project(X, out, threads)
-        return out
 
     def _projection(self):
         """Return the hash function packed for the instruction set in use; two threads may pack it, to the same."""
@@ -324,13 +313,26 @@ class Encoder:
         raise ValueError(message)
 
 
-def _make(coef, intercept, mean, scale, feature_names, n_jobs, items=None):
-    return Encoder(coef, intercept, mean, scale, feature_names=feature_names, n_jobs=n_jobs, items=items)
-
-
 def _working_weights(coef, scale):
     """Return the map (d, n_bits) of working vectors, float32."""
     return np.ascontiguousarray((coef / scale).T, np.float32)
+
+
+def encode(encoder, X, threads):
+    """Return the codes (n, n_words) of float rows in C order that are known to be good."""
+    codes = np.empty((len(X), n_words(encoder.n_bits)), np.uint64)
+    if encoder.items is None:
+        encoder._projection().encode(X, codes, threads)
+    else:
+        encoder.items.encode(Source(X, None, encoder.mean, encoder.scale), codes, threads)
+    return codes
+
+
+def project(encoder, X, threads):
+    """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
+    out = np.empty((len(X), encoder.n_bits), np.float32)
+    encoder._projection().project(X, out, threads)
+    return out
 
 
 def farthest(mean, scale):

@@ -19,10 +19,10 @@ from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
-from aphash._learning import recipe, safeguard, scores
+from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
-from aphash._learning.descent import HISTORY, learn
-from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest, fingerprint_of
+from aphash._learning.descent import learn
+from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of
 from aphash._learning.training_data import Rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
@@ -143,6 +143,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> index.add(hasher.transform(X))
     >>> distances, ids = index.search(hasher.transform(X[:1]), k=5)
     """
+
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
 
     def __init__(
         self,
@@ -271,20 +273,20 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if rows is not None:
                 check_finite(checked, n_threads, farthest(training.mean, training.scale))
             if settings.objective == "scores":
-                with _ScoreProgress(self.verbose, settings) as progress:
+                with ScoreProgress(self.verbose, settings) as progress:
                     found = scores.learn(training, settings, rng, progress)
                 codes = None
             else:
-                with _Progress(self.verbose, settings, training.n) as progress:
+                with FitProgress(self.verbose, settings, training.n) as progress:
                     found = learn(training, settings, rng, progress)
                 replaced = self._safeguard(found, training, sample, look)
                 codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
-        encoder = _encoder_of(fitted | columns)
+        encoder = encoder_of(fitted | columns)
         if codes is None:
-            codes = encoder._encode(checked, n_threads)
+            codes = encode(encoder, checked, n_threads)
         elif rows is not None:
-            learned, codes = codes, encoder._encode(checked, n_threads)
+            learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
         for name in ("feature_names_in_", "items_", *_OF_CODES):  # of an earlier fit
             vars(self).pop(name, None)
@@ -373,7 +375,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         encoder = own.get("_encoder")
         if encoder is None or not encoder._is_of(own):  # of an earlier version's pickle; an attribute was set
             check_is_fitted(self)
-            encoder = self._encoder = _encoder_of(own)
+            encoder = self._encoder = encoder_of(own)
         return encoder
 
     def transform(self, X):
@@ -520,9 +522,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
         arrays, params = self._to_file()
-        # So that older ones open what they can.
-        version = MODEL_VERSION if hasattr(self, "items_") else 2 if isinstance(self.mode, recipe.Recipe) else 1
-        container.write(path, arrays, kind=MODEL, version=version, params=params)
+        container.write(path, arrays, kind=MODEL, version=model_file.version_of(params), params=params)
 
     @classmethod
     def load(cls, path):
@@ -545,59 +545,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _to_file(self):
         """Return (arrays, params) for a file; NotFittedError before fit."""
         check_is_fitted(self)
-        items = vars(self).get("items_")
-        arrays = {name: getattr(self, name) for name in (*_saved(items), *ARRAYS)}
-        arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
-        given = self.get_params(deep=False)
-        given["mode"] = recipe.to_file(self.mode)
-        if not isinstance(given["random_state"], numbers.Integral):
-            given["random_state"] = None
-        params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
+        arrays, params = model_file.to_file(self.get_params(deep=False), vars(self))
         params["fingerprint_"] = self.encoder_.fingerprint  # of what is saved, should someone have changed it
-        if items is not None:
-            arrays |= {f"items_{name}": each for name, each in items.arrays.items()}
-            params["items_"] = items.numbers
-        if hasattr(self, "feature_names_in_"):
-            params["feature_names_in_"] = list(self.feature_names_in_)
         return arrays, params
 
     @classmethod
     def _from_file(cls, path, arrays, params, version):
-        check_version(path, MODEL, version)
-        encoder = Encoder._from_file(path, arrays, params)
-        try:
-            given = recipe.from_file(params["given"])
-            unknown = sorted(set(given) - set(_hasher_params()))
-            if unknown:
-                raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
-            hasher = cls(**given)
-            saved = _saved(encoder.items)
-            fitted = {name: arrays[name] for name in saved}
-            history = np.empty(len(arrays["objective_round"]), HISTORY)
-            for name in HISTORY.names:
-                history[name] = arrays[f"objective_{name}"]
-            (r, d), m = encoder.coef.shape, len(fitted["anchor_indices_"])
-            words = n_words(r)
-            shapes = {
-                "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
-                "anchor_codes_": (m, words), "codes_": (len(arrays["codes_"]), words),
-            }  # fmt: skip
-            wrong = [name for name in saved if fitted[name].shape != shapes[name]]
-            wrong += [name for name in saved if fitted[name].dtype not in _SAVED[name]]
-            if wrong or r != hasher.n_bits:
-                raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
-            fitted |= {
-                "coef_": encoder.coef, "intercept_": encoder.intercept, "mean_": encoder.mean, "scale_": encoder.scale,
-                "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
-            }  # fmt: skip
-            if encoder.items is not None:
-                fitted |= {"items_": encoder.items, "anchor_codes_": encoder.items.arrays["codes"]}
-            if encoder.feature_names is not None:
-                fitted["feature_names_in_"] = encoder.feature_names
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{container.name_of(path)}: not a whole APHash file: {error!r}") from None
-        note_origin(fitted["codes_"], r, fitted["fingerprint_"])
-        vars(hasher).update(fitted, objective_=history, _encoder=encoder)
+        given, fitted, encoder = model_file.from_file(path, arrays, params, version, cls._get_param_names())
+        hasher = cls(**given)
+        vars(hasher).update(fitted, _encoder=encoder)
         return hasher
 
     def __getstate__(self):
@@ -606,7 +562,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         super().__setstate__(state)
         if "coef_" in vars(self):
-            self._encoder = _encoder_of(vars(self))
+            self._encoder = encoder_of(vars(self))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -616,21 +572,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_SAVED = {  # the arrays of a file beside the hash function's, with their dtypes
-    "codes_": [np.uint64], "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64],
-    "thresholds_": [np.float64],
-}  # fmt: skip
 _OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has elsewhere, or not
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
-
-
-def _saved(items):
-    """Return the names of the arrays of a file beside the hash function's."""
-    return [name for name in _SAVED if items is None or name not in _OF_CODES]
-
-
-def _hasher_params():
-    return APHash._get_param_names()
 
 
 def _read(X):
@@ -664,7 +607,7 @@ def _naming_X():
         raise type(error)(f"X: {error}") from None
 
 
-def _encoder_of(fitted):
+def encoder_of(fitted):
     """Return the Encoder of fitted attributes."""
     hash_function = (fitted[name] for name in (*ARRAYS, "scale_"))
     return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"), items=fitted.get("items_"))
@@ -674,7 +617,7 @@ def _is_auto(value):
     return isinstance(value, str) and value == "auto"
 
 
-class _Progress(ProgressBar):
+class FitProgress(ProgressBar):
     """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
 
     def __init__(self, verbose, settings, n):
@@ -686,7 +629,7 @@ class _Progress(ProgressBar):
         self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")
 
 
-class _ScoreProgress(ProgressBar):
+class ScoreProgress(ProgressBar):
     """A progress bar over the steps for the weights, with the objective beside it."""
 
     def __init__(self, verbose, settings):

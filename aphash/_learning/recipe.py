@@ -144,6 +144,8 @@ class Recipe:
     APHash(mode=Recipe(init='random', rotation='none'), n_bits=32)
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     n_anchors: int = _parameter(300, _integer(1))
     n_neighbors: int | float = _parameter(0.005, _count_or_share)
     min_neighbors: int = _parameter(100, _integer(1))

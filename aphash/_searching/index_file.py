@@ -3,8 +3,9 @@
 ``blocks`` (uint64, groups of 8 codes as csrc/pages.h lays them out, one page behind the other, the last group padded
 with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up from
 one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
-follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its ``share``
-(null: infinity) is the parameter ``lookup``. Version 1 always has ``ids``.
+follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its
+``max_scan_fraction`` (null: infinity) is the parameter ``lookup``, under its first name, ``share``. Version 1 always
+has ``ids``.
 """
 
 import math
@@ -55,7 +56,8 @@ def to_file(snapshot):
     if lookup is not None:
         arrays |= {f"lookup.{name}": array for name, array in lookup.arrays().items()}
         arrays["lookup.stale"] = snapshot.stale_positions()
-        params["lookup"] = {"share": lookup.share if math.isfinite(lookup.share) else None}
+        fraction = lookup.max_scan_fraction
+        params["lookup"] = {"share": fraction if math.isfinite(fraction) else None}
     return arrays, params
 
 
@@ -117,8 +119,8 @@ def _lookup_from_file(arrays, params, n_bits, check):
     if not isinstance(about, dict) or set(about) != {"share"}:
         raise ValueError("lookup must have its share")
     stale = parts.pop("stale")
-    share = math.inf if about["share"] is None else about["share"]
-    lookup = Lookup.from_arrays(n_bits, share, **parts, check=check)
+    fraction = math.inf if about["share"] is None else about["share"]
+    lookup = Lookup.from_arrays(n_bits, fraction, **parts, check=check)
     if stale.dtype != np.int64 or stale.ndim != 1:
         raise ValueError(f"lookup: stale must be int64, got {stale.dtype} of shape {stale.shape}")
     if stale.size and not 0 <= stale.min() <= stale.max() < lookup.n_indexed:

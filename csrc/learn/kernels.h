@@ -16,11 +16,11 @@
 enum aph_dtype { APH_FLOAT16 = 0, APH_FLOAT32 = 1, APH_FLOAT64 = 2 };
 
 enum {
-    APH_DEPTH = 256,  /* k dimension of one multiplication: a panel of columns stays in the L1 cache */
-    APH_TILE = 256,   /* most columns of a tile; a multiple of every ISA's panel width */
-    APH_SCAN = 16,    /* distances looked at together */
-    APH_SPAN = 1024,  /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
-    APH_ROW_GROUP = 48,   /* rows that meet a tile together; a multiple of every ISA's row block */
+    APH_DEPTH = 256,    /* k dimension of one multiplication: a panel of columns stays in the L1 cache */
+    APH_TILE = 256,     /* most columns of a tile; a multiple of every ISA's panel width */
+    APH_SCAN = 16,      /* distances looked at together */
+    APH_SPAN = 1024,    /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
+    APH_ROW_GROUP = 48, /* rows that meet a tile together; a multiple of every ISA's row block */
 };
 
 /* Items: item j is row rows[j] of x, or row j where rows is NULL. Its working vector is
@@ -82,8 +82,8 @@ struct aph_learn {
 
     /* out[i * ld + j] = max(0, |a_i|^2 + |x_j|^2 - 2 a_i.x_j) for items start + j, j < count <= APH_TILE. Whole vectors are
      * written: out has room for ceil(count / width) * width columns a row. scratch: distances_scratch() bytes. */
-    void (*distances)(const struct aph_source *items, int64_t start, int64_t count, const float *a, const float *a_norms,
-                      int64_t m, float *out, int64_t ld, void *scratch);
+    void (*distances)(const struct aph_source *items, int64_t start, int64_t count, const float *a,
+                      const float *a_norms, int64_t m, float *out, int64_t ld, void *scratch);
     int64_t (*distances_scratch)(void);
 
     /* Number of d2[j] <= bound, and their item numbers first + j in ascending order. */
