@@ -304,9 +304,9 @@ def weighted_rows(n, n_bits, repeats):
     weights = (queries - mean) @ matrix
     index = HammingIndex(n_bits)
     n_parts = n_bits // 4
-    dimensions = max(n_parts, DIMENSIONS // 2 if n_bits <= 64 else DIMENSIONS)  # those behind 128 are zeros
+    dimensions = min(n_bits, DIMENSIONS)
     quantiser = faiss.IndexPQFastScan(dimensions, n_parts, 4)
-    chain = faiss.PCAMatrix(DIMENSIONS, min(dimensions, DIMENSIONS), 0, True)
+    chain = faiss.PCAMatrix(DIMENSIONS, dimensions, 0, True)
     fast_scan = faiss.IndexPreTransform(chain, quantiser)
     fast_scan.train(vectors.chunk(10**6, 50_000))
     turbo = None
@@ -436,7 +436,7 @@ def measure(args):
     if wanted("own"):
         for record in own_rows(int(1e7 * scale), repeats):
             yield common | {"n": int(1e7 * scale)} | record
-    for bits in (64, 128, 256, 512, 1024):
+    for bits in (64, 128, 256, 512):
         if wanted("weights") or wanted(f"weights {bits}"):
             for record in weighted_rows(int(1e6 * scale), bits, repeats):
                 yield common | {"n": int(1e6 * scale)} | record

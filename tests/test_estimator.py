@@ -24,6 +24,7 @@ from aphash._learning.blocks import draw_rows
 from aphash._learning.recipe import PRESETS, Recipe
 from aphash.codes import Origin, origin_of
 
+MODES = ("semantic", "neighbors", "paper")  # of codes: tests/test_scores.py has the other one
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)
 LEARNED = ("codes_", "coef_", "intercept_", "thresholds_", "anchors_", "anchor_indices_", "anchor_codes_", "objective_")
 
@@ -49,7 +50,7 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("mode", PRESETS)
+@pytest.mark.parametrize("mode", MODES)
 def test_attributes(digits, mode):
     X = digits[0]
     h = APHash(20, mode=mode, n_anchors=50, max_iter=12, random_state=0).fit(X)
@@ -96,7 +97,7 @@ def test_learned_codes_resemble_the_hash_codes(digits):
     assert 0 < differ < 0.25
 
 
-@pytest.mark.parametrize("mode", PRESETS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("n_jobs", [2, 3, 7, None, -1])
 def test_threads_do_not_change_a_bit(rng, mode, n_jobs):
     X = rng.standard_normal((5000, 20)).astype(np.float32)  # several blocks

@@ -14,26 +14,37 @@
  * there are many: then STEP tables have a sum of 8 bits, for which the mean code is at FILL, and these sums are added in
  * 16 bits. The STEP tables are taken from all over the code, for the bits of some learners fall in weight.
  *
- * The including file may define, for vectors of bytes:
- *     LOOKUP(table, v)  table[v] of each byte of v, which are 0 .. 15; `table` has its 16 bytes in each 128-bit lane
- *     TABLE16(at)       a vector with the 16 bytes at `at`, aligned to 16, in each 128-bit lane
+ * Without LOOKUP (SSE2) a plane is that of a bit, its bytes 0 or 255, and a bit's weight is added where it differs. That
+ * serves tables that are sums of what their four bits add; by others every code gets its distance.
+ *
+ * The including file defines, for vectors of bytes:
+ *     LOOKUP(table, v)  if it can: table[v] of each byte of v, which are 0 .. 15; `table` has its 16 bytes in each
+ *                       128-bit lane
+ *     TABLE16(at)       with it: a vector with the 16 bytes at `at`, aligned to 16, in each 128-bit lane
  *     ADD8(a, b), ADD16(a, b)   unsigned saturating sums of bytes, of pairs of bytes
  *     MIN8(a, b), MIN16(a, b)   unsigned minima
  *     MASK8(a, limit)   bit i: byte i of a is within `limit`, which has it in each byte
  *     MASK16(a, limit)  bits 2 i and 2 i + 1: pair i of bytes is
  *     ZIP(lo, 8, a, b)  the lower halves (hi: the upper ones) of the 128-bit lanes of a and b, 8 (16, 32, 64) bits in turn
+ *                       if it can
  *     HAS_WEIGHTED_SUMS where it has weighted_sums() of its own */
 #include "search/weighted.h"
 
 #include <math.h>
 
+#ifdef LOOKUP
+enum { ROWS = 1, NARROW = 32 };
+#else
+enum { ROWS = 4, NARROW = 16 };
+#endif
+
+/* ROWS: of a plane. NARROW: tables up to which sums of 8 bits serve. */
 enum {
-    NARROW = 32, /* tables up to which sums of 8 bits serve */
     STEP = 16,   /* tables whose sum has 8 bits, where the whole sum has 16 */
     FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
-    FETCH = 128,  /* how many rows of codes are fetched ahead */
+    FETCH = 128, /* how many rows of codes are fetched ahead */
     WAIT = 16,   /* candidates of a query that wait for each other, to get their distances together */
-    CHUNK = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+    CHUNK = 4 / ROWS /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
 };
 
 typedef struct {
@@ -59,8 +70,9 @@ typedef struct { /* one scan */
     int64_t n_tables;
     int64_t n_steps; /* 0: sums have 8 bits */
     int64_t run;
+    int exact; /* there are no bounds: each code gets its distance */
     uint64_t *codes;   /* [query][WAIT codes in groups]: of those that wait */
-    uint8_t *planes;   /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
+    uint8_t *planes;   /* [place][ROWS][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
     uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
     uint8_t *tables;   /* [query][place][APH_ENTRIES] */
     int64_t stride;  /* bytes from one query's tables to the next's */
@@ -70,7 +82,7 @@ static int64_t weighted_scratch_bytes(int64_t n_words)
 {
     const int64_t codes = n_words * (APH_BLOCK + APH_QUERY_BLOCK * WAIT) * (int64_t)sizeof(uint64_t);
     const int64_t partial = APH_QUERY_BLOCK * APH_BLOCK * (int64_t)sizeof(uint16_t);
-    return round64(sizeof(weighted_head)) + codes + partial + n_words * 16 * (APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
+    return round64(sizeof(weighted_head)) + codes + partial + n_words * 16 * (ROWS * APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
 }
 
 /* ---- exact distances ---- */
@@ -116,7 +128,6 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
     }
 }
 
-#ifdef LOOKUP
 /* ---- tables of bytes, and what the threshold means in them ---- */
 
 INLINE uint32_t least_entry(const uint32_t *table)
@@ -132,6 +143,12 @@ INLINE int64_t place_of(const weighted_scan *w, int64_t t)
     return w->n_steps ? t % w->n_steps * STEP + t / w->n_steps : t;
 }
 
+INLINE uint8_t scaled_down(uint32_t value, float scale)
+{
+    const float scaled = (float)value * scale;
+    return (uint8_t)(int32_t)(scaled < 255 ? scaled : 255);
+}
+
 static void make_byte_tables(const weighted_scan *w, int64_t q)
 {
     const uint32_t *tables = w->queries[q].tables;
@@ -140,12 +157,33 @@ static void make_byte_tables(const weighted_scan *w, int64_t q)
         const uint32_t *table = tables + t * APH_ENTRIES;
         const uint32_t least = least_entry(table);
         uint8_t *bytes = w->tables + q * w->stride + place_of(w, t) * APH_ENTRIES;
-        for (int v = 0; v < APH_ENTRIES; v++) {
-            const float scaled = (float)(table[v] - least) * scale;
-            bytes[v] = (uint8_t)(int32_t)(scaled < 255 ? scaled : 255);
+#ifdef LOOKUP
+        for (int v = 0; v < APH_ENTRIES; v++) bytes[v] = scaled_down(table[v] - least, scale);
+#else
+        (void)least;
+        for (int b = 0; b < 4; b++) { /* the weight of bit b, and the value at which it adds nothing */
+            const uint32_t zero = table[0], one = table[1 << b];
+            bytes[b] = scaled_down(one > zero ? one - zero : zero - one, scale);
+            bytes[4 + b] = one < zero ? 255 : 0;
         }
+#endif
     }
 }
+
+#ifndef LOOKUP
+/* Whether each table is a sum of what its bits add. */
+static int is_sum_of_bits(const aph_weighted *query)
+{
+    for (int64_t t = 0; t < query->n_tables; t++) {
+        const uint32_t *table = query->tables + t * APH_ENTRIES;
+        for (int v = 3; v < APH_ENTRIES; v++) {
+            const int rest = v & (v - 1);
+            if ((int64_t)table[v] - table[rest] != (int64_t)table[v - rest] - table[0]) return 0;
+        }
+    }
+    return 1;
+}
+#endif
 
 static void start_bound(const weighted_scan *w, int64_t q)
 {
@@ -172,8 +210,8 @@ static void set_limit(const weighted_scan *w, int64_t q)
     weighted_bound *bound = w->head->bounds + q;
     const int64_t room = w->scan.found[q].threshold - bound->constant - bound->least;
     const int32_t top = w->n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
-    bound->limit = -1;
-    if (room < 0) return;
+    bound->limit = w->exact ? 0 : -1;
+    if (room < 0 || w->exact) return;
     /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
     const double slack = 1 + 1e-6;
     double scale = room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
@@ -193,13 +231,13 @@ static void set_limit(const weighted_scan *w, int64_t q)
 
 /* ---- candidates ---- */
 
-/* Nibble planes of a block: bytes are transposed, 64 codes at a time, and split. */
+/* The planes of a block: bytes are transposed, 64 codes at a time, and split. */
 static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
 {
     const int64_t n_words = w->scan.db->n_words;
     for (int64_t word = 0; word * 16 < w->n_tables; word++) {
         uint8_t *rows[16];
-        for (int i = 0; i < 16; i++) rows[i] = w->planes + place_of(w, word * 16 + i) * APH_BLOCK;
+        for (int i = 0; i < 16; i++) rows[i] = w->planes + place_of(w, word * 16 + i) * ROWS * APH_BLOCK;
         for (int run = 0; run < 8; run++)
             for (int part = 0; part < PARTS; part++) {
                 const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
@@ -210,6 +248,14 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
                     __builtin_prefetch(in + (g * n_words + FETCH) * APH_GROUP);
                 }
                 transpose_bytes(r);
+#ifndef LOOKUP
+                typedef int8_t bytes_t __attribute__((vector_size(8 * APH_LANES)));
+                for (int b = 0; b < 64; b++) {
+                    const vec bit = (vec){0} + (UINT64_C(0x0101010101010101) << b % 8);
+                    *(vec *)(rows[b / 4] + b % 4 * APH_BLOCK + at) = (vec)((bytes_t)(r[b / 8] & bit) == (bytes_t)bit);
+                }
+                continue;
+#endif
                 for (int b = 0; b < 8; b++) {
                     *(vec *)(rows[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
                     *(vec *)(rows[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
@@ -218,124 +264,130 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
     }
 }
 
-#define AHEAD 8 /* vectors of sums that are kept in registers */
-#define ACROSS (APH_BLOCK / (AHEAD * (int)sizeof(vec)))
+/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. As many vectors of sums as
+ * there are registers for, of each. */
+#define AHEAD(n_queries) (APH_LANES == 8 || (n_queries) == 1 ? 8 : 4)
+#define AHEAD_WIDE (APH_LANES == 8 ? 8 : 4)
 
 INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x0101010101010101); }
 
-INLINE vec least_of(const vec *sums)
+/* Add what a table gives for n vectors of bytes to the sums [query][n]; the next query's table is `apart` bytes away. */
+INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const uint8_t *planes, int n, vec *sums)
 {
-    vec least = sums[0];
-    for (int a = 1; a < AHEAD; a++) least = MIN8(least, sums[a]);
-    return least;
+#ifdef LOOKUP
+    vec entries[2];
+    for (int i = 0; i < n_queries; i++) entries[i] = TABLE16(table + i * apart);
+    for (int a = 0; a < n; a++) {
+        const vec v = ((const vec *)planes)[a];
+        for (int i = 0; i < n_queries; i++) sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
+    }
+#else
+    for (int b = 0; b < 4; b++)
+        for (int i = 0; i < n_queries; i++) {
+            const vec weight = splat(table[i * apart + b]), sign = splat(table[i * apart + 4 + b]);
+            for (int a = 0; a < n; a++)
+                sums[i * n + a] =
+                    ADD8(sums[i * n + a], (((const vec *)(planes + b * APH_BLOCK))[a] ^ sign) & weight);
+        }
+#endif
 }
 
-INLINE void add_tables(const uint8_t *planes, const uint8_t *tables, int64_t t, int64_t stop, vec *sums)
+typedef struct { /* one or two queries against a block */
+    const uint8_t *tables; /* the first one's */
+    int64_t apart;
+    int32_t limits[2];
+    vec *partial;          /* sums of 16 bits between chunks, of one query */
+    unsigned hot[2];       /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
+    uint64_t masks[2][8];  /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+} weighted_pair;
+
+/* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
+#define SET_MASKS(pair, i, at, n, expression)                                                                          \
+    for (int a = 0; a < (n); a++) {                                                                                    \
+        const uint64_t mask = (expression);                                                                            \
+        const int byte = ((at) + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */         \
+        (pair)->hot[i] |= (unsigned)(mask != 0) << byte / 8;                                                           \
+        memcpy((uint8_t *)(pair)->masks[i] + byte, &mask, APH_LANES);                                                  \
+    }
+
+INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
 {
+    const int n = AHEAD(n_queries);
+    pair->hot[0] = pair->hot[1] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += n) {
+        const uint8_t *here = planes + at * (int)sizeof(vec);
+        vec sums[16] = {{0}};
 #pragma GCC unroll 4
-    for (; t < stop; t++) {
-        const vec table = TABLE16(tables + t * APH_ENTRIES);
-        const vec *plane = (const vec *)(planes + t * APH_BLOCK);
-        for (int a = 0; a < AHEAD; a++) sums[a] = ADD8(sums[a], LOOKUP(table, plane[a]));
-    }
-}
-
-/* masks[r], bit 8 l + g = code 64 r + 8 g + l is a candidate. Returns the runs r that have any, as bits; masks of other runs
- * may be left as they are. */
-INLINE unsigned narrow_block(const uint8_t *planes, const uint8_t *tables, int64_t n_tables, int32_t limit, uint64_t *masks)
-{
-    const vec most = splat((uint8_t)limit);
-    unsigned hot = 0;
-    for (int part = 0; part < ACROSS; part++) {
-        const uint8_t *at = planes + part * AHEAD * (int)sizeof(vec);
-        vec sums[AHEAD] = {{0}};
-        add_tables(at, tables, 0, n_tables, sums);
-        if (MASK8(least_of(sums), most) == 0) {
-            if (APH_LANES < 8) memset((uint8_t *)masks + part * AHEAD * APH_LANES, 0, AHEAD * APH_LANES);
-            continue;
-        }
-        for (int a = 0; a < AHEAD; a++) {
-            const uint64_t mask = MASK8(sums[a], most);
-            const int byte = (part * AHEAD + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */
-            hot |= (unsigned)(mask != 0) << byte / 8;
-            memcpy((uint8_t *)masks + byte, &mask, APH_LANES);
+        for (int64_t t = 0; t < n_tables; t++)
+            add_table(pair->tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * ROWS * APH_BLOCK, n, sums);
+        for (int i = 0; i < n_queries; i++) {
+            const vec most = splat((uint8_t)pair->limits[i]);
+            vec least = sums[i * n];
+            for (int a = 1; a < n; a++) least = MIN8(least, sums[i * n + a]);
+            if (MASK8(least, most) == 0) {
+                if (APH_LANES < 8) memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
+                continue;
+            }
+            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
         }
     }
-    return hot;
 }
 
-static unsigned narrow(const uint8_t *planes, const uint8_t *tables, int64_t n_tables, int32_t limit, uint64_t *masks)
+static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
 {
-    switch (n_tables) { /* unrolled for the usual widths */
-    case 16: return narrow_block(planes, tables, 16, limit, masks);
-    case 32: return narrow_block(planes, tables, 32, limit, masks);
-    default: return narrow_block(planes, tables, n_tables, limit, masks);
-    }
+    if (n_queries == 1) narrow_block(planes, n_tables, 1, pair);
+    else if (n_tables == 16) narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+    else if (n_tables == 32) narrow_block(planes, 32, 2, pair);
+    else narrow_block(planes, n_tables, 2, pair);
 }
 
-/* As `narrow`, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. Between chunks the sums wait in
- * `partial`, and what is returned is whether any code can still be a candidate: 0 or not. */
-#define AHEAD_WIDE (APH_LANES < 8 ? 4 : 8)
-INLINE unsigned wide_chunk(const uint8_t *planes, const uint8_t *tables, int n_steps, int first, int last, int32_t limit,
-                      vec *partial, uint64_t *masks)
+/* As narrow_block for one query, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
+INLINE void wide_block(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
 {
+    enum { N = AHEAD_WIDE };
     const vec low = (vec){0} + UINT64_C(0x00FF00FF00FF00FF);
-    const vec most = (vec){0} + (uint64_t)limit * UINT64_C(0x0001000100010001);
-    unsigned hot = 0;
-    for (int at = 0; at < APH_BLOCK; at += AHEAD_WIDE * (int)sizeof(vec), partial += 2 * AHEAD_WIDE) {
-        vec even[AHEAD_WIDE], odd[AHEAD_WIDE];
-        for (int a = 0; a < AHEAD_WIDE; a++) {
-            even[a] = first ? (vec){0} : partial[2 * a];
-            odd[a] = first ? (vec){0} : partial[2 * a + 1];
+    const vec most = (vec){0} + (uint64_t)pair->limits[0] * UINT64_C(0x0001000100010001);
+    vec *waiting = pair->partial;
+    pair->hot[0] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += N, waiting += 2 * N) {
+        vec even[N], odd[N];
+        for (int a = 0; a < N; a++) {
+            even[a] = first ? (vec){0} : waiting[2 * a];
+            odd[a] = first ? (vec){0} : waiting[2 * a + 1];
         }
         for (int step = 0; step < n_steps; step++) {
-            vec bytes[AHEAD_WIDE];
-            for (int i = step * STEP; i < (step + 1) * STEP; i++) {
-                const vec table = TABLE16(tables + i * APH_ENTRIES);
-                const vec *plane = (const vec *)(planes + i * APH_BLOCK + at);
-                for (int a = 0; a < AHEAD_WIDE; a++) {
-                    const vec found = LOOKUP(table, plane[a]);
-                    bytes[a] = i > step * STEP ? ADD8(bytes[a], found) : found;
-                }
-            }
-            for (int a = 0; a < AHEAD_WIDE; a++) {
+            const uint8_t *tables = pair->tables + step * STEP * APH_ENTRIES;
+            const uint8_t *rows = planes + step * STEP * ROWS * APH_BLOCK + at * (int)sizeof(vec);
+            vec bytes[N] = {{0}};
+#pragma GCC unroll 16
+            for (int t = 0; t < STEP; t++) add_table(tables + t * APH_ENTRIES, 0, 1, rows + t * ROWS * APH_BLOCK, N, bytes);
+            for (int a = 0; a < N; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
                 odd[a] = ADD16(odd[a], bytes[a] >> 8 & low);
             }
         }
         vec least = MIN16(even[0], odd[0]);
-        for (int a = 1; a < AHEAD_WIDE; a++) least = MIN16(least, MIN16(even[a], odd[a]));
-        const uint64_t here = MASK16(least, most);
-        for (int a = 0; a < AHEAD_WIDE && !last; a++) partial[2 * a] = even[a], partial[2 * a + 1] = odd[a];
-        if (!last) hot |= here != 0;
-        for (int a = 0; a < AHEAD_WIDE && last; a++) {
-            const int byte = at / 8 + a * APH_LANES;
-            uint64_t mask = 0;
-            if (here)
-                mask = (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
-                       (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA));
-            hot |= (unsigned)(mask != 0) << byte / 8;
-            memcpy((uint8_t *)masks + byte, &mask, APH_LANES);
-        }
+        for (int a = 1; a < N; a++) least = MIN16(least, MIN16(even[a], odd[a]));
+        const int any = MASK16(least, most) != 0;
+        if (!last) {
+            for (int a = 0; a < N; a++) waiting[2 * a] = even[a], waiting[2 * a + 1] = odd[a];
+            pair->hot[0] |= (unsigned)any;
+        } else if (any) {
+            SET_MASKS(pair, 0, at, N, (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
+                                          (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+        } else
+            memset((uint8_t *)pair->masks[0] + at * APH_LANES, 0, N * APH_LANES);
     }
-    return hot;
 }
 
-static unsigned wide(const uint8_t *planes, const uint8_t *tables, int64_t n_steps, int64_t step, int32_t limit, vec *partial,
-                uint64_t *masks)
+static void wide(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
 {
-    const int first = step == 0, last = step + CHUNK >= n_steps;
-    if (first && n_steps == 4) return wide_chunk(planes, tables, 4, 1, 1, limit, partial, masks);
-    if (last) return wide_chunk(planes, tables, (int)(n_steps - step), first, 1, limit, partial, masks);
-    return wide_chunk(planes, tables, CHUNK, first, 0, limit, partial, masks);
+    if (first && last) wide_block(planes, n_steps, 1, 1, pair);
+    else if (last) wide_block(planes, n_steps, 0, 1, pair);
+    else wide_block(planes, n_steps, first, 0, pair);
 }
-#endif
 
 /* ---- hits ---- */
-
-#ifndef LOOKUP
-static void set_limit(const weighted_scan *w, int64_t q) { (void)w, (void)q; }
-#endif
 
 /* There is room for APH_MARGIN hits before `tighten` looks. */
 INLINE void append_hit(aph_found *found, uint32_t distance, uint32_t position)
@@ -387,7 +439,6 @@ static void enter_run(scan_state *scan, int64_t block)
 
 /* ---- the scan ---- */
 
-#ifdef LOOKUP
 /* Let the candidates of a block wait, in order of position; returns whether the query is finished. */
 static int take_candidates(weighted_scan *w, const uint64_t *masks, unsigned hot, const uint64_t *groups,
                            const uint64_t *allowed, int64_t first, const int64_t *positions, int64_t q)
@@ -421,38 +472,43 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
     int32_t *alive = w->head->alive;
     int64_t n_alive = 0;
     int dropped = 0;
-    uint64_t masks[8];
     for (int64_t a = 0; a < scan->n_active; a++)
         if (w->head->bounds[scan->memory->active[a]].limit >= 0) alive[n_alive++] = scan->memory->active[a];
     if (n_alive == 0) return;
     make_nibbles(w, groups);
-    if (w->n_steps == 0)
-        for (int64_t a = 0; a < n_alive; a++) {
-            const int64_t q = alive[a];
-            const uint8_t *tables = w->tables + q * w->stride;
-            const unsigned hot = narrow(w->planes, tables, w->n_tables, w->head->bounds[q].limit, masks);
-            if (hot) dropped |= take_candidates(w, masks, hot, groups, allowed, first, positions, q);
-        }
-    for (int64_t step = 0; step < w->n_steps; step += CHUNK) {
-        const uint8_t *planes = w->planes + step * STEP * APH_BLOCK;
+    const int64_t chunk = w->n_steps ? CHUNK : 1, end = w->n_steps ? w->n_steps : 1;
+    for (int64_t step = 0; step < end; step += chunk) {
+        const int last = step + chunk >= end;
+        const int64_t first_table = step * STEP, n_steps = last ? end - step : chunk;
+        const uint8_t *planes = w->planes + first_table * ROWS * APH_BLOCK;
         int64_t kept = 0;
-        for (int64_t a = 0; a < n_alive; a++) {
-            const int64_t q = alive[a];
-            const uint8_t *tables = w->tables + q * w->stride + step * STEP * APH_ENTRIES;
-            const unsigned hot = wide(planes, tables, w->n_steps, step, w->head->bounds[q].limit,
-                                      (vec *)(w->partial + q * APH_BLOCK), masks);
-            if (!hot) continue;
-            alive[kept++] = (int32_t)q;
-            if (step + CHUNK >= w->n_steps)
-                dropped |= take_candidates(w, masks, hot, groups, allowed, first, positions, q);
+        for (int64_t a = 0, n; a < n_alive; a += n) {
+            weighted_pair pair;
+            const int64_t queries[2] = {alive[a], alive[a + 1 < n_alive ? a + 1 : a]};
+            n = w->n_steps == 0 && a + 1 < n_alive ? 2 : 1;
+            for (int i = 0; i < 2; i++) pair.limits[i] = w->head->bounds[queries[i]].limit;
+            pair.partial = (vec *)(w->partial + queries[0] * APH_BLOCK);
+            pair.tables = w->tables + queries[0] * w->stride + first_table * APH_ENTRIES;
+            pair.apart = (queries[1] - queries[0]) * w->stride;
+            if (w->n_steps)
+                wide(planes, (int)n_steps, step == 0, last, &pair);
+            else
+                narrow(planes, w->n_tables, (int)n, &pair);
+            for (int i = 0; i < n; i++) {
+                if (!pair.hot[i]) continue;
+                alive[kept++] = (int32_t)queries[i];
+                if (last)
+                    dropped |= take_candidates(w, pair.masks[i], pair.hot[i], groups, allowed, first, positions,
+                                               queries[i]);
+            }
         }
         n_alive = kept;
     }
     if (dropped) drop_finished(scan);
 }
-#else
-/* No bounds without LOOKUP: every code gets its distance. */
-static void count_weighted(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
+#ifndef LOOKUP
+/* As count_weighted, without bounds. */
+static void count_exactly(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
                            const int64_t *positions)
 {
     weighted_scan *w = (weighted_scan *)scan;
@@ -484,20 +540,23 @@ static int64_t weighted_scan_blocks(const aph_codes *db, int64_t block, int64_t 
     w.scan.block = (uint64_t *)((char *)scratch + round64(sizeof(weighted_head)));
     w.codes = w.scan.block + db->n_words * APH_BLOCK;
     w.planes = (uint8_t *)(w.codes + db->n_words * APH_QUERY_BLOCK * WAIT);
-    w.partial = (uint16_t *)(w.planes + db->n_words * 16 * APH_BLOCK);
+    w.partial = (uint16_t *)(w.planes + db->n_words * 16 * ROWS * APH_BLOCK);
     w.tables = (uint8_t *)(w.partial + APH_QUERY_BLOCK * APH_BLOCK);
     w.n_tables = n_queries ? w.queries->n_tables : 0;
     w.n_steps = w.n_tables <= NARROW ? 0 : (w.n_tables + STEP - 1) / STEP; /* planes are made for whole words, so for these */
     w.stride = (w.n_steps ? w.n_steps * STEP : w.n_tables) * APH_ENTRIES;
     list_active(&w.scan, n_queries);
+#ifndef LOOKUP
+    for (int64_t a = 0; a < w.scan.n_active && !w.exact; a++)
+        w.exact = !is_sum_of_bits(w.queries + w.head->common.active[a]);
+    if (w.exact) w.scan.count = count_exactly;
+#endif
     if (w.n_steps * STEP > w.n_tables) memset(w.tables, 0, (size_t)(n_queries * w.stride));
     for (int64_t a = 0; a < w.scan.n_active; a++) {
         const int64_t q = w.head->common.active[a];
         w.head->bounds[q] = (weighted_bound){0};
         w.head->n_waiting[q] = 0;
-#ifdef LOOKUP
         start_bound(&w, q);
-#endif
         if (!w.queries[q].constants) set_limit(&w, q);
     }
     if (n_queries && w.queries->constants) w.scan.enter = enter_run;
