@@ -52,6 +52,7 @@ class APHash:
     mean_: NDArray[np.float64]
     scale_: float
     anchors_: NDArray[np.floating]
+    items_: Any
     anchor_indices_: NDArray[np.int64]
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
@@ -63,7 +64,7 @@ class APHash:
         self,
         n_bits: int = 64,
         *,
-        mode: Literal["semantic", "neighbors", "paper"] | Recipe = "semantic",
+        mode: Literal["semantic", "neighbors", "scores", "paper"] | Recipe = "semantic",
         n_anchors: int | _Auto = "auto",
         n_neighbors: float | _Auto = "auto",
         q_scale: float | _Auto = "auto",
@@ -121,9 +122,10 @@ class Recipe:
     updates: str = "together"
     resample_anchors: bool = True
     tol: float = 0.0
+    objective: str = "codes"
     goal: str = "kind"
     @classmethod
-    def preset(cls, name: Literal["semantic", "neighbors", "paper"]) -> Recipe: ...
+    def preset(cls, name: Literal["semantic", "neighbors", "scores", "paper"]) -> Recipe: ...
     def replace(self, **changes: Any) -> Self: ...
     def as_dict(self) -> dict[str, Any]: ...
 
@@ -137,6 +139,7 @@ class Encoder:
     scale: float
     feature_names: Sequence[str] | None
     n_jobs: int | None
+    items: Any
     def __init__(
         self,
         coef: NDArray[np.float64],
@@ -146,6 +149,7 @@ class Encoder:
         *,
         feature_names: Sequence[str] | None = None,
         n_jobs: int | None = None,
+        items: Any = None,
     ) -> None: ...
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]: ...
     def decision_function(self, X: ArrayLike) -> NDArray[np.float32]: ...
