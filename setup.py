@@ -94,7 +94,11 @@ setup(
     ext_modules=cythonize(
         [
             extension("_kernels", sorted(map(str, Path("csrc").rglob("*.c")))),  # the only one that links the C library
-            extension("_learning._learn"),
+            extension("_learning._source"),
+            extension("_learning._distances"),
+            extension("_learning._affinity_pass"),
+            extension("_learning._projection"),
+            extension("_learning._bits"),
             extension("_searching._store"),
             extension("_searching._search"),
             extension("_searching._weighted"),

@@ -4,6 +4,7 @@ The map of the house (a lower layer never imports a higher one; each room's ``__
 
 ==================  ====================================================================================
 ``APHash``          the estimator: learns and encodes (``_learning``)
+``Recipe``          how a fit is done, beyond the modes' names (``_learning.recipe``)
 ``Encoder``         what a fitted model does with new vectors, with numpy alone (``_learning.encoder``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``; its parts: ``_searching``)
                     ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
@@ -32,6 +33,7 @@ _HOME = {  # public name -> module that defines it
     "Filter": "aphash._searching.filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
+    "Recipe": "aphash._learning.recipe",
     "VectorRescore": "aphash.rescore",
     "load": "aphash._product",
     "load_encoder": "aphash._product",
@@ -48,6 +50,7 @@ __all__ = [
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
+    "Recipe",
     "VectorRescore",
     "__version__",
     "interchange",

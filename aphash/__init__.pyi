@@ -1,6 +1,7 @@
 # Types of the public names, which __init__.py loads lazily and type checkers therefore cannot find there.
 # tests/test_import.py compares every signature with the implementation's; what things mean stands in the docstrings.
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal, Self, TypeAlias, overload
 
@@ -23,6 +24,7 @@ __all__ = [
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
+    "Recipe",
     "VectorRescore",
     "__version__",
     "interchange",
@@ -50,6 +52,7 @@ class APHash:
     mean_: NDArray[np.float64]
     scale_: float
     anchors_: NDArray[np.floating]
+    items_: Any
     anchor_indices_: NDArray[np.int64]
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
@@ -61,7 +64,7 @@ class APHash:
         self,
         n_bits: int = 64,
         *,
-        mode: Literal["semantic", "neighbors", "paper"] = "semantic",
+        mode: Literal["semantic", "neighbors", "scores", "paper"] | Recipe = "semantic",
         n_anchors: int | _Auto = "auto",
         n_neighbors: float | _Auto = "auto",
         q_scale: float | _Auto = "auto",
@@ -72,13 +75,7 @@ class APHash:
         n_rounds: int | _Auto = "auto",
         max_iter: int | _Auto = "auto",
         learning_rate: float | _Auto = "auto",
-        init: str = "auto",
         whitening: float | _Auto = "auto",
-        rotation: str = "auto",
-        hash_target: str = "auto",
-        fit_hash: str = "auto",
-        updates: str = "auto",
-        resample_anchors: bool | _Auto = "auto",
         n_train: int | _Auto = "auto",
         tol: float | _Auto = "auto",
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
@@ -102,6 +99,36 @@ class APHash:
     def set_params(self, **params: Any) -> Self: ...
     def set_output(self, *, transform: str | None = None) -> Self: ...
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    n_anchors: int = 300
+    n_neighbors: int | float = 0.005
+    min_neighbors: int = 100
+    q_scale: float = 1.0
+    q_scale_per_bit: float = 0.0
+    q_power: float = 2.0
+    quantization: float = 0.0
+    quantization_per_anchor: float = 0.3
+    ridge: float | str = 0.01
+    last_ridge: float | str = 0.1
+    n_rounds: int = 9
+    max_iter: int = 5
+    learning_rate: float = 0.1
+    init: str = "itq"
+    whitening: float = 0.75
+    rotation: str = "random"
+    hash_target: str = "sign"
+    fit_hash: str = "all"
+    updates: str = "together"
+    resample_anchors: bool = True
+    tol: float = 0.0
+    objective: str = "codes"
+    goal: str = "kind"
+    @classmethod
+    def preset(cls, name: Literal["semantic", "neighbors", "scores", "paper"]) -> Recipe: ...
+    def replace(self, **changes: Any) -> Self: ...
+    def as_dict(self) -> dict[str, Any]: ...
+
 class Encoder:
     n_bits: int
     n_features: int
@@ -112,6 +139,7 @@ class Encoder:
     scale: float
     feature_names: Sequence[str] | None
     n_jobs: int | None
+    items: Any
     def __init__(
         self,
         coef: NDArray[np.float64],
@@ -121,6 +149,7 @@ class Encoder:
         *,
         feature_names: Sequence[str] | None = None,
         n_jobs: int | None = None,
+        items: Any = None,
     ) -> None: ...
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]: ...
     def decision_function(self, X: ArrayLike) -> NDArray[np.float32]: ...
@@ -166,7 +195,7 @@ class HammingIndex:
     def get(self, ids: ArrayLike) -> NDArray[np.uint64]: ...
     def contains(self, ids: ArrayLike) -> NDArray[np.bool_]: ...
     def __contains__(self, id: int) -> bool: ...
-    def build_lookup(self, *, share: float = 0.1) -> None: ...
+    def build_lookup(self, *, max_scan_fraction: float = 0.1) -> None: ...
     def save(self, path: _Target) -> None: ...
     @classmethod
     def load(cls, path: _Source, *, mmap: bool = False, verify: bool | None = None) -> Self: ...

@@ -2,10 +2,11 @@
 
 from aphash._common import container
 from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version, refuse_steps
+from aphash._learning.recipe import Recipe
 from aphash._searching import index_file
 from aphash.index import HammingIndex
 
-_INDEX_VERSION = 2  # of the index in the latest file, with the steps of a Pipeline or without
+_INDEX_VERSION = 2  # of the index in the latest file
 
 
 def save(path, hasher, index):
@@ -56,12 +57,17 @@ def save(path, hasher, index):
     index_arrays, index_params = index_file.to_file(index._store.present)
     together = {f"hasher.{name}": each for name, each in arrays.items()}
     together |= {f"index.{name}": each for name, each in index_arrays.items()}
-    both, version = {"hasher": params, "index": index_params}, _INDEX_VERSION
+    both = {"hasher": params, "index": index_params}
+    # The latest version says what earlier ones do not know of, so that they refuse the file.
+    version = (
+        PRODUCT_VERSION
+        if steps is not None or isinstance(hasher.mode, Recipe) or hasattr(hasher, "items_")
+        else _INDEX_VERSION
+    )
     if steps is not None:
         step_arrays, step_params = _steps.to_file(steps)
         together |= {f"steps.{name}": each for name, each in step_arrays.items()}
         both |= {"steps": step_params, "name": model.steps[-1][0]}
-        version = PRODUCT_VERSION  # so that who does not know of the steps refuses the file
     container.write(path, together, kind=PRODUCT, version=version, params=both)
 
 

@@ -9,6 +9,7 @@ usearch and pgvector's ``bit`` hold, padded to whole words.
 import numbers
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +31,7 @@ class Origin:
     fingerprint: str | None = None
 
 
-_origins = {}  # id of the array that owns the codes' memory -> (weak reference to it, Origin, marks)
+_origins: dict[int, Any] = {}  # id of the array that owns the codes' memory -> (weak reference to it, Origin, marks)
 
 
 def note_origin(codes, n_bits, fingerprint=None):
@@ -90,7 +91,7 @@ def check_n_bits(n_bits: object) -> int:
     """Return n_bits as an int; TypeError or ValueError unless it is an integer in 1 .. 65,536."""
     if isinstance(n_bits, bool) or not isinstance(n_bits, numbers.Integral):
         raise TypeError(f"n_bits must be an integer, got {shown(n_bits)}")
-    if not 1 <= n_bits <= MAX_BITS:
+    if not 1 <= int(n_bits) <= MAX_BITS:
         raise ValueError(f"n_bits must be in 1 .. {MAX_BITS}, got {n_bits}")
     return int(n_bits)
 
@@ -133,25 +134,25 @@ def pack_codes(bits: ArrayLike, *, n_bits: int | None = None, threshold: str = "
     """
     if not isinstance(threshold, str) or threshold not in ("ge", "gt"):
         raise ValueError(f"threshold must be 'ge' or 'gt', got {shown(threshold)}")
-    bits = as_array(bits, "bits")
-    if bits.ndim not in (1, 2):
-        advice = ": pass bits.reshape(len(bits), -1)" if bits.ndim > 2 else ""
-        raise ValueError(f"bits must have 1 or 2 dimensions, got shape {bits.shape}{advice}")
-    if bits.dtype.kind == "u":
+    array: NDArray[Any] = as_array(bits, "bits")
+    if array.ndim not in (1, 2):
+        advice = ": pass bits.reshape(len(bits), -1)" if array.ndim > 2 else ""
+        raise ValueError(f"bits must have 1 or 2 dimensions, got shape {array.shape}{advice}")
+    if array.dtype.kind == "u":
         raise TypeError(
-            f"bits must be booleans or signed real numbers, got dtype {bits.dtype}: pass (bits > 0) for a mask; "
+            f"bits must be booleans or signed real numbers, got dtype {array.dtype}: pass (bits > 0) for a mask; "
             "aphash.interchange.from_bytes or from_ubinary take packed bytes; uint64 codes are packed already"
         )
-    if bits.dtype.kind not in "bif":
-        if bits.dtype.kind in "US":
-            raise TypeError(f"bits must be booleans or real numbers, got text of dtype {bits.dtype}")
-        bits = as_floats(bits, "bits")
-    width = check_n_bits(bits.shape[-1])
+    if array.dtype.kind not in "bif":
+        if array.dtype.kind in "US":
+            raise TypeError(f"bits must be booleans or real numbers, got text of dtype {array.dtype}")
+        array = as_floats(array, "bits")
+    width = check_n_bits(array.shape[-1])
     if n_bits is not None and width != check_n_bits(n_bits):
-        raise ValueError(f"bits must have n_bits={n_bits} columns, got shape {bits.shape}")
-    if bits.dtype.kind != "b":
-        _refuse_no_projections(np.atleast_2d(bits), threshold)
-    return note_origin(pack(bits, threshold), width)
+        raise ValueError(f"bits must have n_bits={n_bits} columns, got shape {array.shape}")
+    if array.dtype.kind != "b":
+        _refuse_no_projections(np.atleast_2d(array), threshold)
+    return note_origin(pack(array, threshold), width)
 
 
 def pack(bits, threshold="ge"):
@@ -242,31 +243,30 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
     ValueError
         When the width is not that of n_bits, a padding bit is set, or the codes are known to be packed from fewer bits.
     """
-    given = codes
-    codes = as_array(codes, name)
+    array: NDArray[Any] = as_array(codes, name)
     words = n_words(n_bits)
-    if isinstance(given, list | tuple) and codes.dtype != np.uint64:
-        codes = from_list(given, codes, name)
-    if codes.dtype != np.uint64 or not codes.dtype.isnative:
+    if isinstance(codes, list | tuple) and array.dtype != np.uint64:
+        array = from_list(codes, array, name)
+    if array.dtype != np.uint64 or not array.dtype.isnative:
         raise TypeError(
-            f"{name} must be uint64 in native byte order, got dtype {codes.dtype.str}{_advice(codes, name)}"
+            f"{name} must be uint64 in native byte order, got dtype {array.dtype.str}{_advice(array, name)}"
         )
-    origin = origin_of(codes)
-    if origin is not None and origin.n_bits < n_bits and not padded and codes.shape[-1] == words:
+    origin = origin_of(array)
+    if origin is not None and origin.n_bits < n_bits and not padded and array.shape[-1] == words:
         raise ValueError(f"{name} were packed from {origin.n_bits} bits each, expected {n_bits}")
-    if codes.ndim == 1 and codes.shape[0] == words:
-        codes = codes[np.newaxis]
-    if codes.ndim != 2 or codes.shape[1] != words:
+    if array.ndim == 1 and array.shape[0] == words:
+        array = array[np.newaxis]
+    if array.ndim != 2 or array.shape[1] != words:
         one_each = (
-            f": for one code a number, pass numpy.reshape({name}, (-1, 1))" if words == 1 and codes.ndim == 1 else ""
+            f": for one code a number, pass numpy.reshape({name}, (-1, 1))" if words == 1 and array.ndim == 1 else ""
         )
-        raise ValueError(f"{name} must have shape (n, {words}) for {n_bits} bits, got {codes.shape}{one_each}")
-    codes = np.ascontiguousarray(codes)
+        raise ValueError(f"{name} must have shape (n, {words}) for {n_bits} bits, got {array.shape}{one_each}")
+    array = np.ascontiguousarray(array)
     if n_bits % 64:
-        bad = np.flatnonzero(codes[:, -1] >> np.uint64(n_bits % 64))
+        bad = np.flatnonzero(array[:, -1] >> np.uint64(n_bits % 64))
         if bad.size:
             raise ValueError(f"{name} has padding bits set beyond bit {n_bits - 1}, first in row {bad[0]}")
-    return codes
+    return array
 
 
 def from_list(given, codes, name):

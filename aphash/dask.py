@@ -15,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
 from aphash._learning import estimator
+from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
-from aphash._learning.training_data import draw_rows
+from aphash._learning.encoder import encode, farthest, project
 from aphash.codes import n_words, note_origin
 
 try:
@@ -64,6 +65,8 @@ class APHash(estimator.APHash):
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
         settings = self._settings(n_train)
+        if settings.objective == "scores":
+            raise ValueError("mode='scores' learns on one machine, from n_anchors rows of X: see aphash.APHash")
         rows = None
         if n_train < n:
             rows = draw_rows(n, n_train, rng)
@@ -76,11 +79,11 @@ class APHash(estimator.APHash):
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
-            with estimator._Progress(self.verbose, settings, training.n) as progress:
+            with estimator.FitProgress(self.verbose, settings, training.n) as progress:
                 found = learn(training, settings, rng, progress)
             replaced = self._safeguard(found, training, sample, look)
         fitted = self._attributes(found, training, rows)
-        encoder = estimator._encoder_of(fitted)
+        encoder = estimator.encoder_of(fitted)
         if replaced:
             codes = _encode(X, encoder)
         else:
@@ -194,23 +197,24 @@ def _located(X):
 
 
 def _encode(X, encoder):
-    return _by_rows(X, encoder, "_encode", n_words(encoder.n_bits), np.uint64)
+    return _by_rows(X, encoder, encode, n_words(encoder.n_bits), np.uint64)
 
 
 def _project(X, encoder):
-    return _by_rows(X, encoder, "_project", encoder.n_bits, np.float32)
+    return _by_rows(X, encoder, project, encoder.n_bits, np.float32)
 
 
-def _by_rows(X, encoder, method, width, dtype):
+def _by_rows(X, encoder, function, width, dtype):
     return X.map_blocks(
-        _hash_block, encoder, method, dtype=dtype, chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype)
+        _hash_block, encoder, function, dtype=dtype, chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype)
     )
 
 
-def _hash_block(block, encoder, method, block_info=None):
+def _hash_block(block, encoder, function, block_info=None):
     block = as_array(block, "X")
-    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], encoder._farthest)
-    return getattr(encoder, method)(np.ascontiguousarray(block), 1)
+    limit = farthest(encoder.mean, encoder.scale)
+    check_chunk(block, block_info[0]["array-location"][0][0], block_info[0]["chunk-location"][0], limit)
+    return function(encoder, np.ascontiguousarray(block), 1)
 
 
 def _replace(codes, rows, learned):

@@ -9,14 +9,13 @@ from aphash import _kernels
 from aphash._common import container
 from aphash._common.checks import as_ids, check_count, check_ids
 from aphash._common.threads import n_threads
-from aphash._searching import _search, index_file
+from aphash._searching import _search, index_file, pairs
 from aphash._searching import queries as kinds
 from aphash._searching._store import Store, refuse_unknown
 from aphash._searching.engines import engine_of
 from aphash._searching.expansion import check_expansion, expanded
 from aphash._searching.filters import prepare
-from aphash._searching.lookup import SHARE, Lookup
-from aphash._searching.pairs import Pairs
+from aphash._searching.lookup import MAX_SCAN_FRACTION, Lookup
 from aphash._searching.queries import check_queries
 from aphash.codes import check_codes, check_n_bits, origin_of
 from aphash.rescore import bind, rerank
@@ -42,7 +41,7 @@ def _codes_first(method):
     return checked
 
 
-class HammingIndex(Pairs):
+class HammingIndex:
     """Exact search of binary codes by Hamming distance: the k nearest, or all within a radius.
 
     Parameters
@@ -81,6 +80,8 @@ class HammingIndex(Pairs):
     whatever other threads were doing. Distances are int32, ids int64; results are ordered by (distance, id), the same
     for every instruction set, number of threads and batch.
     """
+
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
 
     def __init__(self, n_bits):
         self._store = Store(check_n_bits(n_bits))
@@ -268,7 +269,7 @@ class HammingIndex(Pairs):
     def clear(self):
         """Remove all codes. The next id that is counted is the same as before."""
         lookup = self._store.present.lookup
-        self._store.clear(None if lookup is None else Lookup(Store(self.n_bits).present, lookup.share))
+        self._store.clear(None if lookup is None else Lookup(Store(self.n_bits).present, lookup.max_scan_fraction))
 
     def reserve(self, n):
         """Allocate memory for n codes in all, so that adding them does not fail for want of it.
@@ -305,7 +306,7 @@ class HammingIndex(Pairs):
 
     # ---- lookup ----
 
-    def build_lookup(self, *, share=SHARE):
+    def build_lookup(self, *, max_scan_fraction=MAX_SCAN_FRACTION):
         """Build tables that make searches sub-linear where neighbours are near: multi-index hashing, exact.
 
         From then on a search first tries the tables, and scans the codes for those queries that would cost too much
@@ -316,14 +317,14 @@ class HammingIndex(Pairs):
 
         Parameters
         ----------
-        share : float, default=0.1
-            A query is scanned once the tables would cost more than this share of its scan (by measured costs, see
+        max_scan_fraction : float, default=0.1
+            A query is scanned once the tables would cost more than this fraction of its scan (by measured costs, see
             :mod:`aphash._searching.lookup`). 0 always scans, infinity hardly ever.
 
         Raises
         ------
         TypeError, ValueError
-            When share is not a number >= 0, or the index holds 2^32 codes or more.
+            When max_scan_fraction is not a number >= 0, or the index holds 2^32 codes or more.
 
         Notes
         -----
@@ -331,7 +332,7 @@ class HammingIndex(Pairs):
         They are saved and pickled with the index.
         """
         present = self._store.present
-        self._store.set_lookup(Lookup(present, share), present)
+        self._store.set_lookup(Lookup(present, max_scan_fraction), present)
 
     def drop_lookup(self):
         """Forget the tables of :meth:`build_lookup`; searches scan again."""
@@ -504,8 +505,160 @@ class HammingIndex(Pairs):
         offsets, distances, ids = kinds.within(engine_of(present), present, rows, radius, bitmap, threads)
         return offsets, kinds.shown_within(offsets, distances, ids, rows), ids
 
-    save = index_file.save
-    load = classmethod(index_file.load)
+    # ---- codes against each other ----
+
+    def pairs(self, radius, *, filter=None, n_jobs=None, verbose=0):
+        """Find all pairs of codes within a radius, each once.
+
+        Parameters
+        ----------
+        radius : int
+            At least 0; pairs at this distance are found.
+        filter
+            As for :meth:`search`: both codes of a pair take part.
+        n_jobs : int, optional
+            Threads, where pairs are found by scans; the tables of small radii use one.
+        verbose : int, default=0
+            1 shows a progress bar.
+
+        Yields
+        ------
+        ids_i, ids_j : ndarray of int64, shape (m,)
+            ``ids_i < ids_j``.
+        distances : ndarray of int32, shape (m,)
+            Blocks of some 65,536 pairs, up to four million where pairs are dense. The order of pairs and blocks is not
+            stated.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is not as said: at the call, not at the first block.
+
+        Notes
+        -----
+        The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
+        kept until the last block is taken or the generator is closed.
+
+        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
+        n (n - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` spans of
+        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 24
+        bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
+        """
+        radius = min(check_count(radius, "radius", 0), self.n_bits)
+        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        return pairs.pairs(present, radius, prepare(filter, present), threads, verbose)
+
+    def groups(self, radius, *, filter=None, n_jobs=None, verbose=0):
+        """Group the codes so that any two within a radius are in the same group: the connected components.
+
+        Parameters
+        ----------
+        radius : int
+        filter
+            As for :meth:`search`: the other codes are in no group and connect none.
+        n_jobs, verbose
+            As for :meth:`pairs`.
+
+        Returns
+        -------
+        ids : ndarray of int64, shape (n,)
+            Of the codes that take part, ascending.
+        labels : ndarray of int64, shape (n,)
+            The group of each. Groups are numbered from 0 by their smallest id.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`pairs`.
+
+        Notes
+        -----
+        Equal codes cost a sort. Memory: some 100 bytes a code beside the blocks of :meth:`pairs`, however many pairs
+        there are.
+        """
+        radius = min(check_count(radius, "radius", 0), self.n_bits)
+        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        return pairs.groups(present, radius, prepare(filter, present), threads, verbose)
+
+    def knn_graph(self, k, *, n_jobs=None):
+        """Return the graph of each code's k nearest other codes.
+
+        Parameters
+        ----------
+        k : int
+            At least 1. Codes have fewer neighbours where the index does not hold k others.
+        n_jobs : int, optional
+
+        Returns
+        -------
+        ids : ndarray of int64, shape (n,)
+            Of all codes, ascending.
+        graph : scipy.sparse.csr_array of int32, shape (n, n)
+            Row and column i are the code ``ids[i]``; the values are distances, and distances of 0 stand there as
+            explicit zeros. Each row is in order of (distance, id), as :meth:`search` finds them, not of columns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is not as said.
+
+        Notes
+        -----
+        Of equal codes one is searched for all. Memory: 12 k + 60 bytes a code, and some 200 MiB.
+        """
+        k = check_count(k, "k", 1)
+        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, _kernels.max_threads()))
+
+    # ---- files ----
+
+    def save(self, path):
+        """Write the index to a file: checksummed, and atomically, so that ``path`` is never half a file.
+
+        Parameters
+        ----------
+        path : str, os.PathLike, bytes or binary file object
+            A path is used as given; an existing file is replaced, also one that this index is a map of. A file object
+            (``io.BytesIO``, what S3 clients upload) is written to front to back and left open; after an error it holds
+            half a file.
+
+        Raises
+        ------
+        OSError
+            With the path, when it cannot be written; what was there stays.
+        TypeError
+            For a file object of texts.
+
+        Notes
+        -----
+        Needs a few megabytes. What is written is the index at the call; searches and changes go on meanwhile, and pages
+        that are changed are kept until it is done. A lookup is saved, too.
+        """
+        index_file.write(self._store.present, path)
+
+    @classmethod
+    def load(cls, path, *, mmap=False, verify=None):
+        """Return the index that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : str, os.PathLike, bytes or binary file object
+            A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
+            memoryview are a file's contents.
+        mmap : bool
+            Search the file where it lies: opening it takes the same short time whatever its size, and codes are read
+            when a search needs them. The file is never written to: a change copies the pages that it touches into
+            memory. Shortening the file *in place* while it is mapped kills the process; saving over it or deleting it
+            does no harm.
+        verify : bool, optional
+            Whether the checksums of codes and ids are verified, which reads the whole file. By default they are, but
+            for a mapped file; the header's checksum and all sizes always are.
+
+        Raises
+        ------
+        OSError, ValueError
+            With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+        """
+        return cls._of(index_file.read(path, mmap, verify))
 
     # ---- pickling, and copying: as a file ----
 

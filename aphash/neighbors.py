@@ -20,13 +20,21 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         pipeline = make_pipeline(Normalizer(), APHash(), HammingNeighbors()).fit(X)
         distances, indices = pipeline[-1].kneighbors(pipeline[:-1].transform(queries))
 
+<<<<<<< HEAD
     Or by weights, which keep more of the queries::
 
         weights = pipeline[-2].query_projections(pipeline[:-2].transform(queries))
         distances, indices = pipeline[-1].kneighbors(weights)
 
+=======
+>>>>>>> main
     (scikit-learn's Pipeline hands on ``transform`` and ``predict`` but not ``kneighbors``, so the second line is the
-    same as with scikit-learn's own NearestNeighbors.) Or its graph goes to the next step, as that of
+    same as with scikit-learn's own NearestNeighbors.) Queries may be weights, which keep more of them::
+
+        weights = pipeline[-2].query_projections(pipeline[:-2].transform(queries))
+        distances, indices = pipeline[-1].kneighbors(weights)
+
+    Or its graph goes to the next step, as that of
     :class:`sklearn.neighbors.KNeighborsTransformer` and RadiusNeighborsTransformer does::
 
         make_pipeline(APHash(), HammingNeighbors(radius=4), DBSCAN(eps=4, metric="precomputed")).fit_predict(X)
@@ -60,6 +68,8 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     n_features_in_ : int
         Words of a code.
     """
+
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
 
     def __init__(self, n_neighbors=5, *, radius=None, mode="distance", n_jobs=None):
         self.n_neighbors = n_neighbors
@@ -337,6 +347,10 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return rows, np.diff(offsets), distances, indices
 
     def _queries(self, X):
+<<<<<<< HEAD
+=======
+        """Return X checked: codes, or weights."""
+>>>>>>> main
         return check_queries(X, self.index_.n_bits, "X")
 
 

@@ -48,6 +48,8 @@ class VectorRescore:
     query's candidates where they are more.
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(self, X, ids=None, *, metric="l2", factor=10):
         self.X = X if _is_read_by_rows(X) else as_array(X, "X")
         kind = getattr(self.X.dtype, "kind", "?")

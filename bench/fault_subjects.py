@@ -75,7 +75,7 @@ class Tabled(Index):
     @staticmethod
     def make(seed, n=300):
         index = Index.make(seed, n)
-        index.build_lookup(share=np.inf)
+        index.build_lookup(max_scan_fraction=np.inf)
         index.remove(index.ids[:3])  # some of the tables are stale
         return index
 
@@ -84,7 +84,7 @@ class Tabled(Index):
         present = index._store.present
         lookup = present.lookup
         arrays = {} if lookup is None else lookup.arrays() | {"stale": present.stale_positions()}
-        return Index.content(index) | arrays | {"share": None if lookup is None else lookup.share}
+        return Index.content(index) | arrays | {"share": None if lookup is None else lookup.max_scan_fraction}
 
     @staticmethod
     def use(index):

@@ -20,7 +20,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from aphash import APHash, _kernels
-from aphash._learning import _learn
+from aphash._learning import _affinity_pass, _distances, _projection, _source
 
 TILE = numpy_fit.TILE
 BLOCK = 1024  # items of a block of a fit of so many items
@@ -55,7 +55,7 @@ class Report:
         self.peak = None
 
     def measure_peak(self):
-        self.peak = _learn.fma_peak(0.3)
+        self.peak = _projection.fma_peak(0.3)
 
     def add(self, case, peer, ours, theirs, ratio, multiply_adds=None):
         share = multiply_adds / ours / self.peak if multiply_adds else None
@@ -92,9 +92,9 @@ def tiled_numpy_gradients(H, B, P, p):
 def our_gradients(H, B, p, indptr, anchors, n_threads=1):
     m, r = H.shape
     sums, vectors, penalty, gradient = np.empty((4, m)), np.empty((2, m, r)), np.empty(1), np.empty_like(B)
-    _learn.anchor_pass(B, H, 1, 1, indptr, anchors, BLOCK, sums, vectors, penalty, n_threads)
+    _affinity_pass.anchor_pass(B, H, 1, 1, indptr, anchors, BLOCK, sums, vectors, penalty, n_threads)
     inv_z = (1 / sums[0]).astype(np.float32)
-    _learn.item_gradient(B, H, inv_z, p, 1, 1, indptr, anchors, BLOCK, 1.0, 0.0, gradient, n_threads)
+    _affinity_pass.item_gradient(B, H, inv_z, p, 1, 1, indptr, anchors, BLOCK, 1.0, 0.0, gradient, n_threads)
     return sums, vectors, gradient
 
 
@@ -165,7 +165,7 @@ def bench_gradients(report, n, m, r, rounds):
 
 def our_nearest(X, A, k, n_threads=1):
     d2, ids = np.full((len(A), k), np.inf, np.float32), np.full((len(A), k), -1)
-    _learn.nearest(X, None, 0, len(X), np.zeros(X.shape[1]), 1.0, A, d2, ids, n_threads)
+    _distances.nearest(_source.Source(X), 0, len(X), A, d2, ids, n_threads)
     return d2, ids
 
 
@@ -204,7 +204,7 @@ def bench_encode(report, n, d, r, rounds):
     mean, bias, codes = np.zeros(d), np.zeros(r, np.float32), np.empty((n, -(-r // 64)), np.uint64)
 
     def ours(n_threads=1):
-        _learn.encode(X, None, 0, n, mean, 1.0, W, bias, codes, n_threads)
+        _projection.encode(_source.Source(X, None, mean), 0, n, W, bias, codes, n_threads)
 
     def peer():
         return np.packbits(X @ W > 0, axis=1, bitorder="little")

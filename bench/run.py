@@ -19,6 +19,7 @@ import contextlib
 import datetime
 import functools
 import importlib.metadata
+import inspect
 import json
 import multiprocessing
 import os
@@ -119,7 +120,13 @@ def make(spec, n_bits, seed, n_jobs):
     """Return the estimator of a spec."""
     name, params = parse_spec(spec)
     if name.startswith("aphash-"):
-        return aphash.APHash(n_bits, mode=name.removeprefix("aphash-"), random_state=seed, n_jobs=n_jobs, **params)
+        mode = name.removeprefix("aphash-")
+        own = inspect.signature(aphash.APHash).parameters
+        study = {name: value for name, value in params.items() if name not in own}
+        if study:  # of the method's parameters, those that only a recipe has
+            mode = aphash.Recipe.preset(mode).replace(**study)
+        given = {name: value for name, value in params.items() if name in own}
+        return aphash.APHash(n_bits, mode=mode, random_state=seed, n_jobs=n_jobs, **given)
     if name not in BASELINES:
         raise ValueError(f"unknown method {name!r}: one of {', '.join([*BASELINES, *OURS])}")
     return BASELINES[name](n_bits, random_state=seed, **params)

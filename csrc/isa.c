@@ -26,12 +26,18 @@ __attribute__((constructor)) static void complete(void)
 #include "isa.def"
 #undef APH_ISA
     for (i = 1; i < aph_isa_count(); i++) {
-        if (!table[i].search) table[i].search = table[i - 1].search;
-        if (!table[i].learn) table[i].learn = table[i - 1].learn;
-        if (table[i].scan_alone == 0) table[i].scan_alone = table[i - 1].scan_alone;
-        if (table[i].scan_batch == 0) table[i].scan_batch = table[i - 1].scan_batch;
-        if (table[i].weighted_alone == 0) table[i].weighted_alone = table[i - 1].weighted_alone;
-        if (table[i].weighted_batch == 0) table[i].weighted_batch = table[i - 1].weighted_batch;
+        if (!table[i].search)
+            table[i].search = table[i - 1].search;
+        if (!table[i].learn)
+            table[i].learn = table[i - 1].learn;
+        if (table[i].scan_alone == 0)
+            table[i].scan_alone = table[i - 1].scan_alone;
+        if (table[i].scan_batch == 0)
+            table[i].scan_batch = table[i - 1].scan_batch;
+        if (table[i].weighted_alone == 0)
+            table[i].weighted_alone = table[i - 1].weighted_alone;
+        if (table[i].weighted_batch == 0)
+            table[i].weighted_batch = table[i - 1].weighted_batch;
     }
 }
 

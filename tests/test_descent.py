@@ -4,7 +4,8 @@ import reference
 from scipy import sparse
 
 from aphash._learning.affinity import Affinity
-from aphash._learning.descent import Descent, Settings
+from aphash._learning.descent import Descent
+from aphash._learning.recipe import Settings
 from aphash._learning.training_data import Rows
 
 POWERS = [(1, 1), (4, 2), (8, 4), (16, 8), (3, 1.5)]

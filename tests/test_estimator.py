@@ -20,10 +20,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aphash import APHash, Encoder, HammingIndex, HammingNeighbors, unpack_codes
 from aphash._common import container
-from aphash._learning.estimator import MODES
-from aphash._learning.training_data import draw_rows
+from aphash._learning.blocks import draw_rows
+from aphash._learning.recipe import PRESETS, Recipe
 from aphash.codes import Origin, origin_of
 
+MODES = ("semantic", "neighbors", "paper")  # of codes: tests/test_scores.py has the other one
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)
 LEARNED = ("codes_", "coef_", "intercept_", "thresholds_", "anchors_", "anchor_indices_", "anchor_codes_", "objective_")
 
@@ -41,7 +42,7 @@ OTHERWISE = {"check_fit2d_predict1d": "a vector of shape (d,) is one row, as the
 
 
 @parametrize_with_checks(
-    [APHash(n_bits=3, n_rounds=2), APHash(n_bits=2, mode="paper", max_iter=20)],
+    [APHash(n_bits=3, n_rounds=2), APHash(n_bits=2, mode="paper", max_iter=20), APHash(n_bits=3, mode="scores")],
     expected_failed_checks=lambda estimator: OTHERWISE,
 )
 @pytest.mark.filterwarnings("ignore:X has .* independent directions")
@@ -59,7 +60,7 @@ def test_attributes(digits, mode):
     assert h.anchors_.shape == (m, d) and h.anchors_.dtype == X.dtype
     np.testing.assert_array_equal(h.anchors_, X[h.anchor_indices_])
     assert h.anchor_codes_.shape == (m, 1) and not (h.anchor_codes_ >> np.uint64(20)).any()
-    rounds = MODES[mode]["n_rounds"]
+    rounds = PRESETS[mode].n_rounds
     assert h.objective_["round"].max() == rounds and h.objective_["iteration"].max() <= 12
     assert h.n_iter_ <= 12 * rounds and h.n_iter_ <= len(h.objective_)
     assert (h.objective_["J0"] > 0).all() and (h.objective_["J1"] > 0).all()
@@ -114,11 +115,18 @@ def test_seeds(digits):
 def test_given_values_win_over_the_mode():
     given = {
         "n_bits": 48, "n_anchors": 7, "n_neighbors": 3, "q_scale": 2, "q_power": 1.5, "quantization": 9, "ridge": "gcv",
-        "n_rounds": 2, "max_iter": 3, "learning_rate": 0.1, "init": "random", "rotation": "none",
-        "hash_target": "real", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 0.5,
-        "last_ridge": 0.5, "whitening": 0.3,
+        "n_rounds": 2, "max_iter": 3, "learning_rate": 0.1, "tol": 0.5, "last_ridge": 0.5, "whitening": 0.3,
     }  # fmt: skip
-    assert vars(APHash(**given)._settings(1000)) == given
+    for mode in PRESETS:
+        settings = APHash(mode=mode, **given)._settings(1000).as_dict()
+        assert {name: settings[name] for name in given} == given
+        study = {
+            "init": "random", "rotation": "none", "hash_target": "real", "fit_hash": "anchors",
+            "updates": "alternating", "resample_anchors": False, "goal": "neighbors",
+        }  # fmt: skip
+        recipe = Recipe.preset(mode).replace(**study)
+        settings = APHash(mode=recipe, **given)._settings(1000).as_dict()
+        assert {name: settings[name] for name in given | study} == given | study
 
 
 @pytest.mark.parametrize(
@@ -131,16 +139,19 @@ def test_given_values_win_over_the_mode():
 def test_defaults_follow_n(mode, n, k):
     settings = APHash(mode=mode, n_bits=64)._settings(n)
     assert settings.n_neighbors == k
-    assert settings.n_anchors == min(n, MODES[mode]["n_anchors"])
+    assert settings.n_anchors == min(n, PRESETS[mode].n_anchors)
     assert settings.q_scale == (8 if mode == "neighbors" else 1)
     assert APHash(mode=mode, n_neighbors=0.5)._settings(n).n_neighbors == round(n / 2)
+    assert APHash(mode=Recipe(n_neighbors=n))._settings(n).n_neighbors == max(1, n // 4)
 
 
 @pytest.mark.parametrize("given", [
-    {"init": "random"}, {"rotation": "none"}, {"rotation": "identity"}, {"hash_target": "real"},
-    {"max_iter": 30, "tol": 0.05},
-    {"fit_hash": "anchors"}, {"updates": "alternating"}, {"resample_anchors": False}, {"ridge": "gcv"},
-    {"ridge": "gcv", "fit_hash": "anchors"}, {"n_neighbors": 0.1}, {"q_power": 1.5}, {"q_scale": 0.5}, {"ridge": 1.0},
+    {"mode": Recipe(init="random")}, {"mode": Recipe(rotation="none")}, {"mode": Recipe(rotation="identity")},
+    {"mode": Recipe(hash_target="real")}, {"max_iter": 30, "tol": 0.05}, {"mode": Recipe(fit_hash="anchors")},
+    {"mode": Recipe(updates="alternating")}, {"mode": Recipe(resample_anchors=False)}, {"ridge": "gcv"},
+    {"ridge": "gcv", "mode": Recipe(fit_hash="anchors")}, {"mode": Recipe(q_scale_per_bit=1 / 8)},
+    {"mode": Recipe(quantization_per_anchor=0.0)}, {"mode": Recipe(quantization_per_anchor=3.0)},
+    {"n_neighbors": 0.1}, {"q_power": 1.5}, {"q_scale": 0.5}, {"ridge": 1.0},
     {"quantization": 0.0}, {"last_ridge": 1.0}, {"whitening": 0.0},
     {"learning_rate": 0.5}, {"mode": "neighbors"}, {"mode": "paper"}, {"n_train": 500},
 ])  # fmt: skip
@@ -352,10 +363,8 @@ BAD_PARAMETERS = [
     ({"learning_rate": float("inf")}, ValueError, "learning_rate"), ({"tol": -1e-3}, ValueError, "tol"),
     ({"q_scale": 0}, ValueError, "q_scale"), ({"q_power": 0.0}, ValueError, "q_power"),
     ({"n_rounds": 0}, ValueError, "n_rounds"), ({"max_iter": 0}, ValueError, "max_iter"),
-    ({"mode": "auto"}, ValueError, "mode"), ({"mode": None}, ValueError, "mode"), ({"init": "pca"}, ValueError, "init"),
-    ({"rotation": None}, ValueError, "rotation"), ({"hash_target": 1}, ValueError, "hash_target"),
-    ({"fit_hash": "none"}, ValueError, "fit_hash"), ({"updates": ""}, ValueError, "updates"),
-    ({"resample_anchors": 1}, TypeError, "resample_anchors"), ({"n_train": 1}, ValueError, "n_train"),
+    ({"mode": "auto"}, ValueError, "mode"), ({"mode": None}, ValueError, "mode"), ({"mode": {}}, ValueError, "mode"),
+    ({"n_train": 1}, ValueError, "n_train"),
     ({"n_jobs": 0}, ValueError, "n_jobs"), ({"n_jobs": 1.5}, TypeError, "n_jobs"),
     ({"random_state": "x"}, ValueError, "random_state"),
 ]  # fmt: skip
@@ -476,7 +485,7 @@ def test_files_that_are_refused(digits, tmp_path):
     for change, message in [
         ({"arrays": {**arrays, "mean_": np.zeros(3)}}, "mean"), ({"params": {}}, "given"),
         ({"arrays": {**arrays, "coef_": arrays["coef_"][:5]}}, "intercept"),
-        ({"version": 9}, "version 9 .* reads 1 to 1"),
+        ({"version": 9}, "version 9 .* reads 1 to 3"),
         ({"version": 0}, "version 0 of a model's file"),
         ({"arrays": {**arrays, "coef_": -arrays["coef_"]}}, "fingerprint"),
         ({"params": {**params, "given": {"n_bats": 3}}}, "does not know: n_bats"),
@@ -695,7 +704,7 @@ def test_score_of_many_rows_looks_at_a_bounded_sample(rng, monkeypatch):
 
 def test_grid_search_finds_what_keeps_neighbours(digits):
     search = GridSearchCV(
-        make_pipeline(Normalizer(), quick(n_bits=16)), {"aphash__n_bits": [4, 16], "aphash__init": ["itq"]}, cv=2
+        make_pipeline(Normalizer(), quick(n_bits=16)), {"aphash__n_bits": [4, 16], "aphash__n_rounds": [1]}, cv=2
     ).fit(digits[0][:600])
     assert search.best_params_["aphash__n_bits"] == 16
     low, high = search.cv_results_["mean_test_score"]

@@ -3,6 +3,8 @@
 import ast
 import inspect
 import os
+import pickle
+import pickletools
 import re
 import subprocess
 import sys
@@ -151,6 +153,35 @@ print(sorted(set(sys.modules) - before))
         [sys.executable, "-c", program, tmp_path / "index"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def pickled_names(thing):
+    """The modules that a pickle names."""
+    strings, found = [], set()
+    for code, value, _ in pickletools.genops(pickle.dumps(thing)):
+        if isinstance(value, str):
+            strings.append(value)
+        if code.name == "STACK_GLOBAL":
+            found.add(strings[-2])
+        elif code.name == "GLOBAL":
+            found.add(value.split()[0])
+    return found
+
+
+def test_public_classes_say_that_they_are_public(digits):
+    classes = [getattr(aphash, name) for name in aphash.__all__ if isinstance(getattr(aphash, name), type)]
+    assert len(classes) > 6 and {each.__module__ for each in classes} == {"aphash"}
+    X = digits[0][:100]
+    hasher = aphash.APHash(8, mode=aphash.Recipe(n_rounds=1, max_iter=1, rotation="none"), n_anchors=5).fit(X)
+    index = aphash.HammingIndex(8)
+    index.add(hasher.codes_)
+    index.build_lookup()
+    neighbors = aphash.HammingNeighbors(2).fit(hasher.codes_)
+    for thing in (hasher, hasher.encoder_, index, neighbors, aphash.VectorRescore(X), aphash.Filter.from_ids([1])):
+        private = [name for name in pickled_names(thing) if name.startswith("aphash._")]
+        assert private == [] and "aphash" in pickled_names(thing)
+        assert type(pickle.loads(pickle.dumps(thing))) is type(thing)
+    assert repr(aphash.APHash) == "<class 'aphash.APHash'>"
 
 
 def test_show_versions(capsys):

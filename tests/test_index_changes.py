@@ -186,7 +186,7 @@ class AgainstADict(RuleBasedStateMachine):
         if share is None:
             self.index.drop_lookup()
         else:
-            self.index.build_lookup(share=share)
+            self.index.build_lookup(max_scan_fraction=share)
 
     @rule(how=st.sampled_from(["load", "map", "pickle"]))
     def come_back(self, how):

@@ -187,7 +187,7 @@ def test_neither_loads_the_other(tmp_path, rng):
 def with_lookup(rng, n=600, share=np.inf):
     """An index of 70 bits whose lookup has codes that came, went and changed since."""
     index = make(70, n, rng, ascending=False)
-    index.build_lookup(share=share)
+    index.build_lookup(max_scan_fraction=share)
     index.remove(index.ids[[5, 100, n - 1]])
     index.add(pack_codes(rng.random((20, 70)) < 0.5))
     index.update(index.codes[7:14], index.ids[:7])
@@ -201,7 +201,7 @@ def test_a_lookup_is_saved_with_its_index(tmp_path, rng, how, share):
     index.save(tmp_path / "index")
     loaded = HammingIndex.load(tmp_path / "index", **how)
     present, again = index._store.present, loaded._store.present
-    assert again.lookup.share == share
+    assert again.lookup.max_scan_fraction == share
     for name, array in present.lookup.arrays().items():
         np.testing.assert_array_equal(again.lookup.arrays()[name], array)
     np.testing.assert_array_equal(again.stale_positions(), present.stale_positions())
@@ -242,7 +242,7 @@ def test_a_lookup_that_does_not_fit_is_refused(tmp_path, rng):
     with pytest.raises(ValueError, match=r"f: not a whole index: .*more"):
         load(arrays | {"lookup.more": np.zeros(1)})
     for share in ("1", -1, True):
-        with pytest.raises(ValueError, match=r"f: not a whole index: share must be"):
+        with pytest.raises(ValueError, match=r"f: not a whole index: max_scan_fraction must be"):
             load(arrays, params | {"lookup": {"share": share}})
     for about in ({}, 3, {"share": 1, "more": 2}):
         with pytest.raises(ValueError, match=r"f: not a whole index: lookup must have its share"):

@@ -76,7 +76,7 @@ def interrupt_at_random(turns, path, seed=0):
         "add": add, "add shuffled": add_shuffled, "remove": remove, "update": update, "upsert": upsert,
         "search": lambda: (before, lambda: index.search(codes(3), 3, n_jobs=1)),
         "in": lambda: (before, lambda: 7 in index),
-        "build_lookup": lambda: (before, lambda: index.build_lookup(share=np.inf)),
+        "build_lookup": lambda: (before, lambda: index.build_lookup(max_scan_fraction=np.inf)),
         "compact": lambda: (before, index.compact),
         "save": lambda: (before, lambda: index.save(path)),
     }  # fmt: skip
@@ -191,7 +191,7 @@ def test_a_child_forked_at_any_moment_has_a_whole_index(busy, tmp_path, small_pa
         assert len(index) == len(ids) + 700 - 1000
         assert np.array_equal(index.get(new), held[:700]) and not index.contains(ids[:1000]).any()
         assert 10**9 not in HammingIndex.load(saved)
-        index.build_lookup(share=np.inf)
+        index.build_lookup(max_scan_fraction=np.inf)
         found = index.search(held[2000:2010], 1, n_jobs=1)
         assert (found[0] == 0).all()
         index.compact()

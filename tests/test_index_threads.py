@@ -93,7 +93,7 @@ def soak(seconds, folder, n_writers=3, seed=0):
     is its own modulo n_writers, so the end is known. Returns how often each thing was done.
     """
     index, models, failures, counts = HammingIndex(64), [{} for _ in range(n_writers)], [], {}
-    index.build_lookup(share=np.inf)
+    index.build_lookup(max_scan_fraction=np.inf)
     end = time.monotonic() + seconds
 
     def codes_of(ids, version):
@@ -153,7 +153,7 @@ def soak(seconds, folder, n_writers=3, seed=0):
                 loaded.remove(own[: len(own) // 8 * 4])
                 loaded.add(codes_of(np.arange(4) + 10**9, 1), np.arange(4) + 10**9)
                 assert np.array_equal(loaded.get(loaded.ids), loaded.codes)
-            index.build_lookup(share=np.inf)
+            index.build_lookup(max_scan_fraction=np.inf)
             counts["keep"] = counts.get("keep", 0) + 1
 
     def guarded(work, *args):

@@ -1,13 +1,14 @@
 """The training kernels against naive float64 numpy: every ISA, tile edges, thread counts, dtypes and scales."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 import reference
 
 from aphash import _kernels
-from aphash._learning import _learn
+from aphash._learning import _distances, _projection, _source
 
 pytestmark = pytest.mark.usefixtures("isa")
 THREADS = (2, 3, 7)
@@ -28,7 +29,7 @@ def source_of(rng, n, d, dtype=np.float32, offset=0.0, size=1.0):
 def nearest(source, start, stop, A, k, n_threads=1, best=None):
     X, rows, mean, scale = source
     d2, ids = best or (np.full((len(A), k), np.inf, np.float32), np.full((len(A), k), -1, np.int64))
-    _learn.nearest(X, rows, start, stop, mean, scale, A, d2, ids, n_threads)
+    _distances.nearest(_source.Source(X, rows, mean, scale), start, stop, A, d2, ids, n_threads)
     return d2, ids
 
 
@@ -59,10 +60,22 @@ def test_working_vectors_to_the_bit(rng, dtype, d):
     X, mean, scale = source_of(rng, 50, d, dtype, 300)
     rows = rng.integers(0, 50, 20)
     got, some = np.full((40, d), np.nan, np.float32), np.full((20, d), np.nan, np.float32)
-    _learn.working(X, None, 7, 47, mean, scale, got)
-    _learn.working(X, rows, 0, 20, mean, scale, some)
+    _source.working(_source.Source(X, None, mean, scale), 7, 47, got)
+    _source.working(_source.Source(X, rows, mean, scale), 0, 20, some)
     np.testing.assert_array_equal(got, working(X, None, mean, scale)[7:47])
     np.testing.assert_array_equal(some, working(X, rows, mean, scale))
+
+
+def test_a_source_is_the_same_after_pickling(rng):
+    X, mean, scale = source_of(rng, 50, 4)
+    source = _source.Source(X, np.arange(0, 50, 2), mean, scale)
+    again = pickle.loads(pickle.dumps(source, protocol=5))
+    assert (again.n, again.d, again.scale) == (25, 4, scale)
+    got, want = np.empty((25, 4), np.float32), np.empty((25, 4), np.float32)
+    _source.working(again, 0, 25, got)
+    _source.working(source, 0, 25, want)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(again.take(slice(3, 5)), X[[6, 8]])
 
 
 # -- (A) distances ----------------------------------------------------------------------------------------------------
@@ -147,12 +160,12 @@ def test_within_is_every_item_up_to_the_bound(rng, n):
     bound[[1, 4]] = -1, np.nan
     bound[2] = np.inf
     for n_threads in (1, *THREADS):
-        indptr, ids = _learn.within(X, None, 0, n, mean, scale, A, bound, n_threads)
+        indptr, ids = _distances.within(_source.Source(X, None, mean, scale), 0, n, A, bound, n_threads)
         assert indptr.dtype == ids.dtype == np.int64
         for i in range(len(A)):
             np.testing.assert_array_equal(ids[indptr[i] : indptr[i + 1]], np.flatnonzero(d2[i] <= bound[i]))
     start, stop = n // 4, n - n // 4
-    indptr, ids = _learn.within(X, None, start, stop, mean, scale, A, bound, 2)
+    indptr, ids = _distances.within(_source.Source(X, None, mean, scale), start, stop, A, bound, 2)
     for i in range(len(A)):
         want = start + np.flatnonzero(d2[i, start:stop] <= bound[i])
         np.testing.assert_array_equal(ids[indptr[i] : indptr[i + 1]], want)
@@ -162,7 +175,7 @@ def test_within_no_bound_and_no_items(rng):
     X, mean, scale = source_of(rng, 10, 2)
     A = working(X, None, mean, scale)
     for bound, stop in ((np.full(10, -1, np.float32), 10), (np.ones(10, np.float32), 0)):
-        indptr, ids = _learn.within(X, None, 0, stop, mean, scale, A, bound, 2)
+        indptr, ids = _distances.within(_source.Source(X, None, mean, scale), 0, stop, A, bound, 2)
         assert indptr.tolist() == [0] * 11
         assert len(ids) == 0
 
@@ -175,7 +188,7 @@ def test_more_anchors_than_a_wave_takes(rng):
     d2, ids = nearest(source, 0, 2500, A, 3)
     once = nearest(source, 0, 2500, A[:1000], 3)
     assert_same((d2, ids), (np.tile(once[0], (3, 1)), np.tile(once[1], (3, 1))))
-    indptr, items = _learn.within(X, None, 0, 2500, mean, scale, A, d2[:, 2].copy(), 2)
+    indptr, items = _distances.within(_source.Source(X, None, mean, scale), 0, 2500, A, d2[:, 2].copy(), 2)
     assert set(np.diff(indptr)) == {3}
     np.testing.assert_array_equal(items.reshape(-1, 3), np.sort(ids, axis=1))
 
@@ -196,12 +209,12 @@ def test_dtypes_scales_and_offsets(rng, tmp_path, dtype, size, offset):
     assert np.abs(every_distance(source, 111, x[:9]) - want).max() < 1e-5
     W, bias = rng.standard_normal((65, 7)).astype(np.float32), np.zeros(7, np.float32)
     out = np.empty((111, 7), np.float32)
-    _learn.project(X, rows, 0, 111, mean, scale, W, bias, out, 2)
+    _projection.project(_source.Source(X, rows, mean, scale), 0, 111, W, bias, out, 2)
     np.testing.assert_allclose(out, x.astype(np.float64) @ W, atol=2e-6)
     anchors = X[rows[:9]].astype(np.float64)
     indptr = np.arange(0, 9 * 111 + 1, 111)
     distance = np.empty(9 * 111)
-    _learn.pair_distances(X, rows, anchors, indptr, np.tile(np.arange(111), 9), distance, 2)
+    _distances.pair_distances(_source.Source(X, rows), anchors, indptr, np.tile(np.arange(111), 9), distance, 2)
     np.testing.assert_allclose(distance.reshape(9, 111), reference.distances(anchors, X[rows]), rtol=1e-13)
 
 
@@ -219,7 +232,7 @@ def test_pair_distances(rng, d):
         row = np.repeat(np.arange(5), counts)
         for n_threads in (1, *THREADS):
             out = np.full(len(ids), np.nan)
-            _learn.pair_distances(X, None, anchors, indptr, ids, out, n_threads)
+            _distances.pair_distances(_source.Source(X, None), anchors, indptr, ids, out, n_threads)
             np.testing.assert_allclose(out, want[row, ids], rtol=1e-13)
             for pair, distance in zip(zip(row, ids, strict=True), out, strict=True):
                 assert value.setdefault(pair, distance) == distance
@@ -238,10 +251,10 @@ def test_project_and_encode(rng, r, d):
     W[:, r // 2] = bias[r // 2] = 0  # a projection of exactly 0 is bit 1
     x = working(X, None, mean, scale)
     out = np.empty((n, r), np.float32)
-    _learn.project(X, None, 0, n, mean, scale, W, bias, out, 1)
+    _projection.project(_source.Source(X, None, mean, scale), 0, n, W, bias, out, 1)
     np.testing.assert_allclose(out, x.astype(np.float64) @ W + bias, atol=1e-5)
     codes = np.full((n, -(-r // 64)), 2**64 - 1, np.uint64)
-    _learn.encode(X, None, 0, n, mean, scale, W, bias, codes, 1)
+    _projection.encode(_source.Source(X, None, mean, scale), 0, n, W, bias, codes, 1)
     bits = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")
     np.testing.assert_array_equal(bits[:, :r], out >= 0)
     assert not bits[:, r:].any()
@@ -251,14 +264,14 @@ def test_project_does_not_depend_on_batch_or_threads(rng):
     X, mean, scale = source_of(rng, 2000, 300)
     W, bias = rng.standard_normal((300, 65)).astype(np.float32), rng.standard_normal(65).astype(np.float32)
     whole = np.empty((2000, 65), np.float32)
-    _learn.project(X, None, 0, 2000, mean, scale, W, bias, whole, 1)
+    _projection.project(_source.Source(X, None, mean, scale), 0, 2000, W, bias, whole, 1)
     for n_threads in THREADS:
         part = np.empty((1500, 65), np.float32)
-        _learn.project(X, None, 3, 1503, mean, scale, W, bias, part, n_threads)
+        _projection.project(_source.Source(X, None, mean, scale), 3, 1503, W, bias, part, n_threads)
         np.testing.assert_array_equal(part, whole[3:1503])
     for j in (0, 5, 6, 47, 48, 1999):
         one = np.empty((1, 65), np.float32)
-        _learn.project(X, None, j, j + 1, mean, scale, W, bias, one, 1)
+        _projection.project(_source.Source(X, None, mean, scale), j, j + 1, W, bias, one, 1)
         np.testing.assert_array_equal(one[0], whole[j])
 
 
@@ -276,5 +289,12 @@ def test_wrong_arrays_are_refused(rng):
         nearest((X.astype(np.int64), None, mean, scale), 0, 10, A, 1)
     with pytest.raises(ValueError, match="start and stop"):
         nearest((X, None, mean, scale), 0, 11, A, 1)
+    with pytest.raises(TypeError, match="source"):
+        _distances.within(None, 0, 10, A, np.ones(2, np.float32), 1)
+    with pytest.raises(ValueError, match="mean must have 4 elements"):
+        nearest((X, None, mean[:3].copy(), scale), 0, 10, A, 1)
+    with pytest.raises(ValueError, match=r"W, bias and mean must be \(d, r\)"):
+        W, bias, out = np.zeros((3, 2), np.float32), np.zeros(2, np.float32), np.empty((10, 2), np.float32)
+        _projection.project(_source.Source(X, None, mean, scale), 0, 10, W, bias, out, 1)
     with pytest.raises(ValueError, match="A must have 4 columns"):
         nearest((X, None, mean, scale), 0, 10, np.zeros((2, 3), np.float32), 1)

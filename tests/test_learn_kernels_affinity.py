@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from aphash._learning import _learn
+from aphash._learning import _affinity_pass
 
 pytestmark = pytest.mark.usefixtures("isa")
 THREADS = (2, 3, 7)
@@ -57,12 +57,12 @@ class Problem:
     def anchor_pass(self, s, a, block_rows=512, n_threads=1):
         m, r = self.H.shape
         out = np.full((4, m), np.nan), np.full((2, m, r), np.nan), np.full(1, np.nan)
-        _learn.anchor_pass(self.B, self.H, s, a, self.indptr, self.anchors, block_rows, *out, n_threads)
+        _affinity_pass.anchor_pass(self.B, self.H, s, a, self.indptr, self.anchors, block_rows, *out, n_threads)
         return out
 
     def item_gradient(self, s, a, factor=1.0, penalty=0.0, block_rows=512, n_threads=1):
         out = np.full_like(self.B, np.nan)
-        _learn.item_gradient(
+        _affinity_pass.item_gradient(
             self.B, self.H, self.inv_z, self.p, s, a, self.indptr, self.anchors, block_rows, factor, penalty,
             out, n_threads,
         )  # fmt: skip
@@ -141,7 +141,7 @@ def test_item_gradient_does_not_depend_on_blocks_threads_or_place(rng, s, a):
     for j in (0, 1, 5, 6, 100, 332):
         start, stop = problem.indptr[j], problem.indptr[j + 1]
         one = np.empty((1, 33), np.float32)
-        _learn.item_gradient(
+        _affinity_pass.item_gradient(
             problem.B[j : j + 1], problem.H, problem.inv_z, problem.p, s, a, problem.indptr[j : j + 2] - start,
             problem.anchors[start:stop], 1, 1.0, 0.0, one, 1,
         )  # fmt: skip
@@ -200,7 +200,7 @@ def test_item_pass_is_adam(rng, r):
     results = []
     for block_rows, n_threads in ((512, 1), (50, 1), (48, 2), (7, 3), (1, 7)):
         out, one, two = start.copy(), first.copy(), second.copy()
-        _learn.item_pass(
+        _affinity_pass.item_pass(
             out, one, two, problem.H, problem.inv_z, problem.p, 4, 2, problem.indptr, problem.anchors, block_rows,
             (3.0, 0.25, lr, b1, b2, c1, c2, eps), n_threads,
         )  # fmt: skip
@@ -243,7 +243,7 @@ def test_any_power(rng, a, size):
     for j in range(5):
         sums, vectors, penalty = np.empty((4, 1)), np.empty((2, 1, 3)), np.empty(1)
         indptr, anchors = np.zeros(2, np.int64), np.zeros(0, np.int32)
-        _learn.anchor_pass(B[j : j + 1], H, 2.0, a, indptr, anchors, 1, sums, vectors, penalty, 1)
+        _affinity_pass.anchor_pass(B[j : j + 1], H, 2.0, a, indptr, anchors, 1, sums, vectors, penalty, 1)
         near = reference.V(H.astype(np.float64), B[j : j + 1].astype(np.float64), 2.0)[0, 0]
         np.testing.assert_allclose(
             sums[:2, 0], [near**a, near ** (a + 1)], rtol=1e-6 * (1 + a - a * np.log(near)), atol=2e-38
@@ -254,7 +254,7 @@ def test_logs_of_many_far_pairs_do_not_underflow(rng):
     H, B = np.zeros((1, 2), np.float32), np.full((300, 2), 1e17, np.float32)
     sums, vectors, penalty = np.empty((4, 1)), np.empty((2, 1, 2)), np.empty(1)
     indptr, anchors = np.arange(301), np.zeros(300, np.int32)
-    _learn.anchor_pass(B, H, 1.0, 1.0, indptr, anchors, 300, sums, vectors, penalty, 1)
+    _affinity_pass.anchor_pass(B, H, 1.0, 1.0, indptr, anchors, 300, sums, vectors, penalty, 1)
     assert sums[3, 0] == pytest.approx(300 * np.log(5e33), rel=1e-6)
 
 

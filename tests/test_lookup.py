@@ -33,8 +33,8 @@ def check(store, queries, k, radius, mask=None, n_threads=1):
     for a, b in zip(expected, brute(codes, queries, k, ids, mask)):
         np.testing.assert_array_equal(a, b)
     near = SCAN.within(present, packed, radius, filter, n_threads)
-    for share in (np.inf, 0.0, lookup.SHARE):
-        present.lookup.share = share
+    for share in (np.inf, 0.0, lookup.MAX_SCAN_FRACTION):
+        present.lookup.max_scan_fraction = share
         for a, b in zip(present.lookup.nearest(present, packed, k, filter, n_threads), expected):
             np.testing.assert_array_equal(a, b)
         for a, b in zip(present.lookup.within(present, packed, radius, filter, n_threads), near):
@@ -133,7 +133,7 @@ def test_index_with_a_lookup_equals_one_without(order):
     plain, quick = HammingIndex(64), HammingIndex(64)
     for index in (plain, quick):
         index.add(codes[:6_000], ids[:6_000])
-    quick.build_lookup(share=np.inf)
+    quick.build_lookup(max_scan_fraction=np.inf)
     built = quick._store.present.lookup
     queries = codes[::400]
 
@@ -163,9 +163,9 @@ def test_index_with_a_lookup_equals_one_without(order):
 @pytest.mark.parametrize(
     "share, error", [(-1, ValueError), (np.nan, ValueError), ("auto", TypeError), (True, TypeError)]
 )
-def test_bad_share(share, error):
-    with pytest.raises(error, match="share must"):
-        HammingIndex(64).build_lookup(share=share)
+def test_bad_fraction(share, error):
+    with pytest.raises(error, match="max_scan_fraction must"):
+        HammingIndex(64).build_lookup(max_scan_fraction=share)
 
 
 def test_a_worn_lookup_says_so():

@@ -243,7 +243,7 @@ def test_knn_graph(rng, make, n, k, candidates, monkeypatch):
     d = all_distances(codes[order])
     for share in (None, 0.1, np.inf):
         if share is not None:
-            index.build_lookup(share=share)
+            index.build_lookup(max_scan_fraction=share)
         found, graph = index.knn_graph(k)
         assert found.dtype == np.int64 and found.tolist() == ids[order].tolist()
         assert graph.shape == (n, n) and graph.dtype == np.int32

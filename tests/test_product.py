@@ -94,7 +94,7 @@ def test_files_of_old_versions_open_for_ever(version):
     for mmap in (False, True):
         tabled = HammingIndex.load(DATA / f"index-lookup-{version}.aphash", mmap=mmap, verify=True)
         present = tabled._store.present
-        assert (present.lookup.share, present.lookup.n_indexed, present.n_stale) == (0.25, 40, 1)
+        assert (present.lookup.max_scan_fraction, present.lookup.n_indexed, present.n_stale) == (0.25, 40, 1)
         np.testing.assert_array_equal(tabled.get(tabled.ids), index.get(tabled.ids))
         for one, other in zip(tabled.search(codes, 3), index.search(codes, 3, filter=tabled.ids), strict=True):
             np.testing.assert_array_equal(one, other)
@@ -249,6 +249,6 @@ if __name__ == "__main__":  # how a new version's files in tests/data are made, 
     model, codes = APHash.load(DATA / "model-1.aphash"), HammingIndex.load(DATA / "index-1.aphash")
     codes.save(DATA / f"index-{sys.argv[1]}.aphash")
     aphash.save(DATA / f"product-{sys.argv[1]}.aphash", model, codes)
-    codes.build_lookup(share=0.25)
+    codes.build_lookup(max_scan_fraction=0.25)
     codes.remove([20])
     codes.save(DATA / f"index-lookup-{sys.argv[1]}.aphash")

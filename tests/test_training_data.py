@@ -8,7 +8,8 @@ import reference
 
 from aphash._common.finite import check_finite
 from aphash._common.threads import map_ordered
-from aphash._learning.training_data import Rows, block_rows, blocks, draw_rows
+from aphash._learning.blocks import block_rows, blocks, draw_rows
+from aphash._learning.training_data import Rows
 
 
 @pytest.mark.parametrize("n", [1, 2, 1023, 1024, 1025, 131072, 131073, 10**6, 10**9])

@@ -55,6 +55,8 @@ class HammingIndex:
     Searches have no ``n_jobs``: a shard's is a task of one thread, and dask runs the tasks.
     """
 
+    __module__ = "aphash.dask"  # where it is public: pickles and reprs say so
+
     def __init__(self, n_bits):
         self.n_bits = check_n_bits(n_bits)
         self._shards = []  # persisted tasks
@@ -462,7 +464,7 @@ def _shard_path(folder, i):
 
 def _save(shard, path, token):
     """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
-    index_file.write(shard, path, token=token)
+    index_file.write(shard._store.present, path, token=token)
     return _header_crc(path)
 
 

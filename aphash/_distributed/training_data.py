@@ -1,12 +1,12 @@
 """The rows that learn, spread over dask workers in parts: what aphash._learning.training_data.Rows is to ``learn``.
 
 A part is a run of 1, 2, 4, .. blocks: few parts, as each task costs dask some milliseconds, and each sum bytes. A
-part's X, its relaxed codes with Adam's moments, and its share of P are results of three pure tasks. Those that change
-are made anew from the ones before; a projection starts from X again, so what a lost worker held is made again from the
-round's start, and what led there before is forgotten.
+part's rows (a Source), its relaxed codes with Adam's moments, and its share of P are results of three pure tasks. What
+is computed of a block is computed by the functions of ``aphash._learning.blocks``. Results that change are made anew
+from the ones before; a projection starts from X again, so what a lost worker held is made again from the round's start,
+and what led there before is forgotten.
 """
 
-import copy
 import itertools
 
 import dask
@@ -17,9 +17,11 @@ from dask.sizeof import sizeof
 from aphash._common import threads
 from aphash._common.arrays import as_array
 from aphash._common.finite import check_finite
-from aphash._learning import _learn
+from aphash._learning import _affinity_pass
+from aphash._learning._source import Source
+from aphash._learning.blocks import BlockSums, block_rows, blocks, chunk_rows, codes_of_block, fill_random, working
 from aphash._learning.linear import Rotation
-from aphash._learning.training_data import BlockSums, Rows, block_rows, blocks, chunk_rows
+from aphash._learning.training_data import distances, nearest, project, within
 from aphash.codes import n_words
 
 _BATCH_BYTES = 1 << 26  # of results that come to the client at a time
@@ -39,15 +41,15 @@ class DaskRows(BlockSums):
         starts = [start for start, _ in blocks(self.n)][:: self._blocks_of_a_part()]
         self.edges = np.array([*starts, self.n])
         X = X.rechunk((tuple(np.diff(self.edges).tolist()), (self.d,)))
-        chunk = chunk_rows(self.n, self.d)
-        self.parts = self._persist(_Part, zip(X.to_delayed().ravel(), starts), chunk, block_rows(self.n))
+        self.chunk = chunk_rows(self.n, self.d)
+        self.parts = self._persist(_source, zip(X.to_delayed().ravel()))
         self._codes, self.pending = [None] * len(self.parts), None
-        self.mean, self.scale = self._statistics()
+        self.mean, self.scale = self.statistics()
         self.parts = self._persist(_centred, zip(self.parts), self.mean, self.scale)
         self.P = None
 
     def _blocks_of_a_part(self):
-        """Return a power of two: the sum of a part is a node of the tree that ``_learn.anchor_pass`` adds."""
+        """Return a power of two: the sum of a part is a node of the tree that ``anchor_pass`` adds."""
         n_threads = _n_threads()
         nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
         size = 1
@@ -63,56 +65,65 @@ class DaskRows(BlockSums):
                 tasks.append(dask.delayed(_make)(function, shared, *own))
         return list(dask.persist(*tasks))
 
-    def _map_parts(self, method, *args, per_part=None):
-        """Yield ``method(part, 0, its rows, *args)`` of each part, in their order."""
-        shared, own = _shared(*args), per_part or [()] * len(self.parts)
-        return compute([dask.delayed(_call)(*self._of(b, method), method, shared, *mine) for b, mine in enumerate(own)])
+    # -- functions of parts, and of their blocks; each gets what it is a function of before its arguments
 
-    def _map(self, method, *args):
-        """Yield ``method(part, start, stop, *args)`` for each block, in their order."""
+    def _map_parts(self, function, *args, per_part=None):
+        """Yield ``function(source, *own, *args)`` of each part, in their order."""
+        shared, own = _shared(*args), per_part or [()] * len(self.parts)
+        return compute([dask.delayed(_call)(function, shared, part, *mine) for part, mine in zip(self.parts, own)])
+
+    def map_vectors(self, function, *args):
+        return self._map_blocks(function, self.parts, self._nothing, args)
+
+    def map_codes(self, function, *args):
+        return self._map_blocks(function, self._nothing, self.codes_of_parts, args)
+
+    def map_both(self, function, *args):
+        return self._map_blocks(function, self.parts, self.codes_of_parts, args)
+
+    @property
+    def _nothing(self):
+        return [None] * len(self.parts)
+
+    def _map_blocks(self, function, sources, codes, args):
+        """Yield ``function(source, B, start, stop, *args)``, without what is None, for each block, in their order."""
         edges = blocks(self.n)
         shared, tasks = _shared(*args), []
         nbytes = 8 * self.d * max(self.d, self.r)  # of a sum, the largest
         step = max(1, _BATCH_BYTES // nbytes // 8)
-        for b, first in enumerate(self.edges[:-1]):
-            own = [(start - first, stop - first) for start, stop in edges if first <= start < self.edges[b + 1]]
+        for source, relaxed, (first, end) in zip(sources, codes, itertools.pairwise(self.edges), strict=True):
+            own = [(start - first, stop - first) for start, stop in edges if first <= start < end]
             for at in range(0, len(own), step):
-                tasks.append(dask.delayed(_call_blocks)(*self._of(b, method), method, shared, own[at : at + step]))
+                tasks.append(dask.delayed(_call_blocks)(function, source, relaxed, own[at : at + step], shared))
         return itertools.chain.from_iterable(compute(tasks, nbytes * min(step, self.n_blocks // len(self.parts) + 1)))
 
-    def _of(self, b, method):
-        """What a method needs of part b: its X, its codes."""
-        part = None if method in _OF_CODES else self.parts[b]
-        return part, self.codes_of_parts[b] if method in _USE_CODES else None
-
-    def _check_finite(self):
-        for _ in self._map_parts(_Part.check):
+    def check_finite(self):
+        for _ in self._map_parts(_check, per_part=zip(self.edges[:-1].tolist())):
             pass
 
-    def _any_differs(self):
-        first = self.take(np.array([0]))
-        return any(self._map_parts(_Part.differs, first))
+    def any_differs(self):
+        return any(self._map_parts(_differs, self.take(np.array([0]))))
 
     # -- reading
 
-    def _pick(self, method, items):
-        """Return what the method gives for ascending items, of the parts that hold them."""
+    def _pick(self, function, parts, items):
+        """Return what the function gives for ascending items, of the parts that hold them."""
         cuts = np.searchsorted(items, self.edges)
         tasks = [
-            dask.delayed(_call)(*self._of(part, method), method, (), items[a:b] - self.edges[part])
-            for part, (a, b) in enumerate(itertools.pairwise(cuts))
+            dask.delayed(_call)(function, (), parts[number], items[a:b] - self.edges[number])
+            for number, (a, b) in enumerate(itertools.pairwise(cuts))
             if b > a
         ]
         return np.concatenate(list(compute(tasks)))
 
     def take(self, items):
-        return self._pick(_Part.take_items, np.asarray(items))
+        return self._pick(Source.take, self.parts, np.asarray(items))
 
     def working(self, items):
-        return self._pick(_Part.working_items, np.asarray(items))
+        return self._pick(working, self.parts, np.asarray(items))
 
     def take_codes(self, items):
-        return self._pick(_Part.code_items, np.asarray(items))
+        return self._pick(_take_codes, self.codes_of_parts, np.asarray(items))
 
     # -- neighbours of the anchors
 
@@ -122,8 +133,8 @@ class DaskRows(BlockSums):
         wanted = np.minimum(sizes, np.ceil(1.3 * k * sizes / self.n).astype(int) + 16)
         if wanted.sum() < k:
             wanted = sizes
-        own = [(int(each),) for each in wanted]
-        lists = list(self._map_parts(_Part.nearest_items, A, per_part=own))
+        own = list(zip(self.edges[:-1].tolist(), wanted.tolist(), strict=True))
+        lists = list(self._map_parts(_nearest, A, per_part=own))
         d2 = np.concatenate([part[0] for part in lists], axis=1)
         bound = np.partition(d2, k - 1, axis=1)[:, k - 1]  # k items are at most so far: the k-th is not farther
         missing = [
@@ -144,11 +155,11 @@ class DaskRows(BlockSums):
         """All items within the bounds, of the parts that have some: {part: (list of d2, list of items)}."""
         some = [b for b, bound in enumerate(missing) if (bound >= 0).any()]
         shared = _shared(A)
-        tasks = [dask.delayed(_call)(self.parts[b], None, _Part.listed_within, shared, missing[b]) for b in some]
+        tasks = [dask.delayed(_call)(_listed, shared, self.parts[b], self.edges[b], missing[b]) for b in some]
         return dict(zip(some, compute(tasks), strict=True))
 
     def within(self, A, bound):
-        parts = list(self._map_parts(_Part.within_items, A, bound))
+        parts = list(self._map_parts(_within, A, bound, per_part=zip(self.edges[:-1].tolist())))
         lists = [np.concatenate([ids[p[i] : p[i + 1]] for p, ids in parts]) for i in range(len(A))]
         return np.concatenate([[0], np.cumsum([len(each) for each in lists])]), np.concatenate(lists)
 
@@ -161,20 +172,18 @@ class DaskRows(BlockSums):
             counts = np.bincount(anchor[mine], minlength=len(anchors))
             where.append(mine)
             own.append((np.concatenate([[0], np.cumsum(counts)]), items[mine] - self.edges[b]))
-        for mine, found in zip(where, self._map_parts(_Part.pair_distances, anchors, per_part=own), strict=True):
+        for mine, found in zip(where, self._map_parts(_distances, anchors, per_part=own), strict=True):
             out[mine] = found
         return out
 
     # -- the relaxed codes: of each part (B, Adam's mean, its square, perhaps sums); moments are None before a step
 
     def project(self, W, bias):
-        W, bias = np.ascontiguousarray(W, np.float32), np.ascontiguousarray(bias, np.float32)
-        self._change(_projected, W, bias, of=[self.parts])
-        factor = np.float32(self.n * self.r / self._sum(Rows._size_block)[0][0])
-        self._change(_multiplied, factor, of=[self.codes_of_parts])
+        self._change(_projected, W, bias, of=zip(self.parts))
+        self._change(_multiplied, self.normalizer(self.r), of=zip(self.codes_of_parts))
 
     def random_codes(self, r, seed):
-        self._change(_random, r, seed, of=[self.parts])
+        self._change(_random, r, seed, block_rows(self.n), of=zip(self.parts, self.edges[:-1].tolist()))
 
     @property
     def codes_of_parts(self):
@@ -183,7 +192,7 @@ class DaskRows(BlockSums):
 
     def _change(self, function, *args, of):
         """Replace each part's codes by ``function(what the part has in `of`, *args)``."""
-        of = list(zip(*of, strict=True))
+        of = list(of)
         self.pending = None  # what it would have changed is replaced
         self._codes = self._persist(function, of, *args)
 
@@ -224,16 +233,16 @@ class DaskRows(BlockSums):
             self._codes = self._persist(_advanced, of, pending, sums_at, block_rows(self.n))
 
     def rotate_towards_signs(self, sample, start, n_iter, rng):
-        mean = (self._sum(Rows._total_block)[0] / self.n).astype(np.float32)
+        mean = self.mean_code()
         rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng)
-        self._change(_rotated, mean, rotation, of=[self.codes_of_parts])
+        self._change(_rotated, mean, rotation, of=zip(self.codes_of_parts))
         return mean, rotation
 
     def codes(self):
         """Return the packed signs of B, a lazy dask array (n, n_words) of uint64."""
         width = n_words(self.r)
         parts = [
-            da.from_delayed(dask.delayed(_call)(None, codes, Rows._codes_block, ()), (int(size), width), np.uint64)
+            da.from_delayed(dask.delayed(_packed)(codes), (int(size), width), np.uint64)
             for codes, size in zip(self.codes_of_parts, np.diff(self.edges), strict=True)
         ]
         return da.concatenate(parts)
@@ -264,7 +273,7 @@ def _n_threads():
 
 
 def _tree_sum(parts):
-    """Add the parts as ``_learn.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
+    """Add the parts as ``_affinity_pass.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
     tree = []  # (number of parts, their sum)
     for part in parts:
         count = 1
@@ -288,24 +297,15 @@ def _shared(*args):
     return dask.delayed(args, traverse=False)
 
 
-def _call(part, codes, method, shared, *own):
+def _call(function, shared, of, *own):
     with threads.one_blas_thread():
-        part = _complete(part, codes)
-        return method(part, 0, part.n, *shared, *own)
+        return function(of, *own, *shared)
 
 
-def _call_blocks(part, codes, method, shared, edges):
+def _call_blocks(function, source, codes, edges, shared):
+    of = ([] if source is None else [source]) + ([] if codes is None else [codes[0]])
     with threads.one_blas_thread():
-        part = _complete(part, codes)
-        return [method(part, start, stop, *shared) for start, stop in edges]
-
-
-def _complete(part, codes):
-    part = _Part.without_rows() if part is None else copy.copy(part)
-    if codes is not None:
-        part.B = codes[0]
-        part.n = len(part.B)
-    return part
+        return [function(*of, start, stop, *shared) for start, stop in edges]
 
 
 def _make(function, shared, *own):
@@ -317,27 +317,61 @@ def itself(value):
     return value
 
 
-# What makes a part's codes; nothing that came before is changed.
+# What is asked of a part, a Source whose first row is row ``first`` of all.
 
 
-def _centred(part, mean, scale):
-    part = copy.copy(part)
-    part.mean, part.scale = mean, scale
-    return part
+def _source(X):
+    return Source(np.ascontiguousarray(as_array(X, "X")))
 
 
-def _projected(part, W, bias):
-    B = np.empty((part.n, W.shape[1]), np.float32)
-    _learn.project(part.X, None, 0, part.n, part.mean, part.scale, W, bias, B, 1)
+def _centred(source, mean, scale):
+    return source.centred(mean, scale)
+
+
+def _check(source, first):
+    check_chunk(source.X, first)
+
+
+def _differs(source, row):
+    return bool((row != source.X).any())
+
+
+def _nearest(source, first, k, A):
+    d2, items = nearest(source, A, k, 1)
+    return d2, items + first
+
+
+def _within(source, first, A, bound):
+    indptr, items = within(source, A, bound, 1)
+    return indptr, items + first
+
+
+def _listed(source, first, bound, A):
+    """For each anchor all items within its bound: (list of squared distances, list of items)."""
+    most = int(np.diff(within(source, A, bound, 1)[0]).max())
+    d2, items = nearest(source, A, max(1, most), 1)
+    inside = d2 <= bound[:, None]
+    return [each[i] for each, i in zip(d2, inside)], [each[i] + first for each, i in zip(items, inside)]
+
+
+def _distances(source, indptr, items, anchors):
+    return distances(source, anchors, indptr, items, 1)
+
+
+# What makes a part's codes (B, Adam's mean, its square); nothing that came before is changed.
+
+
+def _projected(source, W, bias):
+    B = np.empty((source.n, W.shape[1]), np.float32)
+    project(source, W, bias, B, 1)
     return B, None, None
 
 
-def _random(part, r, seed):
-    part = copy.copy(part)
-    part.B = np.empty((part.n, r), np.float32)
-    for start in range(0, part.n, part.block_rows):
-        part._random_block(start, min(start + part.block_rows, part.n), r, seed)
-    return part.B, None, None
+def _random(source, first, r, seed, rows_of_block):
+    B = np.empty((source.n, r), np.float32)
+    for start in range(0, source.n, rows_of_block):
+        fill_random(B, start, min(start + rows_of_block, source.n), seed, first)
+    return B, None, None
 
 
 def _multiplied(codes, factor):
@@ -354,71 +388,28 @@ def _advanced(codes, share, pending, sums_at, rows_of_block):
     if pending:
         H, inv_z, p, q_scale, q_power, step = pending
         B, mean, square = (np.zeros_like(codes[0]) if each is None else each.copy() for each in codes[:3])
-        _learn.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
+        _affinity_pass.item_pass(B, mean, square, H, inv_z, p, q_scale, q_power, *share, rows_of_block, step, 1)
         codes = B, mean, square
     if sums_at:
         H, q_scale, q_power = sums_at
         sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
-        _learn.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
+        _affinity_pass.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
         codes = *codes[:3], (sums, vectors.astype(np.float32), penalty)  # they are float32 numbers: the tree's
     return codes
+
+
+def _take_codes(codes, items):
+    return codes[0][items]
+
+
+def _packed(codes):
+    return codes_of_block(codes[0], 0, len(codes[0]))
 
 
 def _sums_of(codes):
     return codes[3]
 
 
-class _Part(Rows):
-    """One part of the rows that learn. Its methods get a range of rows before their arguments; here, it is all."""
-
-    def __init__(self, X, offset, chunk, block_rows):
-        self.X, self.rows, self.n_threads, self.offset = np.ascontiguousarray(as_array(X, "X")), None, 1, offset
-        self.chunk, self.block_rows = chunk, block_rows
-        self.n, self.d = X.shape
-        self.mean, self.scale, self.B = np.zeros(self.d), 1.0, None
-
-    @classmethod
-    def without_rows(cls):
-        return cls(np.empty((0, 0)), 0, 1, 1)
-
-    def check(self, start, stop):
-        check_chunk(self.X, self.offset)
-
-    def differs(self, start, stop, first):
-        return bool((first != self.X).any())
-
-    def take_items(self, start, stop, items):
-        return self.take(items)
-
-    def working_items(self, start, stop, items):
-        return self.working(items)
-
-    def code_items(self, start, stop, items):
-        return self.B[items]
-
-    def nearest_items(self, start, stop, A, k):
-        d2, items = self.nearest(A, k)
-        return d2, items + self.offset
-
-    def within_items(self, start, stop, A, bound):
-        indptr, items = self.within(A, bound)
-        return indptr, items + self.offset
-
-    def listed_within(self, start, stop, A, bound):
-        """For each anchor all items within its bound: (list of squared distances, list of items)."""
-        most = int(np.diff(self.within(A, bound)[0]).max())
-        d2, items = self.nearest(A, max(1, most))
-        inside = d2 <= bound[:, None]
-        return [each[i] for each, i in zip(d2, inside)], [each[i] + self.offset for each, i in zip(items, inside)]
-
-    def pair_distances(self, start, stop, anchors, indptr, items):
-        return self.distances(anchors, indptr, items)
-
-
-_OF_CODES = {Rows._size_block, Rows._total_block, Rows._codes_block, _Part.code_items}
-_USE_CODES = _OF_CODES | {Rows._cross_block}
-
-
-@sizeof.register(_Part)
-def _sizeof_part(part):
-    return part.X.nbytes
+@sizeof.register(Source)
+def _sizeof_source(source):
+    return source.X.nbytes

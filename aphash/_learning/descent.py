@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aphash._learning.affinity import affinity
+from aphash._learning.blocks import draw_rows
 from aphash._learning.linear import (
     DENSE_BITS,
     GRAM_FEATURES,
@@ -27,7 +28,6 @@ from aphash._learning.linear import (
     random_frame,
     rank,
 )
-from aphash._learning.training_data import draw_rows
 
 HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.float64), ("J1", np.float64)])
 
@@ -37,31 +37,6 @@ _STALL = 10  # iterations over which the relative fall of J is judged
 _ROTATION_ROWS, _ROTATION_ROWS_KEPT = 20_000, 100_000  # of a sample; the second where rotations build on each other
 _ROTATION_NUMBERS = 6_400_000  # of the larger sample: with more bits fewer rows, for the cost grows by bits squared
 _INIT_ITERATIONS, _ROUND_ITERATIONS = 100, 30
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a fit does, resolved: no "auto" is left. The names are APHash's parameters."""
-
-    n_bits: int
-    n_anchors: int
-    n_neighbors: int
-    q_scale: float
-    q_power: float
-    quantization: float
-    ridge: float | str
-    last_ridge: float | str
-    n_rounds: int
-    max_iter: int
-    learning_rate: float
-    init: str
-    whitening: float
-    rotation: str
-    hash_target: str
-    fit_hash: str
-    updates: str
-    resample_anchors: bool
-    tol: float
 
 
 @dataclass
@@ -246,20 +221,29 @@ def _itself(codes):
 def _initial_codes(rows, gram, sample, settings, rng):
     """Set B, and return how many independent directions of X it has.
 
-    "itq": projections on the leading principal directions, divided by their deviations to the power ``whitening``, and
-    turned towards signs. Where X has p < n_bits directions, they are mapped to n_bits by a frame with orthonormal rows:
-    each bit is some direction of X, and with p far below n_bits many are copies of each other.
-    "random": standard normal, as nothing is known.
+    "itq": projections by :func:`itq_map`. "random": standard normal, as nothing is known.
     """
     r = settings.n_bits
     if settings.init == "random":
         rows.random_codes(r, int(rng.randint(np.iinfo(np.int32).max)))
         return r
+    W, n_directions = itq_map(rows, gram, sample, r, settings.whitening, rng)
+    rows.project(W, np.zeros(r))
+    return n_directions
+
+
+def itq_map(rows, gram, sample, r, whitening, rng):
+    """Return a map to r bits, (d, r) float64, and how many independent directions of X there are, at most r.
+
+    Projections on the leading principal directions, divided by their deviations to the power ``whitening``, and turned
+    towards signs. Where X has p < r directions, they are mapped to r bits by a frame with orthonormal rows: each bit is
+    some direction of X, and with p far below r many are copies of each other.
+    """
     directions = principal_directions(rows, gram, r, rng)
     p = directions.shape[1]
     projected = rows.working(sample) @ directions.astype(np.float32)
     deviations = projected.std(axis=0, dtype=np.float64)
-    weights = (deviations / deviations[0]) ** -settings.whitening
+    weights = (deviations / deviations[0]) ** -whitening
     directions, projected = directions * weights, projected * weights.astype(np.float32)
     frame = np.zeros((p, r))
     parts = groups(r) if min(p, r) > DENSE_BITS else [slice(0, r)]
@@ -268,8 +252,7 @@ def _initial_codes(rows, gram, sample, settings, rng):
         own = np.ascontiguousarray(projected[:, mine])
         start = random_frame(own.shape[1], bits.stop - bits.start, rng)
         frame[mine, bits] = frame_towards_signs(own, start, _INIT_ITERATIONS, rows.n_threads)
-    rows.project(directions @ frame, np.zeros(r))
-    return p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
+    return directions @ frame, p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
 
 
 def _ridge_of_rows(rows, gram, ridge):

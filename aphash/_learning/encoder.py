@@ -11,11 +11,15 @@ from aphash._common import container
 from aphash._common.arrays import as_floats
 from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
-from aphash._learning import _learn
+from aphash._learning import _projection, item_encoder
+from aphash._learning._source import Source
+from aphash._learning.item_encoder import ItemEncoder
 from aphash.codes import Origin, n_words, note
 
-MODEL, MODEL_VERSION = "APHash", 1  # kinds of files, and the latest version of each
-PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 3  # 3 has the steps of a Pipeline; below, the version of the index
+# Kinds of files, and the latest version of each. A model's: 2 has a Recipe, 3 the anchors of mode "scores". A
+# product's: 3 has steps of a Pipeline, a Recipe or such anchors; below, it is the version of the index.
+MODEL, MODEL_VERSION = "APHash", 3
+PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 3
 
 ARRAYS = ("coef_", "intercept_", "mean_")  # what a hash function is, with scale_
 _FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38
@@ -38,6 +42,9 @@ class Encoder:
         ``coef_``, ``intercept_``, ``mean_`` and ``scale_`` of a fitted model. They become read-only.
     feature_names : sequence of str, optional
         Names of the columns that the model was fitted with.
+    items : ItemEncoder, optional
+        Of a model of mode "scores", ``items_``: how items get their bits, from its anchors. Without it, bits are the
+        signs of the projections.
     n_jobs : int, optional
         Threads; as for APHash. May be changed. A single row is encoded by one thread.
 
@@ -51,7 +58,8 @@ class Encoder:
 
     Notes
     -----
-    Holds 12 n_bits d bytes, the coefficients as given and packed for the kernels, and as much again while it is made.
+    Holds 12 n_bits d bytes, the coefficients as given and packed for the kernels, and as much again while it is made;
+    in mode "scores" 2 d + 4 n_bits bytes for each anchor beside it.
     It may be used by any number of threads, and in forked processes.
 
     Raises
@@ -60,7 +68,9 @@ class Encoder:
         When the arrays do not fit each other.
     """
 
-    def __init__(self, coef, intercept, mean, scale, *, feature_names=None, n_jobs=None):
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
+    def __init__(self, coef, intercept, mean, scale, *, feature_names=None, n_jobs=None, items=None):
         if np.ndim(coef) != 2:
             raise ValueError(f"coef must have shape (n_bits, d), got {np.shape(coef)}")
         r, d = coef.shape
@@ -81,7 +91,8 @@ class Encoder:
         self.coef, self.intercept, self.mean, self.scale = coef, intercept, mean, float(scale)
         self.feature_names, self.n_jobs = feature_names, n_jobs
         self.n_bits, self.n_features = coef.shape
-        self.fingerprint = fingerprint_of(coef, intercept, mean, self.scale)
+        self.items = items
+        self.fingerprint = fingerprint_of(coef, intercept, mean, self.scale, items)
         self._origin = Origin(self.n_bits, self.fingerprint)
         self._farthest = farthest(mean, self.scale)
         self._packed = None
@@ -102,7 +113,8 @@ class Encoder:
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
         """
         kinds = {MODEL: MODEL_VERSION, PRODUCT: PRODUCT_VERSION}
-        wanted = {*ARRAYS, *(f"hasher.{name}" for name in ARRAYS)}
+        names = [*ARRAYS, *(f"items_{name}" for name in item_encoder.ARRAYS)]
+        wanted = {*names, *(f"hasher.{name}" for name in names)}
         kind, arrays, params, version = container.read_any(path, kinds, names=wanted)
         check_version(path, kind, version)
         if kind == PRODUCT:
@@ -118,7 +130,12 @@ class Encoder:
             coef, intercept, mean = (arrays[name] for name in ARRAYS)
             names, n_jobs = params.get("feature_names_in_"), params["given"].get("n_jobs")
             names = None if names is None else np.array(names, object)
-            encoder = cls(coef, intercept, mean, float(params["scale_"]), feature_names=names, n_jobs=n_jobs)
+            scale = float(params["scale_"])
+            items = None
+            if "items_" in params:
+                own = {name: arrays[f"items_{name}"] for name in item_encoder.ARRAYS}
+                items = ItemEncoder(_working_weights(coef, scale), own, params["items_"])
+            encoder = cls(coef, intercept, mean, scale, feature_names=names, n_jobs=n_jobs, items=items)
             if params.get("fingerprint_", encoder.fingerprint) != encoder.fingerprint:
                 raise ValueError("its fingerprint is that of another hash function")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -128,8 +145,12 @@ class Encoder:
     def __repr__(self):
         return f"Encoder(n_bits={self.n_bits}, n_features={self.n_features})"
 
-    def __reduce__(self):  # what is packed is packed again
-        return _make, (self.coef, self.intercept, self.mean, self.scale, self.feature_names, self.n_jobs)
+    def __getstate__(self):  # what is packed is packed again
+        names = ("coef", "intercept", "mean", "scale", "feature_names", "n_jobs", "items")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
 
     def __dask_tokenize__(self):
         return type(self).__name__, self.fingerprint
@@ -199,10 +220,11 @@ class Encoder:
     # -- for the package: with the caller's n_jobs, and of arrays that are checked already ----------------------------
 
     def _transform(self, X, n_jobs):
-        codes = self._projection().encode_row(X, self._farthest) if self.feature_names is None else None
+        plain = self.feature_names is None and self.items is None
+        codes = self._projection().encode_row(X, self._farthest) if plain else None
         if codes is None:
             rows, threads, one = self._read(X, n_jobs)
-            codes = self._encode(rows, threads)
+            codes = encode(self, rows, threads)
             codes = codes[0] if one else codes
         return note(codes, self._origin)
 
@@ -210,7 +232,7 @@ class Encoder:
         out = self._projection().project_row(X, self._farthest) if self.feature_names is None else None
         if out is None:
             rows, threads, one = self._read(X, n_jobs)
-            out = self._project(rows, threads)
+            out = project(self, rows, threads)
             out = out[0] if one else out
         return out
 
@@ -222,27 +244,16 @@ class Encoder:
             and self.mean is fitted.get("mean_")
             and self.scale == fitted.get("scale_")
             and self.feature_names is fitted.get("feature_names_in_")
+            and self.items is fitted.get("items_")
         )
-
-    def _encode(self, X, threads):
-        """Return the codes (n, n_words) of float rows in C order that are known to be good."""
-        codes = np.empty((len(X), n_words(self.n_bits)), np.uint64)
-        self._projection().encode(X, None, 0, len(X), codes, threads)
-        return codes
-
-    def _project(self, X, threads):
-        """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
-        out = np.empty((len(X), self.n_bits), np.float32)
-        self._projection().project(X, None, 0, len(X), out, threads)
-        return out
 
     def _projection(self):
         """Return the hash function packed for the instruction set in use; two threads may pack it, to the same."""
         packed = self._packed
         if packed is None or not packed.is_current():
-            W = np.ascontiguousarray((self.coef / self.scale).T, np.float32)
+            W = _working_weights(self.coef, self.scale)
             bias = np.ascontiguousarray(self.intercept + self.coef @ self.mean, np.float32)
-            packed = self._packed = _learn.Projection(W, bias, self.mean, self.scale)
+            packed = self._packed = _projection.Projection(W, bias, self.mean, self.scale)
         return packed
 
     def _check(self, rows, threads):
@@ -302,8 +313,26 @@ class Encoder:
         raise ValueError(message)
 
 
-def _make(coef, intercept, mean, scale, feature_names, n_jobs):
-    return Encoder(coef, intercept, mean, scale, feature_names=feature_names, n_jobs=n_jobs)
+def _working_weights(coef, scale):
+    """Return the map (d, n_bits) of working vectors, float32."""
+    return np.ascontiguousarray((coef / scale).T, np.float32)
+
+
+def encode(encoder, X, threads):
+    """Return the codes (n, n_words) of float rows in C order that are known to be good."""
+    codes = np.empty((len(X), n_words(encoder.n_bits)), np.uint64)
+    if encoder.items is None:
+        encoder._projection().encode(X, codes, threads)
+    else:
+        encoder.items.encode(Source(X, None, encoder.mean, encoder.scale), codes, threads)
+    return codes
+
+
+def project(encoder, X, threads):
+    """Return the projections (n, n_bits) of float rows in C order that are known to be good."""
+    out = np.empty((len(X), encoder.n_bits), np.float32)
+    encoder._projection().project(X, out, threads)
+    return out
 
 
 def farthest(mean, scale):
@@ -311,13 +340,15 @@ def farthest(mean, scale):
     return _FARTHEST / scale - np.abs(mean).max()  # float64: a Python float would be cast to X's dtype
 
 
-def fingerprint_of(coef, intercept, mean, scale):
+def fingerprint_of(coef, intercept, mean, scale, items=None):
     """Return 32 hexadecimal digits that tell this hash function from any other: the same for the same bits."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in zip(ARRAYS, (coef, intercept, mean), strict=True):
         array = np.ascontiguousarray(array, "<f8")
         digest.update(f"{name}{array.shape}".encode() + array.tobytes())
     digest.update(float(scale).hex().encode())
+    if items is not None:
+        items.fingerprint(digest)
     return digest.hexdigest()
 
 

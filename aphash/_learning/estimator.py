@@ -16,44 +16,17 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, validate_dat
 from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_floats, shown
+from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
-from aphash._learning import safeguard
-from aphash._learning.descent import HISTORY, Settings, learn
-from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version, farthest, fingerprint_of
-from aphash._learning.training_data import Rows, draw_rows
+from aphash._learning import model_file, recipe, safeguard, scores
+from aphash._learning.blocks import draw_rows
+from aphash._learning.descent import learn
+from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of
+from aphash._learning.training_data import Rows
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
-MODES = {  # the presets of docs/DESIGN.md: n_neighbors (at least, share of the rows), q_scale of n_bits
-    "semantic": {
-        "n_anchors": 300, "n_neighbors": (100, 0.005), "q_scale": (1, 0), "q_power": 2.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 0.1, "n_rounds": 9, "max_iter": 5, "learning_rate": 0.1, "init": "itq",
-        "whitening": 0.75, "rotation": "random",
-        "hash_target": "sign", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
-    },
-    "neighbors": {
-        "n_anchors": 300, "n_neighbors": (50, 0.005), "q_scale": (0, 1 / 8), "q_power": 4.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 8, "max_iter": 10, "learning_rate": 0.05, "init": "itq",
-        "whitening": 0.0, "rotation": "identity",
-        "hash_target": "real", "fit_hash": "all", "updates": "together", "resample_anchors": True, "tol": 0.0,
-    },
-    "paper": {
-        "n_anchors": 500, "n_neighbors": (1, 0.05), "q_scale": (1, 0), "q_power": 1.0, "quantization": 0.3,
-        "ridge": 1e-2, "last_ridge": 1e-2, "n_rounds": 1, "max_iter": 500, "learning_rate": 0.05, "init": "random",
-        "whitening": 0.0, "rotation": "none",
-        "hash_target": "sign", "fit_hash": "anchors", "updates": "alternating", "resample_anchors": False, "tol": 1e-4,
-    },
-}  # fmt: skip
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
-
-_CHOICES = {
-    "mode": tuple(MODES),
-    "init": ("itq", "random"),
-    "rotation": ("random", "identity", "none"),
-    "hash_target": ("sign", "real"),
-    "fit_hash": ("all", "anchors"),
-    "updates": ("together", "alternating"),
-}
 
 
 class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -71,15 +44,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_bits : int, default=64
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
-    mode : {"semantic", "neighbors", "paper"}, default="semantic"
-        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
-        method as published.
+    mode : {"semantic", "neighbors", "scores", "paper"} or Recipe, default="semantic"
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": so
+        many of the true nearest neighbours are found by weighted queries,
+        ``index.search(hasher.query_projections(Q), k)``, as by no other codes of such a length that were tried.
+        "paper": the method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that
+        only study the method, too.
     n_anchors : int or "auto"
-        m; at most the number of training rows. auto: 300 (paper: 500), or all rows where there are fewer.
+        m; at most the number of training rows. auto: 300 (paper: 500, scores: 20,000), or all rows where there are
+        fewer. In mode "scores" the model keeps them, as new items are encoded by their nearest anchors.
     n_neighbors : int, float or "auto"
         k of the thresholds: the neighbourhood that is learned; a float is a share of the training rows. Larger means
         more of the kind and less of the nearest neighbours. auto: 0.5 %, but at least 100 (neighbors: 50);
-        paper: 5 %; at most a quarter of the rows.
+        paper: 5 %; at most a quarter of the rows. scores: 199 anchors, at most a quarter of them.
     q_scale : float or "auto"
         s in q ~ (1 + g/s)^-a, in bits. auto: 1, neighbors: n_bits / 8.
     q_power : float or "auto"
@@ -99,22 +76,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     learning_rate : float or "auto"
         Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.1, neighbors and
         paper: 0.05.
-    init : {"itq", "random", "auto"}
-        Codes to begin with. auto: itq, paper: random.
     whitening : float or "auto"
-        With ``init="itq"``: the principal directions are divided by their deviations to this power, from 0 (as they
-        are) to 1 (all alike). auto: 0.75, neighbors and paper: 0.
-    rotation : {"random", "identity", "none", "auto"}
-        What the rotation towards signs after each round starts from. auto: random, neighbors: identity, paper: none.
-    hash_target : {"sign", "real", "auto"}
-        What the hash function is fitted to: signs, or the relaxed codes in all rounds but the last. auto: sign,
-        neighbors: real.
-    fit_hash : {"all", "anchors", "auto"}
-        Fit it on all training rows or on the anchors alone. auto: all, paper: anchors.
-    updates : {"together", "alternating", "auto"}
-        Move H and B at once, or each with the other fixed. auto: together, paper: alternating.
-    resample_anchors : bool or "auto"
-        Draw anchors afresh in each round. auto: True, paper: False.
+        The principal directions that codes begin with are divided by their deviations to this power, from 0 (as they
+        are) to 1 (all alike). auto: 0.75, neighbors: 0; paper begins with random codes.
     n_train : int or "auto"
         Rows of X, drawn at random, that learn; the others are encoded. auto: 1,000,000 at most.
     tol : float or "auto"
@@ -134,17 +98,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
         ``n_train`` less than n, have the codes that transform gives them.
     coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
-        The hash function: projections are ``X @ coef_.T + intercept_``.
+        The hash function: projections are ``X @ coef_.T + intercept_``. In mode "scores" they are a query's weights.
+    items_ : ItemEncoder
+        Of mode "scores" only: how items get their bits.
     mean_, scale_ : ndarray of float64, shape (d,), and float
         Centre and scale of the training rows; projections are computed from the centred vectors.
     anchors_ : ndarray of shape (m, d)
-        Of the last round, as they are in X; ``anchor_indices_`` are their rows.
+        Of the last round, as they are in X; ``anchor_indices_`` are their rows. Not in mode "scores".
     anchor_codes_ : ndarray of uint64, shape (m, n_words)
         The packed signs of H.
     thresholds_ : ndarray of float64, shape (m,)
-        theta, in units of X.
+        theta, in units of X. Not in mode "scores".
     objective_ : structured ndarray of "round", "iteration", "J0", "J1"
-        One element an iteration, before its step.
+        One element an iteration, before its step. In mode "scores" J0 is that of 500 anchors, for all of them.
     n_iter_ : int
         Iterations done, of all rounds.
     fingerprint_ : str
@@ -155,7 +121,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     -----
     Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
     features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
-    float16, float32 or float64 (a memory map, too). There is no ``partial_fit``: every round reads every row.
+    float16, float32 or float64 (a memory map, too). Mode "scores" needs 4 n_anchors (2 d + 5 n_bits + 8 n_neighbors)
+    bytes instead of the first two. There is no ``partial_fit``: every round reads every row.
 
     Rows that are so far from the others that they would own every mean do not learn; they have the codes that transform
     gives them. And the hash function is compared with random projections on a sample of the rows (up to 4,096 bits):
@@ -177,6 +144,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> distances, ids = index.search(hasher.transform(X[:1]), k=5)
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(
         self,
         n_bits=64,
@@ -192,13 +161,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_rounds="auto",
         max_iter="auto",
         learning_rate="auto",
-        init="auto",
         whitening="auto",
-        rotation="auto",
-        hash_target="auto",
-        fit_hash="auto",
-        updates="auto",
-        resample_anchors="auto",
         n_train="auto",
         tol="auto",
         random_state=None,
@@ -217,13 +180,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.n_rounds = n_rounds
         self.max_iter = max_iter
         self.learning_rate = learning_rate
-        self.init = init
         self.whitening = whitening
-        self.rotation = rotation
-        self.hash_target = hash_target
-        self.fit_hash = fit_hash
-        self.updates = updates
-        self.resample_anchors = resample_anchors
         self.n_train = n_train
         self.tol = tol
         self.random_state = random_state
@@ -235,32 +192,21 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _check_params(self):
         """Raise TypeError or ValueError for whatever can be judged without X."""
         check_n_bits(self.n_bits)
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            allowed = choices if name == "mode" else (*choices, "auto")
-            if not isinstance(value, str) or value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
-        for name, low, strict in (
-            ("q_scale", 0, True),
-            ("q_power", 0, True),
-            ("quantization", 0, False),
-            ("learning_rate", 0, True),
-            ("tol", 0, False),
-            ("whitening", 0, False),
-        ):
-            _check_real(name, getattr(self, name), low, strict, ("auto",))
-        for name in ("ridge", "last_ridge"):
-            _check_real(name, getattr(self, name), 0, False, ("auto", "gcv"))
-        for name in ("n_anchors", "n_rounds", "max_iter"):
-            _check_integer(name, getattr(self, name), 1)
-        _check_integer("n_train", self.n_train, 2)
-        if isinstance(self.n_neighbors, float | np.floating):
-            if not 0 < self.n_neighbors <= 1:
-                raise ValueError(f"n_neighbors as a share of the rows must be in (0, 1], got {self.n_neighbors!r}")
-        else:
-            _check_integer("n_neighbors", self.n_neighbors, 1)
-        if not (isinstance(self.resample_anchors, bool | np.bool_) or _is_auto(self.resample_anchors)):
-            raise TypeError(f"resample_anchors must be a bool or 'auto', got {self.resample_anchors!r}")
+        scores = recipe.recipe_of(self.mode).objective == "scores"
+        for name, value in self._given().items():
+            recipe.CHECKS[name](name, value, ("auto",))
+            if scores and name not in recipe.SCORES_USE:
+                raise ValueError(f"{name} has no meaning where scores are learned; expected 'auto', got {shown(value)}")
+        if not _is_auto(self.n_train):
+            check_count(self.n_train, "n_train", 2)
+
+    def _given(self):
+        """Return the parameters that win over the mode's."""
+        values = {name: getattr(self, name) for name in self._get_param_names() if name in recipe.CHECKS}
+        return {name: value for name, value in values.items() if not _is_auto(value)}
+
+    def _goal(self):
+        return recipe.recipe_of(self.mode).goal
 
     def _random_state(self):
         if isinstance(self.random_state, np.random.Generator):
@@ -275,30 +221,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _settings(self, n):
         """Return the Settings for n training rows: the given values, and the mode's for "auto"."""
-        preset = MODES[self.mode]
-        given = {name: getattr(self, name) for name in preset}
-        values = {name: preset[name] if _is_auto(value) else value for name, value in given.items()}
-        if _is_auto(self.last_ridge) and not _is_auto(self.ridge):
-            values["last_ridge"] = self.ridge
-        if _is_auto(self.n_anchors):
-            values["n_anchors"] = min(preset["n_anchors"], n)
-        if values["n_anchors"] > n:
-            raise ValueError(f"n_anchors={values['n_anchors']} must be at most the number of training rows, {n}")
-        k = values["n_neighbors"]
-        if _is_auto(self.n_neighbors):
-            least, share = k
-            k = max(1, min(max(least, round(share * n)), n // 4))
-        elif isinstance(k, float | np.floating):
-            k = max(1, round(k * n))
-        if k > n:
-            raise ValueError(f"n_neighbors={k} must be at most the number of training rows, {n}")
-        values["n_neighbors"] = k
-        if _is_auto(self.q_scale):
-            least, share = preset["q_scale"]
-            values["q_scale"] = float(max(least, share * self.n_bits))
-        if _is_auto(self.quantization) and self.mode != "paper":
-            values["quantization"] = preset["quantization"] * values["n_anchors"]
-        return Settings(n_bits=int(self.n_bits), **values)
+        return recipe.resolve(recipe.recipe_of(self.mode), self._given(), self.n_bits, n)
 
     # -- learning -----------------------------------------------------------------------------------------------------
 
@@ -349,25 +272,31 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
             if rows is not None:
                 check_finite(checked, n_threads, farthest(training.mean, training.scale))
-            with _Progress(self.verbose, settings, training.n) as progress:
-                found = learn(training, settings, rng, progress)
-            replaced = self._safeguard(found, training, sample, look)
-            codes = None if replaced else training.codes()
+            if settings.objective == "scores":
+                with ScoreProgress(self.verbose, settings) as progress:
+                    found = scores.learn(training, settings, rng, progress)
+                codes = None
+            else:
+                with FitProgress(self.verbose, settings, training.n) as progress:
+                    found = learn(training, settings, rng, progress)
+                replaced = self._safeguard(found, training, sample, look)
+                codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
-        encoder = _encoder_of(fitted | columns)
-        if replaced:
-            codes = encoder._encode(checked, n_threads)
+        encoder = encoder_of(fitted | columns)
+        if codes is None:
+            codes = encode(encoder, checked, n_threads)
         elif rows is not None:
-            learned, codes = codes, encoder._encode(checked, n_threads)
+            learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
-        vars(self).pop("feature_names_in_", None)
+        for name in ("feature_names_in_", "items_", *_OF_CODES):  # of an earlier fit
+            vars(self).pop(name, None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
         self._encoder = encoder
         return self
 
     def _sample(self, n, d, rng):
         """Return the rows that are looked at, ascending."""
-        return draw_rows(n, safeguard.sample_size(n, d, self.mode == "neighbors"), rng)
+        return draw_rows(n, safeguard.sample_size(n, d, self._goal() == "neighbors"), rng)
 
     def _ordinary_rows(self, training, sample):
         """Return which training rows learn, ascending, where some are too far away to; else None."""
@@ -384,7 +313,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return 0
         V = (np.asarray(sample, np.float64) - training.mean) * training.scale
         np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
-        neighbors = self.mode == "neighbors"
+        neighbors = self._goal() == "neighbors"
         found.W, found.bias, replaced = safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
         some = V[:: -(-len(V) // 2500)]
         distinct = safeguard.distinct(some @ found.W + found.bias >= 0)
@@ -409,7 +338,6 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=3,
             )
-        anchors = np.array(training.take(found.anchor_items))
         coef = np.ascontiguousarray(found.W.T) * training.scale
         hash_function = {
             "mean_": training.mean,
@@ -417,14 +345,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "coef_": coef,
             "intercept_": found.bias - coef @ training.mean,
         }
-        return hash_function | {
-            "fingerprint_": fingerprint_of(*(hash_function[name] for name in (*ARRAYS, "scale_"))),
-            "anchors_": anchors,
+        items = getattr(found, "items", None)
+        fitted = hash_function | {
+            "fingerprint_": fingerprint_of(*(hash_function[name] for name in (*ARRAYS, "scale_")), items),
             "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
-            "anchor_codes_": pack(found.anchor_codes),
-            "thresholds_": found.thresholds,
             "objective_": found.history,
             "n_iter_": found.n_iter,
+        }
+        if items is not None:
+            return fitted | {"items_": items, "anchor_codes_": items.arrays["codes"]}
+        return fitted | {
+            "anchors_": np.array(training.take(found.anchor_items)),
+            "anchor_codes_": pack(found.anchor_codes),
+            "thresholds_": found.thresholds,
         }
 
     # -- the hash function --------------------------------------------------------------------------------------------
@@ -442,7 +375,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         encoder = own.get("_encoder")
         if encoder is None or not encoder._is_of(own):  # of an earlier version's pickle; an attribute was set
             check_is_fitted(self)
-            encoder = self._encoder = _encoder_of(own)
+            encoder = self._encoder = encoder_of(own)
         return encoder
 
     def transform(self, X):
@@ -589,7 +522,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
         """
         arrays, params = self._to_file()
-        container.write(path, arrays, kind=MODEL, version=MODEL_VERSION, params=params)
+        container.write(path, arrays, kind=MODEL, version=model_file.version_of(params), params=params)
 
     @classmethod
     def load(cls, path):
@@ -612,50 +545,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _to_file(self):
         """Return (arrays, params) for a file; NotFittedError before fit."""
         check_is_fitted(self)
-        arrays = {name: getattr(self, name) for name in (*_SAVED, *ARRAYS)}
-        arrays |= {f"objective_{name}": np.ascontiguousarray(self.objective_[name]) for name in HISTORY.names}
-        given = self.get_params()
-        if not isinstance(given["random_state"], numbers.Integral):
-            given["random_state"] = None
-        params = {"given": given, "scale_": self.scale_, "n_iter_": int(self.n_iter_)}
+        arrays, params = model_file.to_file(self.get_params(deep=False), vars(self))
         params["fingerprint_"] = self.encoder_.fingerprint  # of what is saved, should someone have changed it
-        if hasattr(self, "feature_names_in_"):
-            params["feature_names_in_"] = list(self.feature_names_in_)
         return arrays, params
 
     @classmethod
     def _from_file(cls, path, arrays, params, version):
-        check_version(path, MODEL, version)
-        encoder = Encoder._from_file(path, arrays, params)
-        try:
-            unknown = sorted(set(params["given"]) - set(_hasher_params()))
-            if unknown:
-                raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
-            hasher = cls(**params["given"])
-            fitted = {name: arrays[name] for name in _SAVED}
-            history = np.empty(len(arrays["objective_round"]), HISTORY)
-            for name in HISTORY.names:
-                history[name] = arrays[f"objective_{name}"]
-            (r, d), (m, _) = encoder.coef.shape, fitted["anchors_"].shape
-            words = n_words(r)
-            shapes = {
-                "anchors_": (m, d), "anchor_indices_": (m,), "thresholds_": (m,),
-                "anchor_codes_": (m, words), "codes_": (len(fitted["codes_"]), words),
-            }  # fmt: skip
-            wrong = [name for name, shape in shapes.items() if fitted[name].shape != shape]
-            wrong += [name for name, dtypes in _SAVED.items() if fitted[name].dtype not in dtypes]
-            if wrong or r != hasher.n_bits:
-                raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
-            fitted |= {
-                "coef_": encoder.coef, "intercept_": encoder.intercept, "mean_": encoder.mean, "scale_": encoder.scale,
-                "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
-            }  # fmt: skip
-            if encoder.feature_names is not None:
-                fitted["feature_names_in_"] = encoder.feature_names
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{container.name_of(path)}: not a whole APHash file: {error!r}") from None
-        note_origin(fitted["codes_"], r, fitted["fingerprint_"])
-        vars(hasher).update(fitted, objective_=history, _encoder=encoder)
+        given, fitted, encoder = model_file.from_file(path, arrays, params, version, cls._get_param_names())
+        hasher = cls(**given)
+        vars(hasher).update(fitted, _encoder=encoder)
         return hasher
 
     def __getstate__(self):
@@ -664,7 +562,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         super().__setstate__(state)
         if "coef_" in vars(self):
-            self._encoder = _encoder_of(vars(self))
+            self._encoder = encoder_of(vars(self))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -674,15 +572,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_SAVED = {  # the arrays of a file beside the hash function's, with their dtypes
-    "codes_": [np.uint64], "anchors_": _DTYPES, "anchor_indices_": [np.int64], "anchor_codes_": [np.uint64],
-    "thresholds_": [np.float64],
-}  # fmt: skip
+_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has elsewhere, or not
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
-
-
-def _hasher_params():
-    return APHash._get_param_names()
 
 
 def _read(X):
@@ -716,36 +607,17 @@ def _naming_X():
         raise type(error)(f"X: {error}") from None
 
 
-def _encoder_of(fitted):
+def encoder_of(fitted):
     """Return the Encoder of fitted attributes."""
     hash_function = (fitted[name] for name in (*ARRAYS, "scale_"))
-    return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"))
+    return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"), items=fitted.get("items_"))
 
 
 def _is_auto(value):
     return isinstance(value, str) and value == "auto"
 
 
-def _check_integer(name, value, low):
-    if _is_auto(value):
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer or 'auto', got {shown(value)}")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, got {value}")
-
-
-def _check_real(name, value, low, strict, words):
-    if isinstance(value, str) and value in words:
-        return
-    expected = f"a finite number {'above' if strict else 'of at least'} {low}, or {' or '.join(map(repr, words))}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {expected}, got {shown(value)}")
-    if not np.isfinite(value) or value < low or (strict and value == low):
-        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
-
-
-class _Progress(ProgressBar):
+class FitProgress(ProgressBar):
     """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
 
     def __init__(self, verbose, settings, n):
@@ -755,3 +627,13 @@ class _Progress(ProgressBar):
     def __call__(self, number, iteration, J0, J1):
         J = J0 + self.quantization * J1
         self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")
+
+
+class ScoreProgress(ProgressBar):
+    """A progress bar over the steps for the weights, with the objective beside it."""
+
+    def __init__(self, verbose, settings):
+        super().__init__(verbose, sum(scores.steps(settings)), "step", "APHash")
+
+    def __call__(self, number, iteration, J0, J1):
+        self.update(1, round=number, J0=f"{J0:.4g}")

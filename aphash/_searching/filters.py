@@ -20,6 +20,8 @@ class Filter:
     a code. It keeps nothing of the index alive. Any number of threads may use it.
     """
 
+    __module__ = "aphash"  # where it is public: pickles and reprs say so
+
     def __init__(self, *_):
         raise TypeError("Filter is made by Filter.from_ids, .excluding, .from_mask or .from_bitmap")
 

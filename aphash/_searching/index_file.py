@@ -1,10 +1,11 @@
-"""HammingIndex's save and load: its arrays in a file as they are in memory, so that a map of the file can be searched.
+"""The file of an index: its arrays as they are in memory, so that a map of the file can be searched.
 
 ``blocks`` (uint64, groups of 8 codes as csrc/pages.h lays them out, one page behind the other, the last group padded
 with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up from
 one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
-follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its ``share``
-(null: infinity) is the parameter ``lookup``. Version 1 always has ``ids``.
+follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its
+``max_scan_fraction`` (null: infinity) is the parameter ``lookup``, under its first name, ``share``. Version 1 always
+has ``ids``.
 """
 
 import math
@@ -23,60 +24,16 @@ _CHECK_GROUPS = 1 << 16  # looked at together
 _IDS = 1 << 20  # written together
 
 
-def save(self, path):
-    """Write the index to a file: checksummed, and atomically, so that ``path`` is never half a file.
-
-    Parameters
-    ----------
-    path : str, os.PathLike, bytes or binary file object
-        A path is used as given; an existing file is replaced, also one that this index is a map of. A file object
-        (``io.BytesIO``, what S3 clients upload) is written to front to back and left open; after an error it holds half
-        a file.
-
-    Raises
-    ------
-    OSError
-        With the path, when it cannot be written; what was there stays.
-    TypeError
-        For a file object of texts.
-
-    Notes
-    -----
-    Needs a few megabytes. What is written is the index at the call; searches and changes go on meanwhile, and pages
-    that are changed are kept until it is done. A lookup is saved, too.
-    """
-    write(self, path)
-
-
-def write(index, path, **more):
-    """Write an index, with ``more`` parameters that its readers leave alone."""
-    arrays, params = to_file(index._store.present)
+def write(snapshot, path, **more):
+    """Write a snapshot, with ``more`` parameters that readers leave alone."""
+    arrays, params = to_file(snapshot)
     container.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
 
 
-def load(cls, path, *, mmap=False, verify=None):
-    """Return the index that :meth:`save` wrote.
-
-    Parameters
-    ----------
-    path : str, os.PathLike, bytes or binary file object
-        A file object is read front to back, from where it stands to the end of the index. Bytes, a bytearray or a
-        memoryview are a file's contents.
-    mmap : bool
-        Search the file where it lies: opening it takes the same short time whatever its size, and codes are read when a
-        search needs them. The file is never written to: a change copies the pages that it touches into memory.
-        Shortening the file *in place* while it is mapped kills the process; saving over it or deleting it does no harm.
-    verify : bool, optional
-        Whether the checksums of codes and ids are verified, which reads the whole file. By default they are, but for a
-        mapped file; the header's checksum and all sizes always are.
-
-    Raises
-    ------
-    OSError, ValueError
-        With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
-    """
+def read(path, mmap, verify):
+    """Return the store of a file."""
     arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
-    return cls._of(from_file(path, arrays, params, version, check=not mmap if verify is None else verify))
+    return from_file(path, arrays, params, version, check=not mmap if verify is None else verify)
 
 
 def to_file(snapshot):
@@ -99,7 +56,8 @@ def to_file(snapshot):
     if lookup is not None:
         arrays |= {f"lookup.{name}": array for name, array in lookup.arrays().items()}
         arrays["lookup.stale"] = snapshot.stale_positions()
-        params["lookup"] = {"share": lookup.share if math.isfinite(lookup.share) else None}
+        fraction = lookup.max_scan_fraction
+        params["lookup"] = {"share": fraction if math.isfinite(fraction) else None}
     return arrays, params
 
 
@@ -161,8 +119,8 @@ def _lookup_from_file(arrays, params, n_bits, check):
     if not isinstance(about, dict) or set(about) != {"share"}:
         raise ValueError("lookup must have its share")
     stale = parts.pop("stale")
-    share = math.inf if about["share"] is None else about["share"]
-    lookup = Lookup.from_arrays(n_bits, share, **parts, check=check)
+    fraction = math.inf if about["share"] is None else about["share"]
+    lookup = Lookup.from_arrays(n_bits, fraction, **parts, check=check)
     if stale.dtype != np.int64 or stale.ndim != 1:
         raise ValueError(f"lookup: stale must be int64, got {stale.dtype} of shape {stale.shape}")
     if stale.size and not 0 <= stale.min() <= stale.max() < lookup.n_indexed:

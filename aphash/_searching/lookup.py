@@ -13,7 +13,7 @@ from aphash.codes import check_n_bits
 PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
-SHARE = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
+MAX_SCAN_FRACTION = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
 PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
 MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
 
@@ -27,7 +27,7 @@ class Lookup:
     ----------
     snapshot : Snapshot
         Of fewer than 2^32 codes.
-    share : float
+    max_scan_fraction : float
         Of the scan's cost, by the constants above: a query that would cost more in the tables is scanned. 0: all are
         scanned, infinity: none is (but where fewer than k codes take part, which only a scan finds out).
 
@@ -41,11 +41,11 @@ class Lookup:
     Memory: n_spans * (4 n + 4 * 2^(n_bits / n_spans)) bytes, about 8 n * n_spans, with n_spans = n_bits / log2(n).
     """
 
-    def __init__(self, snapshot, share=SHARE):
+    def __init__(self, snapshot, max_scan_fraction=MAX_SCAN_FRACTION):
         if len(snapshot) >= 1 << 32:
             raise ValueError(f"a lookup holds fewer than 2^32 codes, got {len(snapshot)}")
         self.n_bits = snapshot.n_bits
-        self.share = _check_share(share)
+        self.max_scan_fraction = _check_fraction(max_scan_fraction)
         self.starts = span_starts(self.n_bits, len(snapshot))
         self._set(*_search.build_tables(snapshot, self.starts))
 
@@ -60,7 +60,7 @@ class Lookup:
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_arrays(cls, n_bits, share, starts, tables, offsets, positions, check=False):
+    def from_arrays(cls, n_bits, max_scan_fraction, starts, tables, offsets, positions, check=False):
         """Make a lookup of saved arrays, possibly read-only maps; ValueError where they do not fit each other.
 
         ``check``: whether all of the tables is looked at, too. Without it wrong tables give wrong results, but nothing
@@ -68,7 +68,7 @@ class Lookup:
         """
         self = cls.__new__(cls)
         self.n_bits = check_n_bits(n_bits)
-        self.share = _check_share(share)
+        self.max_scan_fraction = _check_fraction(max_scan_fraction)
         self.starts = starts
         _check_tables(self.n_bits, starts, tables, offsets, positions, check)
         self._set(tables, offsets, positions)
@@ -86,14 +86,14 @@ class Lookup:
 
     def rebuilt(self, snapshot):
         """Return such tables over another snapshot."""
-        return Lookup(snapshot, self.share)
+        return Lookup(snapshot, self.max_scan_fraction)
 
     # ---- searching ----
 
     def budget(self, n, n_queries):
         """Return how many nanoseconds a query may cost before the scan is the better choice."""
         alone, batch = _kernels.scan_costs()
-        return self.share * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
+        return self.max_scan_fraction * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
     def nearest(self, snapshot, queries, k, bitmap=None, n_threads=1):
         """Answer as the scan does; queries that would cost more than a scan are scanned."""
@@ -151,12 +151,12 @@ class Lookup:
         )
 
 
-def _check_share(share):
-    if isinstance(share, bool) or not isinstance(share, numbers.Real):
-        raise TypeError(f"share must be a number, got {share!r}")
-    if not share >= 0:
-        raise ValueError(f"share must be at least 0, got {share}")
-    return float(share)
+def _check_fraction(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"max_scan_fraction must be a number, got {value!r}")
+    if not value >= 0:
+        raise ValueError(f"max_scan_fraction must be at least 0, got {value}")
+    return float(value)
 
 
 def _check_tables(n_bits, starts, tables, offsets, positions, contents):

@@ -1,14 +1,11 @@
-"""All near pairs of an index: streamed, as groups, and the graph of nearest neighbours."""
+"""All near pairs of a snapshot: streamed, as groups, and the graph of nearest neighbours."""
 
 import numpy as np
 
 from aphash import _kernels
-from aphash._common.checks import check_count
 from aphash._common.progress import ProgressBar
-from aphash._common.threads import n_threads
 from aphash._searching import _search
 from aphash._searching.engines import engine_of
-from aphash._searching.filters import prepare
 
 COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
 
@@ -21,151 +18,59 @@ _CANDIDATES = 1 << 20  # neighbours that are held at a time for a graph
 _HASHED_BYTES = 1 << 20  # of codes that are hashed, or compared with their copies, at a time
 
 
-class Pairs:
-    """The part of HammingIndex that compares its codes with each other; many equal ones are joined first."""
+def pairs(snapshot, radius, bitmap, threads, verbose):
+    """Return a generator of (ids, ids, distances) of all near pairs; see ``HammingIndex.pairs``.
 
-    def pairs(self, radius, *, filter=None, n_jobs=None, verbose=0):
-        """Find all pairs of codes within a radius, each once.
+    ``bitmap``: a filter that is prepared for the snapshot, or None.
+    """
+    stream = _with_progress(_pairs(snapshot, radius, bitmap, threads), len(snapshot), verbose)
+    return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
 
-        Parameters
-        ----------
-        radius : int
-            At least 0; pairs at this distance are found.
-        filter
-            As for :meth:`search`: both codes of a pair take part.
-        n_jobs : int, optional
-            Threads, where pairs are found by scans; the tables of small radii use one.
-        verbose : int, default=0
-            1 shows a progress bar.
 
-        Yields
-        ------
-        ids_i, ids_j : ndarray of int64, shape (m,)
-            ``ids_i < ids_j``.
-        distances : ndarray of int32, shape (m,)
-            Blocks of some 65,536 pairs, up to four million where pairs are dense. The order of pairs and blocks is not
-            stated.
+def groups(snapshot, radius, bitmap, threads, verbose):
+    """Return ids and the group of each; see ``HammingIndex.groups``."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-        Raises
-        ------
-        TypeError, ValueError
-            When an argument is not as said: at the call, not at the first block.
+    joined = _Joined(snapshot, bitmap, _EQUAL_PAIRS if radius else 0)
+    n = len(joined.first)
+    stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
+    labels = np.arange(n)  # the group of each distinct code so far: a number below n
+    for i, j, _ in _in_blocks(stream, max(n, _BLOCK)):  # as many pairs as codes, for each merge costs O(n)
+        i, j = labels[joined.number[i]], labels[joined.number[j]]
+        edges = coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n))
+        labels = connected_components(edges, directed=False)[1][labels]
+    of_item = np.empty(len(joined.items), np.int64)
+    of_item[joined.order] = np.repeat(labels, joined.sizes)
+    _, first, of_item = np.unique(of_item, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return snapshot.ids_at(joined.items), rank[of_item]
 
-        Notes
-        -----
-        The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
-        kept until the last block is taken or the generator is closed.
 
-        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
-        n (n - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` spans of
-        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 24
-        bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
-        """
-        radius = min(check_count(radius, "radius", 0), self.n_bits)
-        threads = n_threads(n_jobs, _kernels.max_threads())
-        snapshot = self._store.present
-        stream = _with_progress(_pairs(snapshot, radius, prepare(filter, snapshot), threads), len(snapshot), verbose)
-        return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
+def knn_graph(snapshot, k, threads):
+    """Return ids and the graph of each code's k nearest; see ``HammingIndex.knn_graph``."""
+    from scipy.sparse import csr_array
 
-    def groups(self, radius, *, filter=None, n_jobs=None, verbose=0):
-        """Group the codes so that any two within a radius are in the same group: the connected components.
-
-        Parameters
-        ----------
-        radius : int
-        filter
-            As for :meth:`search`: the other codes are in no group and connect none.
-        n_jobs, verbose
-            As for :meth:`pairs`.
-
-        Returns
-        -------
-        ids : ndarray of int64, shape (n,)
-            Of the codes that take part, ascending.
-        labels : ndarray of int64, shape (n,)
-            The group of each. Groups are numbered from 0 by their smallest id.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As :meth:`pairs`.
-
-        Notes
-        -----
-        Equal codes cost a sort. Memory: some 100 bytes a code beside the blocks of :meth:`pairs`, however many pairs
-        there are.
-        """
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        radius = min(check_count(radius, "radius", 0), self.n_bits)
-        threads = n_threads(n_jobs, _kernels.max_threads())
-        snapshot = self._store.present
-        joined = _Joined(snapshot, prepare(filter, snapshot), _EQUAL_PAIRS if radius else 0)
-        n = len(joined.first)
-        stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
-        labels = np.arange(n)  # the group of each distinct code so far: a number below n
-        for i, j, _ in _in_blocks(stream, max(n, _BLOCK)):  # as many pairs as codes, for each merge costs O(n)
-            i, j = labels[joined.number[i]], labels[joined.number[j]]
-            edges = coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n))
-            labels = connected_components(edges, directed=False)[1][labels]
-        of_item = np.empty(len(joined.items), np.int64)
-        of_item[joined.order] = np.repeat(labels, joined.sizes)
-        _, first, of_item = np.unique(of_item, return_index=True, return_inverse=True)
-        rank = np.empty(len(first), np.int64)
-        rank[np.argsort(first)] = np.arange(len(first))
-        return snapshot.ids_at(joined.items), rank[of_item]
-
-    def knn_graph(self, k, *, n_jobs=None):
-        """Return the graph of each code's k nearest other codes.
-
-        Parameters
-        ----------
-        k : int
-            At least 1. Codes have fewer neighbours where the index does not hold k others.
-        n_jobs : int, optional
-
-        Returns
-        -------
-        ids : ndarray of int64, shape (n,)
-            Of all codes, ascending.
-        graph : scipy.sparse.csr_array of int32, shape (n, n)
-            Row and column i are the code ``ids[i]``; the values are distances, and distances of 0 stand there as
-            explicit zeros. Each row is in order of (distance, id), as :meth:`search` finds them, not of columns.
-
-        Raises
-        ------
-        TypeError, ValueError
-            When an argument is not as said.
-
-        Notes
-        -----
-        Of equal codes one is searched for all. Memory: 12 k + 60 bytes a code, and some 200 MiB.
-        """
-        from scipy.sparse import csr_array
-
-        k = check_count(k, "k", 1)
-        threads = n_threads(n_jobs, _kernels.max_threads())
-        snapshot = self._store.present
-        n = len(snapshot)
-        k = max(0, min(k, n - 1))
-        joined = _Joined(snapshot, None)
-        starts, others = joined.starts, np.arange(k)
-        distances, columns = np.empty((n, k), np.int32), np.empty((n, k), np.int64)
-        step = max(1, _CANDIDATES // (k + 1))
-        for first in range(0, len(joined.first) if k else 0, step):
-            last = min(first + step, len(joined.first))
-            near_distances, near = _nearest(snapshot, joined, first, last, k + 1, threads)
-            for place in range(starts[first], starts[last], step):
-                places = np.arange(place, min(place + step, starts[last]))
-                numbers = np.searchsorted(starts, places, "right") - 1
-                itself = places - starts[numbers]  # where it is among the nearest; maybe behind them
-                chosen = others + (others >= itself[:, np.newaxis])
-                rows = joined.order[places]
-                distances[rows] = np.take_along_axis(near_distances[numbers - first], chosen, axis=1)
-                columns[rows] = np.take_along_axis(near[numbers - first], chosen, axis=1)
-        graph = csr_array((distances.ravel(), columns.ravel(), np.arange(n + 1, dtype=np.int64) * k), shape=(n, n))
-        return snapshot.ids_at(joined.items), graph
+    n = len(snapshot)
+    k = max(0, min(k, n - 1))
+    joined = _Joined(snapshot, None)
+    starts, others = joined.starts, np.arange(k)
+    distances, columns = np.empty((n, k), np.int32), np.empty((n, k), np.int64)
+    step = max(1, _CANDIDATES // (k + 1))
+    for first in range(0, len(joined.first) if k else 0, step):
+        last = min(first + step, len(joined.first))
+        near_distances, near = _nearest(snapshot, joined, first, last, k + 1, threads)
+        for place in range(starts[first], starts[last], step):
+            places = np.arange(place, min(place + step, starts[last]))
+            numbers = np.searchsorted(starts, places, "right") - 1
+            itself = places - starts[numbers]  # where it is among the nearest; maybe behind them
+            chosen = others + (others >= itself[:, np.newaxis])
+            rows = joined.order[places]
+            distances[rows] = np.take_along_axis(near_distances[numbers - first], chosen, axis=1)
+            columns[rows] = np.take_along_axis(near[numbers - first], chosen, axis=1)
+    graph = csr_array((distances.ravel(), columns.ravel(), np.arange(n + 1, dtype=np.int64) * k), shape=(n, n))
+    return snapshot.ids_at(joined.items), graph
 
 
 # ---- equal codes ----

@@ -34,8 +34,8 @@ static int64_t distances_scratch(void)
     return (int64_t)(intptr_t)end;
 }
 
-static void distances(const struct aph_source *items, int64_t start, int64_t count, const float *a, const float *a_norms,
-                      int64_t m, float *out, int64_t ld, void *scratch)
+static void distances(const struct aph_source *items, int64_t start, int64_t count, const float *a,
+                      const float *a_norms, int64_t m, float *out, int64_t ld, void *scratch)
 {
     char *at = scratch;
     const struct distance_scratch s = carve_distances(&at);
@@ -69,7 +69,7 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
                     vf acc[MR][NV];
                     row_pointers(p, a + i * d + from, d, m - i);
                     multiply(acc, p, s.panels + j * APH_DEPTH, depth);
-                    UNROLL
+    UNROLL
                     for (int row = 0; row < MR; row++)
                         if (row < m - i)
                             UNROLL

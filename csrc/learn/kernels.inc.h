@@ -11,7 +11,8 @@
 #define WIDTH (NV * VL)
 #define UNROLL _Pragma("GCC unroll 16")
 
-_Static_assert(APH_TILE % WIDTH == 0 && APH_ROW_GROUP % MR == 0 && APH_SCAN % VL == 0, "tiles are whole register blocks");
+_Static_assert(APH_TILE % WIDTH == 0 && APH_ROW_GROUP % MR == 0 && APH_SCAN % VL == 0,
+               "tiles are whole register blocks");
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
@@ -183,6 +184,7 @@ static float multiply_add(int64_t rounds)
 #include "learn/distances.inc.h"
 #include "learn/affinity.inc.h"
 #include "learn/projection.inc.h"
+#include "learn/bits.inc.h"
 
 const struct aph_learn LEARN_TABLE = {
     .width = WIDTH,
@@ -205,5 +207,9 @@ const struct aph_learn LEARN_TABLE = {
     .pack_panel = pack_panel,
     .project = project,
     .project_scratch = project_scratch,
+    .start_bits = start_bits,
+    .near_anchors = near_anchors,
+    .score_bits = score_bits,
+    .bits_scratch = bits_scratch,
     .multiply_add = multiply_add,
 };
