@@ -20,14 +20,6 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         pipeline = make_pipeline(Normalizer(), APHash(), HammingNeighbors()).fit(X)
         distances, indices = pipeline[-1].kneighbors(pipeline[:-1].transform(queries))
 
-<<<<<<< HEAD
-    Or by weights, which keep more of the queries::
-
-        weights = pipeline[-2].query_projections(pipeline[:-2].transform(queries))
-        distances, indices = pipeline[-1].kneighbors(weights)
-
-=======
->>>>>>> main
     (scikit-learn's Pipeline hands on ``transform`` and ``predict`` but not ``kneighbors``, so the second line is the
     same as with scikit-learn's own NearestNeighbors.) Queries may be weights, which keep more of them::
 
@@ -347,10 +339,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return rows, np.diff(offsets), distances, indices
 
     def _queries(self, X):
-<<<<<<< HEAD
-=======
         """Return X checked: codes, or weights."""
->>>>>>> main
         return check_queries(X, self.index_.n_bits, "X")
 
 

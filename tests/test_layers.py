@@ -13,14 +13,6 @@ LAYERS = [
     "_version _common.arrays _common.progress",
     "_kernels",
     "_common.threads codes _common.checks",
-<<<<<<< HEAD
-    "_learning._learn _searching._store _learning.linear _learning.safeguard _common.container _steps metrics rescore",
-    "_searching._search _searching.filters _common.finite _interchange.rows",
-    "_searching.engines _searching._weighted _learning.encoder _interchange.items",
-    "_learning.training_data _learning.affinity _searching.lookup _searching.queries",
-    "_learning.descent _searching.pairs _searching.index_file _searching.expansion",
-    "_learning.estimator index _distributed.training_data",
-=======
     "_learning.recipe _learning._source _learning.linear _learning.safeguard _searching._store _common.container "
     "_steps metrics rescore",
     "_learning._distances _learning._affinity_pass _learning._projection _learning._bits _learning.blocks "
@@ -33,7 +25,6 @@ LAYERS = [
     "_learning.descent _searching.pairs _searching.index_file _searching.expansion",
     "_learning.scores _learning.model_file _distributed.training_data",
     "_learning.estimator index",
->>>>>>> main
     "__init__ neighbors _distributed.index _interchange.indexes",
     "interchange dask __main__ _show_versions _product",
 ]
