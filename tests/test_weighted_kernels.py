@@ -83,6 +83,9 @@ def make_weights(rng, n_queries, n_bits, kind="normal"):
         return rng.integers(-2, 3, (n_queries, n_bits)).astype(float)
     if kind == "falling":  # as principal components fall
         return rng.normal(size=(n_queries, n_bits)) * 0.9 ** np.arange(n_bits)
+    if kind == "mixed":  # in one batch
+        kinds = ["normal", "few values", "falling", "one bit"]
+        return np.concatenate([make_weights(rng, 1, n_bits, kinds[i % 4]) for i in range(n_queries)])
     return np.where(np.arange(n_bits) == 0, 1e30, 1e-30) * rng.choice([-1.0, 1.0], (n_queries, n_bits))
 
 
@@ -93,14 +96,14 @@ def middle(distances):
 
 
 @pytest.mark.parametrize("n_queries", [1, 7])
-@pytest.mark.parametrize("n_bits", [1, 7, 63, 64, 65, 100, 128, 256, 300, 512, 700, 1000])
+@pytest.mark.parametrize("n_bits", [1, 7, 63, 64, 65, 100, 128, 256, 300, 512, 700, 1000, 1600])
 def test_weights_against_brute_force(isa, n_bits, n_queries):
     rng = np.random.default_rng(n_bits)
     for n in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 1100):
         codes = make_codes(rng, n, n_bits)
         if n > BLOCK:
             codes[n // 2 :] = codes[: n - n // 2]  # ties
-        for kind in ("normal", "few values", "falling", "one bit"):
+        for kind in ("normal", "few values", "falling", "one bit", "mixed"):
             weights = make_weights(rng, n_queries, n_bits, kind)
             distances = weighted_distances(codes, weights)
             ks = {1, 10, max(1, n - 1), max(1, n), n + 5}
@@ -244,7 +247,7 @@ def test_anything(data):
     rng = np.random.default_rng(seed)
     n, n_bits = data.draw(st.integers(1, 1300)), data.draw(st.integers(1, 400))
     n_queries = data.draw(st.integers(1, 12))
-    kind = data.draw(st.sampled_from(["normal", "few values", "falling", "one bit"]))
+    kind = data.draw(st.sampled_from(["normal", "few values", "falling", "one bit", "mixed"]))
     codes = make_codes(rng, n, n_bits)
     if data.draw(st.booleans()):
         codes = codes[rng.integers(0, max(1, n // 50), n)]

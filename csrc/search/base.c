@@ -38,17 +38,6 @@ static inline __attribute__((always_inline)) uint64_t bits_of_bytes(uint8x16_t v
 }
 #define MASK8(a, limit) bits_of_bytes(vcleq_u8((uint8x16_t)(a), (uint8x16_t)(limit)))
 #define MASK16(a, limit) bits_of_bytes((uint8x16_t)vcleq_u16((uint16x8_t)(a), (uint16x8_t)(limit)))
-#else
-#include <emmintrin.h>
-#define ADD8(a, b) ((vec)_mm_adds_epu8((__m128i)(a), (__m128i)(b)))
-#define ADD16(a, b) ((vec)_mm_adds_epu16((__m128i)(a), (__m128i)(b)))
-#define MIN8(a, b) ((vec)_mm_min_epu8((__m128i)(a), (__m128i)(b)))
-#define MIN16(a, b) ((vec)_mm_sub_epi16((__m128i)(a), _mm_subs_epu16((__m128i)(a), (__m128i)(b))))
-#define MASK8(a, limit) ((uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8((__m128i)MIN8(a, limit), (__m128i)(a))))
-#define MASK16(a, limit)                                                                                                   \
-    ((uint32_t)_mm_movemask_epi8(                                                                                          \
-        _mm_cmpeq_epi16(_mm_subs_epu16((__m128i)(a), (__m128i)(limit)), _mm_setzero_si128())))
-#define ZIP(half, bits, a, b) ((vec)_mm_unpack##half##_epi##bits((__m128i)(a), (__m128i)(b)))
 #endif
 
 #define APH_LANES 2

@@ -28,8 +28,9 @@ INLINE int any_bit(vec v)
 #define ANY(v) any_bit(v)
 #endif
 #ifndef XOR3
-#define XOR3(a, b, c) ((a) ^ (b) ^ (c))
-#define MAJ(a, b, c) (((a) & (b)) | (((a) ^ (b)) & (c)))
+/* `a` may come late: sums wait for it, and for nothing else. */
+#define XOR3(a, b, c) ((a) ^ ((b) ^ (c)))
+#define MAJ(a, b, c) (((b) & (c)) | (((b) ^ (c)) & (a)))
 #endif
 
 #include "search/bits.inc.h"

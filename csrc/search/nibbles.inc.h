@@ -1,0 +1,309 @@
+/* Bounds for any tables, by lookups of four bits. Included by weighted.inc.h, which says what LOOKUP and the others are.
+ *
+ * A block's codes are turned into nibble planes: for each four bits, a byte of every code. A table of 16 bytes in a
+ * register then gives what those bits add for as many codes at once as a vector has bytes. Sources: Andre, Kermarrec, Le
+ * Scouarnec, "Cache locality is not enough: high-performance nearest neighbor search with product quantization fast scan"
+ * (2015), "Accelerated nearest neighbor search with Quick ADC" (2017).
+ *
+ * Entry u of a table, less the table's least entry, becomes floor(u scale), and these bytes are added with saturation, so
+ * the sum is at most scale times the distance's own. A code is a candidate while that sum is within `limit`, the largest
+ * that the threshold allows. When the threshold has fallen by an eighth, scale is raised.
+ *
+ * Few tables: sums of 8 bits, the threshold at 254. Each table's floor loses half a unit, which is too much of 254 once
+ * there are many: then STEP tables have a sum of 8 bits, for which the mean code is at FILL, and these sums are added in
+ * 16 bits. The STEP tables are taken from all over the code, for the bits of some learners fall in weight. */
+#include <math.h>
+
+enum {
+    NARROW = 32, /* tables up to which sums of 8 bits serve */
+    STEP = 16,   /* tables whose sum has 8 bits, where the whole sum has 16 */
+    FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
+    FETCH = 128, /* how many rows of codes are fetched ahead */
+    CHUNK = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+};
+
+typedef struct {
+    float scale;  /* of the tables of 8 bits */
+    float finest; /* the largest scale for which sums of STEP tables hardly ever saturate */
+    int32_t limit;
+} nibble_bound;
+
+struct bounds_s {
+    nibble_bound each[APH_QUERY_BLOCK];
+    int64_t n_steps;   /* 0: sums have 8 bits */
+    uint8_t *planes;   /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
+    uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
+    uint8_t *tables;   /* [query][place][APH_ENTRIES] */
+    int64_t stride;    /* bytes from one query's tables to the next's */
+};
+
+static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
+                          const int64_t *positions);
+
+static int64_t bounds_bytes(int64_t n_words)
+{
+    const int64_t partial = APH_QUERY_BLOCK * APH_BLOCK * (int64_t)sizeof(uint16_t);
+    return round64(sizeof(bounds)) + partial + n_words * 16 * (APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
+}
+
+/* Steps take their tables from all over the code. */
+INLINE int64_t place_of(const weighted_scan *w, int64_t t)
+{
+    return w->bounds->n_steps ? t % w->bounds->n_steps * STEP + t / w->bounds->n_steps : t;
+}
+
+INLINE uint8_t scaled_down(uint32_t value, float scale)
+{
+    const float scaled = (float)value * scale;
+    return (uint8_t)(int32_t)(scaled < 255 ? scaled : 255);
+}
+
+static void make_byte_tables(const weighted_scan *w, int64_t q)
+{
+    const uint32_t *tables = w->queries[q].tables;
+    const float scale = w->bounds->each[q].scale;
+    for (int64_t t = 0; t < w->n_tables; t++) {
+        const uint32_t *table = tables + t * APH_ENTRIES;
+        const uint32_t least = least_entry(table);
+        uint8_t *bytes = w->bounds->tables + q * w->bounds->stride + place_of(w, t) * APH_ENTRIES;
+        for (int v = 0; v < APH_ENTRIES; v++) bytes[v] = scaled_down(table[v] - least, scale);
+    }
+}
+
+static void start_bound(const weighted_scan *w, int64_t q)
+{
+    const uint32_t *tables = w->queries[q].tables;
+    const int64_t n_steps = w->bounds->n_steps;
+    double heaviest = 1;
+    for (int64_t step = 0; step < n_steps; step++) {
+        double sum = 0;
+        for (int64_t t = step; t < w->n_tables; t += n_steps) {
+            const uint32_t *table = tables + t * APH_ENTRIES;
+            double mean = 0;
+            for (int v = 0; v < APH_ENTRIES; v++) mean += table[v];
+            sum += mean / APH_ENTRIES - least_entry(table);
+        }
+        heaviest = sum > heaviest ? sum : heaviest;
+    }
+    w->bounds->each[q] = (nibble_bound){.finest = (float)(FILL / heaviest)};
+}
+
+static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
+{
+    const int64_t n_words = w->scan.db->n_words;
+    bounds *b = w->bounds = (bounds *)scratch;
+    b->planes = (uint8_t *)scratch + round64(sizeof(bounds));
+    b->partial = (uint16_t *)(b->planes + n_words * 16 * APH_BLOCK);
+    b->tables = (uint8_t *)(b->partial + APH_QUERY_BLOCK * APH_BLOCK);
+    b->n_steps = w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for whole words */
+    b->stride = (b->n_steps ? b->n_steps * STEP : w->n_tables) * APH_ENTRIES;
+    if (b->n_steps * STEP > w->n_tables) memset(b->tables, 0, (size_t)(n_queries * b->stride));
+    for (int64_t a = 0; a < w->scan.n_active; a++) start_bound(w, w->scan.memory->active[a]);
+    w->scan.count = count_bounded;
+}
+
+/* Set the limit of a query, and its tables where their scale does not suit it. */
+static void set_bound(weighted_scan *w, int64_t q, int64_t room)
+{
+    nibble_bound *bound = w->bounds->each + q;
+    const int n_steps = w->bounds->n_steps != 0;
+    const int32_t top = n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
+    /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
+    const double slack = 1 + 1e-6;
+    double scale = room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
+    if (n_steps && scale < bound->finest) {
+        scale = 65000.9 / ((room + 1) * slack);
+        if (scale > bound->finest) scale = bound->finest;
+    }
+    const double limit = (double)room * bound->scale * slack;
+    if (limit >= top + 1 || scale * 7 > bound->scale * 8.0) {
+        bound->scale = (float)scale;
+        make_byte_tables(w, q);
+        bound->limit = (int32_t)((double)room * bound->scale * slack);
+        if (bound->limit > top) bound->limit = top;
+    } else
+        bound->limit = (int32_t)limit;
+}
+
+/* The planes of a block: bytes are transposed, 64 codes at a time, and split. */
+static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
+{
+    const int64_t n_words = w->scan.db->n_words;
+    for (int64_t word = 0; word * 16 < w->n_tables; word++) {
+        uint8_t *rows[16];
+        for (int i = 0; i < 16; i++) rows[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
+        for (int run = 0; run < 8; run++)
+            for (int part = 0; part < PARTS; part++) {
+                const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
+                const int at = run * 64 + part * (int)sizeof(vec);
+                vec r[8];
+                for (int g = 0; g < 8; g++) {
+                    r[g] = *(const vec_u *)(in + g * n_words * APH_GROUP);
+                    __builtin_prefetch(in + (g * n_words + FETCH) * APH_GROUP);
+                }
+                transpose_bytes(r);
+                for (int b = 0; b < 8; b++) {
+                    *(vec *)(rows[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
+                    *(vec *)(rows[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
+                }
+            }
+    }
+}
+
+/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. As many vectors of sums as
+ * there are registers for, of each. */
+#define AHEAD(n_queries) (APH_LANES == 8 || (n_queries) == 1 ? 8 : 4)
+#define AHEAD_WIDE (APH_LANES == 8 ? 8 : 4)
+
+INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x0101010101010101); }
+
+/* Add what a table gives for n vectors of bytes to the sums [query][n]; the next query's table is `apart` bytes away. */
+INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const uint8_t *planes, int n, vec *sums)
+{
+    vec entries[2];
+    for (int i = 0; i < n_queries; i++) entries[i] = TABLE16(table + i * apart);
+    for (int a = 0; a < n; a++) {
+        const vec v = ((const vec *)planes)[a];
+        for (int i = 0; i < n_queries; i++) sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
+    }
+}
+
+typedef struct { /* one or two queries against a block */
+    const uint8_t *tables; /* the first one's */
+    int64_t apart;
+    int32_t limits[2];
+    vec *partial;          /* sums of 16 bits between chunks, of one query */
+    unsigned hot[2];       /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
+    uint64_t masks[2][8];  /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+} weighted_pair;
+
+/* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
+#define SET_MASKS(pair, i, at, n, expression)                                                                          \
+    for (int a = 0; a < (n); a++) {                                                                                    \
+        const uint64_t mask = (expression);                                                                            \
+        const int byte = ((at) + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */         \
+        (pair)->hot[i] |= (unsigned)(mask != 0) << byte / 8;                                                           \
+        memcpy((uint8_t *)(pair)->masks[i] + byte, &mask, APH_LANES);                                                  \
+    }
+
+INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
+{
+    const int n = AHEAD(n_queries);
+    pair->hot[0] = pair->hot[1] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += n) {
+        const uint8_t *here = planes + at * (int)sizeof(vec);
+        vec sums[16] = {{0}};
+#pragma GCC unroll 4
+        for (int64_t t = 0; t < n_tables; t++)
+            add_table(pair->tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * APH_BLOCK, n, sums);
+        for (int i = 0; i < n_queries; i++) {
+            const vec most = splat((uint8_t)pair->limits[i]);
+            vec least = sums[i * n];
+            for (int a = 1; a < n; a++) least = MIN8(least, sums[i * n + a]);
+            if (MASK8(least, most) == 0) {
+                if (APH_LANES < 8) memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
+                continue;
+            }
+            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
+        }
+    }
+}
+
+static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
+{
+    if (n_queries == 1) narrow_block(planes, n_tables, 1, pair);
+    else if (n_tables == 16) narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+    else if (n_tables == 32) narrow_block(planes, 32, 2, pair);
+    else narrow_block(planes, n_tables, 2, pair);
+}
+
+/* As narrow_block for one query, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
+INLINE void wide_block(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
+{
+    enum { N = AHEAD_WIDE };
+    const vec low = (vec){0} + UINT64_C(0x00FF00FF00FF00FF);
+    const vec most = (vec){0} + (uint64_t)pair->limits[0] * UINT64_C(0x0001000100010001);
+    vec *waiting = pair->partial;
+    pair->hot[0] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += N, waiting += 2 * N) {
+        vec even[N], odd[N];
+        for (int a = 0; a < N; a++) {
+            even[a] = first ? (vec){0} : waiting[2 * a];
+            odd[a] = first ? (vec){0} : waiting[2 * a + 1];
+        }
+        for (int step = 0; step < n_steps; step++) {
+            const uint8_t *tables = pair->tables + step * STEP * APH_ENTRIES;
+            const uint8_t *rows = planes + step * STEP * APH_BLOCK + at * (int)sizeof(vec);
+            vec bytes[N] = {{0}};
+#pragma GCC unroll 16
+            for (int t = 0; t < STEP; t++) add_table(tables + t * APH_ENTRIES, 0, 1, rows + t * APH_BLOCK, N, bytes);
+            for (int a = 0; a < N; a++) {
+                even[a] = ADD16(even[a], bytes[a] & low);
+                odd[a] = ADD16(odd[a], bytes[a] >> 8 & low);
+            }
+        }
+        vec least = MIN16(even[0], odd[0]);
+        for (int a = 1; a < N; a++) least = MIN16(least, MIN16(even[a], odd[a]));
+        const int any = MASK16(least, most) != 0;
+        if (!last) {
+            for (int a = 0; a < N; a++) waiting[2 * a] = even[a], waiting[2 * a + 1] = odd[a];
+            pair->hot[0] |= (unsigned)any;
+        } else if (any) {
+            SET_MASKS(pair, 0, at, N, (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
+                                          (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+        } else
+            memset((uint8_t *)pair->masks[0] + at * APH_LANES, 0, N * APH_LANES);
+    }
+}
+
+static void wide(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
+{
+    if (first && last) wide_block(planes, n_steps, 1, 1, pair);
+    else if (last) wide_block(planes, n_steps, 0, 1, pair);
+    else wide_block(planes, n_steps, first, 0, pair);
+}
+
+static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
+                          const int64_t *positions)
+{
+    weighted_scan *w = (weighted_scan *)scan;
+    const bounds *b = w->bounds;
+    int32_t *alive = w->head->alive;
+    int64_t n_alive = list_alive(w);
+    int dropped = 0;
+    if (n_alive == 0) return;
+    make_nibbles(w, groups);
+    const int64_t chunk = b->n_steps ? CHUNK : 1, end = b->n_steps ? b->n_steps : 1;
+    for (int64_t step = 0; step < end; step += chunk) {
+        const int last = step + chunk >= end;
+        const int64_t first_table = step * STEP, n_steps = last ? end - step : chunk;
+        const uint8_t *planes = b->planes + first_table * APH_BLOCK;
+        int64_t kept = 0;
+        for (int64_t a = 0, n; a < n_alive; a += n) {
+            weighted_pair pair;
+            const int64_t queries[2] = {alive[a], alive[a + 1 < n_alive ? a + 1 : a]};
+            n = b->n_steps == 0 && a + 1 < n_alive ? 2 : 1;
+            for (int i = 0; i < 2; i++) pair.limits[i] = b->each[queries[i]].limit;
+            pair.partial = (vec *)(b->partial + queries[0] * APH_BLOCK);
+            pair.tables = b->tables + queries[0] * b->stride + first_table * APH_ENTRIES;
+            pair.apart = (queries[1] - queries[0]) * b->stride;
+            if (b->n_steps)
+                wide(planes, (int)n_steps, step == 0, last, &pair);
+            else
+                narrow(planes, w->n_tables, (int)n, &pair);
+            for (int i = 0; i < n; i++) {
+                if (!pair.hot[i]) continue;
+                alive[kept++] = (int32_t)queries[i];
+                if (!last) continue;
+                uint64_t runs[8];
+                for (unsigned hot = pair.hot[i]; hot; hot &= hot - 1) {
+                    const int run = __builtin_ctz(hot);
+                    runs[run] = transpose_bits(pair.masks[i][run]) & allowed[run];
+                }
+                dropped |= take_candidates(w, runs, pair.hot[i], groups, first, positions, queries[i]);
+            }
+        }
+        n_alive = kept;
+    }
+    if (dropped) drop_finished(scan);
+}
