@@ -154,6 +154,7 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
  * there are registers for, of each. */
 #define AHEAD(n_queries) (APH_LANES == 8 || (n_queries) == 1 ? 8 : 4)
 #define AHEAD_WIDE (APH_LANES == 8 ? 8 : 4)
+#define WIDE_PAIRS (APH_LANES == 8)
 
 INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x0101010101010101); }
 
@@ -172,7 +173,7 @@ typedef struct { /* one or two queries against a block */
     const uint8_t *tables; /* the first one's */
     int64_t apart;
     int32_t limits[2];
-    vec *partial;          /* sums of 16 bits between chunks, of one query */
+    vec *partial[2];       /* sums of 16 bits between chunks */
     unsigned hot[2];       /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
     uint64_t masks[2][8];  /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
 } weighted_pair;
@@ -217,50 +218,56 @@ static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weigh
     else narrow_block(planes, n_tables, 2, pair);
 }
 
-/* As narrow_block for one query, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
-INLINE void wide_block(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
+/* As narrow_block with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
+INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
 {
-    enum { N = AHEAD_WIDE };
+    typedef uint16_t shorts __attribute__((vector_size(8 * APH_LANES)));
+    const int n = AHEAD_WIDE / n_queries;
     const vec low = (vec){0} + UINT64_C(0x00FF00FF00FF00FF);
-    const vec most = (vec){0} + (uint64_t)pair->limits[0] * UINT64_C(0x0001000100010001);
-    vec *waiting = pair->partial;
-    pair->hot[0] = 0;
-    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += N, waiting += 2 * N) {
-        vec even[N], odd[N];
-        for (int a = 0; a < N; a++) {
-            even[a] = first ? (vec){0} : waiting[2 * a];
-            odd[a] = first ? (vec){0} : waiting[2 * a + 1];
-        }
+    pair->hot[0] = pair->hot[1] = 0;
+    for (int at = 0; at < APH_BLOCK / (int)sizeof(vec); at += n) {
+        vec even[AHEAD_WIDE], odd[AHEAD_WIDE]; /* [query][n] */
+        for (int i = 0; i < n_queries; i++)
+            for (int a = 0; a < n; a++) {
+                even[i * n + a] = first ? (vec){0} : pair->partial[i][2 * (at + a)];
+                odd[i * n + a] = first ? (vec){0} : pair->partial[i][2 * (at + a) + 1];
+            }
         for (int step = 0; step < n_steps; step++) {
             const uint8_t *tables = pair->tables + step * STEP * APH_ENTRIES;
             const uint8_t *rows = planes + step * STEP * APH_BLOCK + at * (int)sizeof(vec);
-            vec bytes[N] = {{0}};
+            vec bytes[AHEAD_WIDE] = {{0}};
 #pragma GCC unroll 16
-            for (int t = 0; t < STEP; t++) add_table(tables + t * APH_ENTRIES, 0, 1, rows + t * APH_BLOCK, N, bytes);
-            for (int a = 0; a < N; a++) {
+            for (int t = 0; t < STEP; t++)
+                add_table(tables + t * APH_ENTRIES, pair->apart, n_queries, rows + t * APH_BLOCK, n, bytes);
+            for (int a = 0; a < n_queries * n; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
-                odd[a] = ADD16(odd[a], bytes[a] >> 8 & low);
+                odd[a] = ADD16(odd[a], (vec)((shorts)bytes[a] >> 8));
             }
         }
-        vec least = MIN16(even[0], odd[0]);
-        for (int a = 1; a < N; a++) least = MIN16(least, MIN16(even[a], odd[a]));
-        const int any = MASK16(least, most) != 0;
-        if (!last) {
-            for (int a = 0; a < N; a++) waiting[2 * a] = even[a], waiting[2 * a + 1] = odd[a];
-            pair->hot[0] |= (unsigned)any;
-        } else if (any) {
-            SET_MASKS(pair, 0, at, N, (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
-                                          (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
-        } else
-            memset((uint8_t *)pair->masks[0] + at * APH_LANES, 0, N * APH_LANES);
+        for (int i = 0; i < n_queries; i++) {
+            const vec most = (vec){0} + (uint64_t)pair->limits[i] * UINT64_C(0x0001000100010001);
+            vec least = MIN16(even[i * n], odd[i * n]);
+            for (int a = 1; a < n; a++) least = MIN16(least, MIN16(even[i * n + a], odd[i * n + a]));
+            const int any = MASK16(least, most) != 0;
+            if (!last) {
+                for (int a = 0; a < n; a++)
+                    pair->partial[i][2 * (at + a)] = even[i * n + a], pair->partial[i][2 * (at + a) + 1] = odd[i * n + a];
+                pair->hot[i] |= (unsigned)any;
+            } else if (any) {
+                SET_MASKS(pair, i, at, n, (MASK16(even[i * n + a], most) & UINT64_C(0x5555555555555555)) |
+                                              (MASK16(odd[i * n + a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+            } else if (APH_LANES < 8)
+                memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
+        }
     }
 }
 
-static void wide(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
+static void wide(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
 {
-    if (first && last) wide_block(planes, n_steps, 1, 1, pair);
-    else if (last) wide_block(planes, n_steps, 0, 1, pair);
-    else wide_block(planes, n_steps, first, 0, pair);
+    if (n_queries == 1) wide_block(planes, n_steps, 1, first, last, pair);
+    else if (first && last) wide_block(planes, n_steps, 2, 1, 1, pair);
+    else if (last) wide_block(planes, n_steps, 2, 0, 1, pair);
+    else wide_block(planes, n_steps, 2, first, 0, pair);
 }
 
 static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
@@ -282,13 +289,15 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
         for (int64_t a = 0, n; a < n_alive; a += n) {
             weighted_pair pair;
             const int64_t queries[2] = {alive[a], alive[a + 1 < n_alive ? a + 1 : a]};
-            n = b->n_steps == 0 && a + 1 < n_alive ? 2 : 1;
-            for (int i = 0; i < 2; i++) pair.limits[i] = b->each[queries[i]].limit;
-            pair.partial = (vec *)(b->partial + queries[0] * APH_BLOCK);
+            n = (b->n_steps == 0 || WIDE_PAIRS) && a + 1 < n_alive ? 2 : 1;
+            for (int i = 0; i < 2; i++) {
+                pair.limits[i] = b->each[queries[i]].limit;
+                pair.partial[i] = (vec *)(b->partial + queries[i] * APH_BLOCK);
+            }
             pair.tables = b->tables + queries[0] * b->stride + first_table * APH_ENTRIES;
             pair.apart = (queries[1] - queries[0]) * b->stride;
             if (b->n_steps)
-                wide(planes, (int)n_steps, step == 0, last, &pair);
+                wide(planes, (int)n_steps, (int)n, step == 0, last, &pair);
             else
                 narrow(planes, w->n_tables, (int)n, &pair);
             for (int i = 0; i < n; i++) {
