@@ -12,11 +12,11 @@ faiss = pytest.importorskip("faiss")
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 if not BENCH.is_dir():  # the tests of an installed wheel, away from a checkout
     pytest.skip("the benchmark scripts are not beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCH))
+sys.path.insert(0, str(BENCH / "quality"))
 import baselines  # noqa: E402
 import datasets  # noqa: E402
+import evaluation  # noqa: E402
 import features  # noqa: E402
-import measure  # noqa: E402
 import report  # noqa: E402
 import run as runner  # noqa: E402
 
@@ -311,7 +311,7 @@ def test_rabitq_counts_its_factors():
 
 def test_codes_and_distances_give_the_same_measures(vectors):
     X, y = vectors
-    truth = measure.Truth(X[:800], X[800:], y[:800], y[800:])
+    truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
     exact = ((X[800:, None].astype(np.float64) - X[None, :800]) ** 2).sum(axis=2)
     assert np.array_equal(truth.neighbors, np.argsort(exact, axis=1)[:, :10])
     method = baselines.ITQ(16).fit(X[:800])

@@ -1,6 +1,6 @@
 """One self-contained HTML page from the lines in bench/results: tables, curves, fronts, pictures.
 
-    python bench/report.py --data-dir DATA --work WORK --out report.html
+    python bench/quality/report.py --data-dir DATA --work WORK --out report.html
 
 Pictures of neighbours need the images (--data-dir) and the stored codes (--work); without them they are left out.
 """
@@ -16,7 +16,7 @@ import datasets
 import jinja2
 import matplotlib
 import numpy as np
-from run import HERE, Split, codes_path, key_of
+from run import BENCH, Split, codes_path, key_of
 
 from aphash import HammingIndex
 
@@ -437,14 +437,16 @@ def section(table, dataset, options):
 def render(options):
     table = Table(options.results)
     if not table.records:
-        raise SystemExit(f"{options.results} holds no runs: python bench/run.py first")
+        raise SystemExit(f"{options.results} holds no runs: python bench/quality/run.py first")
     names = [*TITLES, *sorted({r["dataset"] for r in table.records} - set(TITLES))]
     names = [name for name in names if any(r["dataset"] == name for r in table.records)]
     margin_rows = margins(table, names)
     dials = [d for d in (dial(table, name) for name in names) if d]
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores, {r['machine']['isa']}" for r in table.records}
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html").render(
         n_runs=len({key_of(r) for r in table.records}),
@@ -478,8 +480,8 @@ def speed(folder):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=HERE / "results", metavar="DIR")
-    parser.add_argument("--measurements", default=HERE / "measurements", metavar="DIR", help="what kernels.py measured")
+    parser.add_argument("--results", default=BENCH / "results", metavar="DIR")
+    parser.add_argument("--measurements", default=BENCH / "measurements", metavar="DIR", help="of kernels.py")
     parser.add_argument("--data-dir", metavar="DIR", help="for pictures; default: $APHASH_DATA, or data")
     parser.add_argument("--work", metavar="DIR", help="run.py's --work, for pictures")
     parser.add_argument("--cache", metavar="DIR", help="run.py's --cache; default: WORK/features")

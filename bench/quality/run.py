@@ -1,15 +1,15 @@
 """The one entry to every measurement of quality: learns, stores codes, measures, and writes one JSON line a run.
 
-    python bench/run.py --all --data-dir DATA --work WORK --processes 2 --n-jobs 1
+    python bench/quality/run.py --all --data-dir DATA --work WORK --processes 2 --n-jobs 1
                                                                    everything that the report shows; resumable
-    python bench/run.py --dataset cnn --method itq aphash-semantic --bits 64 --seeds 0 1 2
-    python bench/run.py --method control:n_rounds=4,rotation=random aphash-semantic:n_neighbors=0.02
-    python bench/run.py --quick                                    digits only, seconds; what CI runs
-    python bench/run.py --proof                                    the claims of the README against ITQ
+    python bench/quality/run.py --dataset cnn --method itq aphash-semantic --bits 64 --seeds 0 1 2
+    python bench/quality/run.py --method control:n_rounds=4,rotation=random aphash-semantic:n_neighbors=0.02
+    python bench/quality/run.py --quick                                    digits only, seconds; what CI runs
+    python bench/quality/run.py --proof                                    the claims of the README against ITQ
 
 A run is a data set, a protocol, a seed, a method with its parameters and a length. A run whose line is there is
 skipped (--force repeats it); --measure computes the measures of stored codes again. Seconds are those of a machine that
-may be doing other things: speed is compared in bench/kernels.py, not here.
+may be doing other things: speed is compared in bench/speed/kernels.py, not here.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from pathlib import Path
 
 import baselines
 import datasets
-import measure
+import evaluation
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 import aphash
 
-HERE = Path(__file__).resolve().parent
+BENCH = Path(__file__).resolve().parents[1]
 
 BASELINES = {
     "random": baselines.RandomProjections,
@@ -178,7 +178,7 @@ def versions():
 
 def commit():
     def git(*args):
-        return subprocess.run(["git", "-C", HERE, *args], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", "-C", BENCH, *args], capture_output=True, text=True, check=False).stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!results")
     return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
@@ -203,7 +203,7 @@ class Split:
         if self._truth is None:
             y = self.dataset.y
             labels = (None, None) if y is None else (y[self.database], y[self.queries])
-            self._truth = measure.Truth(self.X, self.Q, *labels)
+            self._truth = evaluation.Truth(self.X, self.Q, *labels)
         return self._truth
 
     def key(self, spec, n_bits):
@@ -239,7 +239,7 @@ def learn(split, spec, n_bits, n_jobs, work):
         "d": split.X.shape[1],
         "n_queries": len(split.Q),
         "bytes_per_item": n_bits / 8,
-        "ties": measure.TIES,
+        "ties": evaluation.TIES,
         "seconds": {},
     }
     begun = time.perf_counter()
@@ -491,7 +491,7 @@ def parse(argv):
     parser.add_argument("--data-dir", metavar="DIR", help="default: $APHASH_DATA, or data")
     parser.add_argument("--work", metavar="DIR", help="codes and features; default: data/bench-work")
     parser.add_argument("--cache", metavar="DIR", help="features; default: WORK/features")
-    parser.add_argument("--results", metavar="DIR", default=HERE / "results")
+    parser.add_argument("--results", metavar="DIR", default=BENCH / "results")
     parser.add_argument("--n-jobs", type=int, metavar="N", default=os.cpu_count(), help="threads of a run")
     parser.add_argument("--processes", type=int, metavar="N", default=1, help="runs at the same time")
     options = parser.parse_args(argv)
@@ -508,7 +508,7 @@ def main(argv=None):
     with temporary as folder:
         if options.quick:
             options.work = options.results = folder
-        options.work = options.work or HERE.parent / "data" / "bench-work"
+        options.work = options.work or BENCH.parent / "data" / "bench-work"
         results = Results(options.results)
         begun = time.perf_counter()
         if options.quick:
