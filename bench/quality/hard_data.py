@@ -1,7 +1,7 @@
 """Data that ruin learners: each mode beside random projections of the same bits, over a grid of hard sets.
 
     python bench/quality/hard_data.py [--bits 16 64 256] [--modes semantic neighbors paper]
-                              [--sets few tight ...] [--n 3000] [--processes 2] [--json bench/measurements/hard_data.jsonl]
+        [--sets few tight ...] [--n 3000] [--processes 2] [--json bench/measurements/hard_data.jsonl]
     python bench/quality/hard_data.py --table bench/measurements/hard_data*.jsonl  a table by kind of what was measured
 
 Measures, of 200 queries that are not in the database, codes by ``transform``, ties at their expectation: recall10@100

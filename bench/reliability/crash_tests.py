@@ -1,6 +1,6 @@
 """What happens to files and indexes when things go wrong, counted.
 
-    python bench/reliability/crash_tests.py                   2,000 damaged files of each kind, 200 kills; ours and peers
+    python bench/reliability/crash_tests.py             2,000 damaged files of each kind, 200 kills; ours and peers
     python bench/reliability/crash_tests.py --files 100000 --kills 1000 --parts flips kills
     python bench/reliability/crash_tests.py --out bench/measurements/crash_tests.jsonl
 
