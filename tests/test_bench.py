@@ -248,7 +248,7 @@ def test_itq_turns_towards_signs_and_keeps_a_frame(vectors):
     Xc = X - X.mean(axis=0)
     for p in (6, 16):
         V = Xc @ baselines.principal_directions(Xc, p)
-        R0 = baselines.random_frame(p, 16, np.random.default_rng(0))
+        R0 = baselines.random_orthonormal(p, 16, np.random.default_rng(0))
         R = baselines.towards_signs(V, R0, 20)
         np.testing.assert_allclose(R @ R.T, np.eye(p), atol=1e-5)
 
@@ -269,7 +269,7 @@ def test_controls_are_the_rounds_without_descent(vectors):
     Z = X - X.mean(axis=0)
     Z /= np.sqrt((Z**2).sum(axis=1).mean())
     V = Z @ baselines.principal_directions(Z.astype(np.float32), r)
-    B = V @ baselines.towards_signs(V, baselines.random_frame(r, r, rng), 50)
+    B = V @ baselines.towards_signs(V, baselines.random_orthonormal(r, r, rng), 50)
     X1 = np.hstack([Z, np.ones((len(Z), 1))])
     G = X1.T @ X1
     for _ in range(rounds):
