@@ -98,8 +98,10 @@ setup(
             extension("_learning._distances"),
             extension("_learning._affinity_pass"),
             extension("_learning._projection"),
+            extension("_learning._bits"),
             extension("_searching._store"),
             extension("_searching._search"),
+            extension("_searching._weighted"),
         ],
         compiler_directives={
             "language_level": 3,

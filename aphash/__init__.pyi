@@ -24,7 +24,6 @@ __all__ = [
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
-    "ProjectionRescore",
     "Recipe",
     "VectorRescore",
     "__version__",
@@ -53,6 +52,7 @@ class APHash:
     mean_: NDArray[np.float64]
     scale_: float
     anchors_: NDArray[np.floating]
+    items_: Any
     anchor_indices_: NDArray[np.int64]
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
@@ -64,7 +64,7 @@ class APHash:
         self,
         n_bits: int = 64,
         *,
-        mode: Literal["semantic", "neighbors", "paper"] | Recipe = "semantic",
+        mode: Literal["semantic", "neighbors", "scores", "paper"] | Recipe = "semantic",
         n_anchors: int | _Auto = "auto",
         n_neighbors: float | _Auto = "auto",
         q_scale: float | _Auto = "auto",
@@ -122,9 +122,10 @@ class Recipe:
     updates: str = "together"
     resample_anchors: bool = True
     tol: float = 0.0
+    objective: str = "codes"
     goal: str = "kind"
     @classmethod
-    def preset(cls, name: Literal["semantic", "neighbors", "paper"]) -> Recipe: ...
+    def preset(cls, name: Literal["semantic", "neighbors", "scores", "paper"]) -> Recipe: ...
     def replace(self, **changes: Any) -> Self: ...
     def as_dict(self) -> dict[str, Any]: ...
 
@@ -138,6 +139,7 @@ class Encoder:
     scale: float
     feature_names: Sequence[str] | None
     n_jobs: int | None
+    items: Any
     def __init__(
         self,
         coef: NDArray[np.float64],
@@ -147,6 +149,7 @@ class Encoder:
         *,
         feature_names: Sequence[str] | None = None,
         n_jobs: int | None = None,
+        items: Any = None,
     ) -> None: ...
     def transform(self, X: ArrayLike) -> NDArray[np.uint64]: ...
     def decision_function(self, X: ArrayLike) -> NDArray[np.float32]: ...
@@ -200,10 +203,12 @@ class HammingIndex:
     @overload
     def search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.uint64],
         k: int,
         *,
         filter: Filter | ArrayLike | None = None,
+        expand: Literal[0] = 0,
+        expand_weight: float = 1.0,
         rescore: None = None,
         rescore_queries: None = None,
         n_jobs: int | None = None,
@@ -211,33 +216,60 @@ class HammingIndex:
     @overload
     def search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.floating],
         k: int,
         *,
         filter: Filter | ArrayLike | None = None,
-        rescore: VectorRescore | ProjectionRescore,
+        expand: int = 0,
+        expand_weight: float = 1.0,
+        rescore: VectorRescore | None = None,
         rescore_queries: ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
     @overload
     def search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.uint64],
         k: int,
         *,
         filter: Filter | ArrayLike | None = None,
-        rescore: VectorRescore | ProjectionRescore | None = None,
+        expand: Literal[0] = 0,
+        expand_weight: float = 1.0,
+        rescore: VectorRescore,
+        rescore_queries: ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    @overload
+    def search(
+        self,
+        queries: NDArray[np.uint64] | NDArray[np.floating],
+        k: int,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        expand: int = 0,
+        expand_weight: float = 1.0,
+        rescore: VectorRescore | None = None,
         rescore_queries: ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.int32] | NDArray[np.float32], NDArray[np.int64]]: ...
+    @overload
     def radius_search(
         self,
-        codes: NDArray[np.uint64],
+        queries: NDArray[np.uint64],
         radius: int,
         *,
         filter: Filter | ArrayLike | None = None,
         n_jobs: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]: ...
+    @overload
+    def radius_search(
+        self,
+        queries: NDArray[np.floating],
+        radius: float,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        n_jobs: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]: ...
     def pairs(
         self, radius: int, *, filter: Filter | ArrayLike | None = None, n_jobs: int | None = None, verbose: int = 0
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]]: ...
@@ -260,29 +292,32 @@ class HammingNeighbors:
     ) -> None: ...
     def fit(self, X: NDArray[np.uint64], y: object = None) -> Self: ...
     def kneighbors(
-        self, X: NDArray[np.uint64] | None = None, n_neighbors: int | None = None, return_distance: bool = True
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]] | NDArray[np.int64]: ...
+        self,
+        X: NDArray[np.uint64] | NDArray[np.floating] | None = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
+    ) -> tuple[NDArray[np.int32] | NDArray[np.float32], NDArray[np.int64]] | NDArray[np.int64]: ...
     def kneighbors_graph(
         self,
-        X: NDArray[np.uint64] | None = None,
+        X: NDArray[np.uint64] | NDArray[np.floating] | None = None,
         n_neighbors: int | None = None,
         mode: Literal["connectivity", "distance"] = "connectivity",
     ) -> csr_matrix: ...
     def radius_neighbors(
         self,
-        X: NDArray[np.uint64] | None = None,
-        radius: int | None = None,
+        X: NDArray[np.uint64] | NDArray[np.floating] | None = None,
+        radius: float | None = None,
         return_distance: bool = True,
         sort_results: bool = False,
     ) -> tuple[NDArray[np.object_], NDArray[np.object_]] | NDArray[np.object_]: ...
     def radius_neighbors_graph(
         self,
-        X: NDArray[np.uint64] | None = None,
-        radius: int | None = None,
+        X: NDArray[np.uint64] | NDArray[np.floating] | None = None,
+        radius: float | None = None,
         mode: Literal["connectivity", "distance"] = "connectivity",
         sort_results: bool = False,
     ) -> csr_matrix: ...
-    def transform(self, X: NDArray[np.uint64]) -> csr_matrix: ...
+    def transform(self, X: NDArray[np.uint64] | NDArray[np.floating]) -> csr_matrix: ...
     def fit_transform(self, X: NDArray[np.uint64], y: object = None) -> csr_matrix: ...
     # of scikit-learn's base classes
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]: ...
@@ -299,9 +334,6 @@ class VectorRescore:
         metric: Literal["l2", "ip", "cosine"] = "l2",
         factor: int = 10,
     ) -> None: ...
-
-class ProjectionRescore:
-    def __init__(self, *, factor: int = 10) -> None: ...
 
 def show_versions() -> None: ...
 def save(path: _Target, hasher: APHash | Pipeline, index: HammingIndex) -> None: ...

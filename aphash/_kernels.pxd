@@ -60,6 +60,7 @@ cdef extern from "search/id_map.h" nogil:
 
 cdef extern from "search/kernels.h" nogil:
     enum:
+        APH_MARGIN
         APH_QUERY_BLOCK
         APH_POSITION_BITS
     ctypedef struct aph_found:
@@ -68,29 +69,48 @@ cdef extern from "search/kernels.h" nogil:
         int64_t count
         int64_t capacity
         int64_t k
-        int32_t threshold
+        int64_t threshold
     ctypedef int64_t aph_scratch_fn(int64_t) noexcept nogil
     ctypedef int64_t aph_scan_fn(const aph_codes *, int64_t, int64_t, const void *, int64_t, aph_found *,
                                  void *) noexcept nogil
-    ctypedef void aph_distances_fn(const uint64_t *, int64_t, int64_t, const void *, int32_t *) noexcept nogil
+    ctypedef void aph_distances_fn(const uint64_t *, const int64_t *, int64_t, int64_t, const void *,
+                                  uint32_t *) noexcept nogil
     ctypedef int aph_lookup_fn(const void *, const aph_codes *, const void *, aph_found *, double, double, double,
                                int64_t *) noexcept nogil
     ctypedef int64_t aph_pairs_fn(void *, const aph_codes *, int64_t, int64_t, int64_t *, int64_t *,
                                   int32_t *) noexcept nogil
+    ctypedef struct aph_weighted_kernels:
+        aph_scratch_fn *scratch_bytes
+        aph_scan_fn *scan
+        aph_distances_fn *distances
     ctypedef struct aph_hamming:
         aph_scratch_fn *scratch_bytes
         aph_scan_fn *scan
         aph_distances_fn *distances
         aph_lookup_fn *lookup
         aph_pairs_fn *pairs
+        aph_weighted_kernels weighted
     ctypedef struct aph_queries:
         const char *first
         int64_t stride
-        int32_t max_distance
+        int64_t max_distance
+        double alone
+        double batch
+        int64_t sample
         aph_scratch_fn *scratch_bytes
         aph_scan_fn *scan
         aph_distances_fn *distances
         aph_lookup_fn *lookup
+
+
+cdef extern from "search/weighted.h" nogil:
+    enum:
+        APH_ENTRIES
+    ctypedef struct aph_weighted:
+        const uint32_t *tables
+        int64_t n_tables
+        const int32_t *constants
+        const int64_t *ends
 
 
 cdef extern from "search/select.h" nogil:
@@ -105,6 +125,8 @@ cdef extern from "isa.h" nogil:
         const aph_hamming *search
         double scan_alone
         double scan_batch
+        double weighted_alone
+        double weighted_batch
 
 
 cdef extern from "search/portable.h" nogil:
@@ -126,9 +148,9 @@ cdef extern from "search/portable.h" nogil:
         int64_t (*runs_shortest)(const aph_runs *, int64_t) noexcept nogil
         void (*runs_drop)(aph_runs *, int64_t) noexcept nogil
         void (*runs_cut)(aph_runs *, int64_t) noexcept nogil
-        int64_t (*order)(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, int32_t *,
+        int64_t (*order)(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, uint32_t *,
                          int64_t *) noexcept nogil
-        int32_t (*kth)(const int32_t *, int64_t, int64_t, int64_t *) noexcept nogil
+        int64_t (*bound_kth)(const uint32_t *, int64_t, int64_t, int64_t *) noexcept nogil
         int64_t (*sample)(const aph_codes *, int64_t, int64_t *) noexcept nogil
         int64_t (*count_bits)(const uint64_t *, int64_t) noexcept nogil
         void (*span_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil

@@ -49,8 +49,11 @@ def set_isa(name):
             _chosen = aph_isa_at(i)
 
 
-def scan_costs():
-    """Return the nanoseconds that a scan costs for each word of a code: of a query alone, and of one in a batch."""
+def scan_costs(weighted=False):
+    """Return the nanoseconds that a scan by codes, or by weights, costs for each word of a code: of a query alone, and of
+    one in a batch."""
+    if weighted:
+        return _chosen.weighted_alone, _chosen.weighted_batch
     return _chosen.scan_alone, _chosen.scan_batch
 
 

@@ -282,7 +282,7 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
     array: NDArray[Any] = as_array(codes, name)
     words = n_words(n_bits)
     if isinstance(codes, list | tuple) and array.dtype != np.uint64:
-        array = _from_list(codes, array, name)
+        array = from_list(codes, array, name)
     if array.dtype != np.uint64 or not array.dtype.isnative:
         raise TypeError(
             f"{name} must be uint64 in native byte order, got dtype {array.dtype.str}{_advice(array, name)}"
@@ -305,7 +305,7 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
     return array
 
 
-def _from_list(given, codes, name):
+def from_list(given, codes, name):
     """Return a list of whole numbers as uint64, by value: numpy makes int64, float64 or objects of it as they are."""
     if codes.dtype.kind not in "iufO" or codes.size == 0:
         return codes

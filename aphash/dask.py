@@ -65,6 +65,8 @@ class APHash(estimator.APHash):
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
         settings = self._settings(n_train)
+        if settings.objective == "scores":
+            raise ValueError("mode='scores' learns on one machine, from n_anchors rows of X: see aphash.APHash")
         rows = None
         if n_train < n:
             rows = draw_rows(n, n_train, rng)

@@ -10,10 +10,13 @@ from aphash._common import container
 from aphash._common.checks import as_ids, check_count, check_ids
 from aphash._common.threads import n_threads
 from aphash._searching import _search, index_file, pairs
+from aphash._searching import queries as kinds
 from aphash._searching._store import Store, refuse_unknown
 from aphash._searching.engines import engine_of
+from aphash._searching.expansion import check_expansion, expanded
 from aphash._searching.filters import prepare
 from aphash._searching.lookup import MAX_SCAN_FRACTION, Lookup
+from aphash._searching.queries import check_queries
 from aphash.codes import check_codes, check_n_bits, origin_of
 from aphash.rescore import bind, rerank
 
@@ -522,29 +525,57 @@ class HammingIndex:
 
     # ---- searches ----
 
-    def search(self, codes, k, *, filter=None, rescore=None, rescore_queries=None, n_jobs=None):
-        """Find the k nearest codes.
+    def search(
+        self,
+        queries,
+        k,
+        *,
+        filter=None,
+        expand=0,
+        expand_weight=1.0,
+        rescore=None,
+        rescore_queries=None,
+        n_jobs=None,
+    ):
+        """Find the k nearest codes, by queries that are codes or weights; the dtype tells which.
+
+        A vector is neither. Its code is ``hasher.transform(X)`` and its weights are ``hasher.query_projections(X)``. A
+        vector that has n_bits numbers by chance cannot be told from weights.
 
         Parameters
         ----------
-        codes : ndarray of uint64, shape (n_queries, n_words) or (n_words,)
+        queries : ndarray
+            Codes: uint64, shape (n_queries, n_words) or (n_words,). The distance is the number of bits that differ.
+            Weights p: floats, shape (n_queries, n_bits) or (n_bits,). The distance is the sum of |p| over the bits in
+            which a code differs from p >= 0, so that a bit of which the query is unsure costs little (Gordo & Perronnin
+            2011).
         k : int
             At least 1. Beyond the number of codes that take part the results are padded.
         filter : Filter or array_like, optional
             Which codes take part: a :class:`aphash.Filter`, which is prepared once for many searches; or integers of
             any dtype, which are ids (once or more; those that are not in the index have no effect); or booleans, shape
             (n,), by position, in the order of ``ids``. Positions change with a removal, ids do not.
-        rescore : VectorRescore or ProjectionRescore, optional
+        expand : int, default=0
+            Search twice: the mean of the codes, as -1 and +1, of the first ``expand`` results is multiplied by
+            ``expand_weight`` and added to the query's weights, which are divided by their mean magnitude before. The
+            results and distances are those of the sum. Only for weights; 0 is off. More of the query's kind is found,
+            and true neighbours are lost: it harms where kinds look alike, as near-identical products and images of
+            tissue do. Choose both numbers on queries whose answers are known; 30 and 1, or 100 and 3, are where to
+            begin.
+        expand_weight : float, default=1.0
+            At least 0.
+        rescore : VectorRescore, optional
             Finer distances, from :mod:`aphash.rescore`: the ``factor * k`` nearest codes are ranked anew by them.
-        rescore_queries : array_like of shape (n_queries, d or n_bits), optional
-            What rescore ranks by: the queries' vectors, or their projections.
+        rescore_queries : array_like of shape (n_queries, d), optional
+            The queries' vectors, by which rescore ranks.
         n_jobs : int, optional
             Threads; see :func:`aphash._common.threads.n_threads`.
 
         Returns
         -------
-        distances : ndarray of int32, shape (n_queries, k) or (k,)
-            2,147,483,647 where there is no code left. With rescore its distances: float32, infinity where none is left.
+        distances : ndarray of int32 or float32, shape (n_queries, k) or (k,)
+            Of codes int32, 2,147,483,647 where there is no code left; of weights, and with rescore its distances,
+            float32, infinity where none is left.
         ids : ndarray of int64, shape (n_queries, k) or (k,)
             In order of (distance, id); -1 where there is no code left.
 
@@ -552,6 +583,13 @@ class HammingIndex:
         ------
         TypeError, ValueError
             When an argument is not as said.
+
+        Notes
+        -----
+        Weights are compared exactly as integers: rint(|p| / max|p| * 65535) in float64, of which the sums are what
+        results are ordered by; distances are these sums times max|p| / 65535. So results are the same on every
+        machine, and two codes whose distances round to the same float32 stay in their order. Such a search needs
+        16 n_bits bytes for each query, at most 64 MiB at a time, beside the results.
 
         Examples
         --------
@@ -564,41 +602,54 @@ class HammingIndex:
                [0, 1]], dtype=int32), array([[0, 1],
                [3, 2]]))
         """
-        rows = check_codes(codes, self.n_bits)
+        rows = check_queries(queries, self.n_bits)
         k = check_count(k, "k", 1)
+        expand, expand_weight = check_expansion(expand, expand_weight, rows)
         present = self._store.present
-        threads = _threads(n_jobs, present, len(rows))
-        _refuse_other_model(present, codes)
+        threads = _threads(n_jobs, present, rows)
+        _refuse_other_model(present, queries)
         rescore = bind(
             rescore,
             rescore_queries,
             n_queries=len(rows),
-            n_bits=self.n_bits,
             n_codes=len(present),
             counted=lambda: _is_counted(present),
         )
-        filter, queries = prepare(filter, present), _search.PackedQueries(rows)
-        if rescore is None:
-            distances, ids = engine_of(present).nearest(present, queries, k, filter, threads)
-        else:
-            distances, ids = _search_and_rescore(present, queries, k, filter, threads, rescore)
-        return (distances[0], ids[0]) if np.ndim(codes) == 1 else (distances, ids)
+        bitmap = prepare(filter, present)
+        engine = engine_of(present)
 
-    def radius_search(self, codes, radius, *, filter=None, n_jobs=None):
-        """Find all codes within a radius.
+        def nearest(rows, k):
+            return kinds.nearest(engine, present, rows, k, bitmap, threads)
+
+        def codes_of(ids):
+            return _get(present, ids)
+
+        if expand:
+            rows = expanded(rows, nearest(rows, expand)[1], codes_of, expand_weight)
+        if rescore is None:
+            distances, ids = nearest(rows, k)
+            distances = kinds.shown(distances, ids, rows)
+        else:
+            distances, ids = _search_and_rescore(rows, k, rescore, len(present), nearest)
+        return (distances[0], ids[0]) if np.ndim(queries) == 1 else (distances, ids)
+
+    def radius_search(self, queries, radius, *, filter=None, n_jobs=None):
+        """Find all codes within a radius, by queries that are codes or weights; the dtype tells which.
 
         Parameters
         ----------
-        codes : ndarray of uint64, shape (n_queries, n_words) or (n_words,)
-        radius : int
-            At least 0; a code at this distance is found.
+        queries : ndarray of uint64 or of floats
+            As for :meth:`search`.
+        radius : int; of weights float
+            At least 0; a code at this distance is found. Of weights it is in their unit: found is what has an integer
+            distance of at most floor(radius / max|p| * 65535).
         filter, n_jobs
             As for :meth:`search`.
 
         Returns
         -------
         offsets : ndarray of int64, shape (n_queries + 1,)
-        distances : ndarray of int32, shape (offsets[-1],)
+        distances : ndarray of int32, of weights float32, shape (offsets[-1],)
         ids : ndarray of int64, shape (offsets[-1],)
             Those of query i stand at ``offsets[i] : offsets[i + 1]``, in order of (distance, id).
 
@@ -617,13 +668,14 @@ class HammingIndex:
         >>> offsets, distances, ids
         (array([0, 2, 4]), array([0, 1, 0, 1], dtype=int32), array([0, 1, 3, 2]))
         """
-        rows = check_codes(codes, self.n_bits)
-        radius = min(check_count(radius, "radius", 0), self.n_bits)
+        rows = check_queries(queries, self.n_bits)
+        radius = kinds.check_radius(radius, self.n_bits, rows)
         present = self._store.present
-        threads = _threads(n_jobs, present, len(rows))
-        _refuse_other_model(present, codes)
-        queries = _search.PackedQueries(rows)
-        return engine_of(present).within(present, queries, radius, prepare(filter, present), threads)
+        threads = _threads(n_jobs, present, rows)
+        _refuse_other_model(present, queries)
+        bitmap = prepare(filter, present)
+        offsets, distances, ids = kinds.within(engine_of(present), present, rows, radius, bitmap, threads)
+        return offsets, kinds.shown_within(offsets, distances, ids, rows), ids
 
     # ---- codes against each other ----
 
@@ -851,9 +903,9 @@ class HammingIndex:
         self._store = index_file.from_file("pickle", state["arrays"], state["params"], index_file.VERSION, check=True)
 
 
-def _threads(n_jobs, snapshot, n_queries):
-    scan = len(snapshot) * snapshot.n_words * n_queries * _kernels.scan_costs()[0]
-    small = snapshot.lookup is None and _search.is_small(scan)
+def _threads(n_jobs, snapshot, rows):
+    cost = _kernels.scan_costs(kinds.is_float(rows))[0]
+    small = snapshot.lookup is None and _search.is_small(len(snapshot) * snapshot.n_words * len(rows) * cost)
     return n_threads(n_jobs, _kernels.max_threads(), split=not small)
 
 
@@ -885,14 +937,24 @@ def _is_counted(snapshot):
     return bool(ids.min() == 0 and ids.max() == n - 1)
 
 
-def _search_and_rescore(snapshot, queries, k, filter, threads, rescore):
-    engine = engine_of(snapshot)
-    distances, ids = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    n_candidates = max(k, min(k * rescore.factor, len(snapshot)))
+def nearest_integers(index, rows, k, filter):
+    """What a search by checked rows finds, by one thread, with integer distances: other indexes' compare with them."""
+    present = index._store.present
+    return kinds.nearest(engine_of(present), present, rows, k, prepare(filter, present), 1)
+
+
+def integers_within(index, rows, radius, filter):
+    """As :func:`nearest_integers`, of a radius search with a checked radius."""
+    present = index._store.present
+    return kinds.within(engine_of(present), present, rows, radius, prepare(filter, present), 1)
+
+
+def _search_and_rescore(rows, k, rescore, n, nearest):
+    distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
+    n_candidates = max(k, min(k * rescore.factor, n))
     step = max(1, _MOST_CANDIDATES // n_candidates)
-    for start in range(0, len(queries), step):
-        part = queries.take(slice(start, start + step))
-        _, found = engine.nearest(snapshot, part, n_candidates, filter, threads)
-        finer = rescore.distances(start, found, lambda ids: _get(snapshot, ids))
+    for start in range(0, len(rows), step):
+        found = nearest(rows[start : start + step], n_candidates)[1]
+        finer = rescore.distances(start, found)
         distances[start : start + step], ids[start : start + step] = rerank(found, finer, k)
     return distances, ids

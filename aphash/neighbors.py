@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from aphash._common.arrays import as_array, shown
 from aphash._common.checks import check_count
+from aphash._searching.queries import check_queries, check_radius
 from aphash.codes import check_codes, origin_of
 from aphash.index import PAD_ID, HammingIndex
 
@@ -20,7 +21,12 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         distances, indices = pipeline[-1].kneighbors(pipeline[:-1].transform(queries))
 
     (scikit-learn's Pipeline hands on ``transform`` and ``predict`` but not ``kneighbors``, so the second line is the
-    same as with scikit-learn's own NearestNeighbors.) Or its graph goes to the next step, as that of
+    same as with scikit-learn's own NearestNeighbors.) Queries may be weights, which keep more of them::
+
+        weights = pipeline[-2].query_projections(pipeline[:-2].transform(queries))
+        distances, indices = pipeline[-1].kneighbors(weights)
+
+    Or its graph goes to the next step, as that of
     :class:`sklearn.neighbors.KNeighborsTransformer` and RadiusNeighborsTransformer does::
 
         make_pipeline(APHash(), HammingNeighbors(radius=4), DBSCAN(eps=4, metric="precomputed")).fit_predict(X)
@@ -120,16 +126,16 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Parameters
         ----------
-        X : ndarray of uint64, shape (n_queries, n_words), optional
-            None: the fitted codes, each without itself; a row for each code that ``index_`` holds, in ascending order
-            of their ids.
+        X : ndarray of uint64, shape (n_queries, n_words), or of floats, shape (n_queries, n_bits), optional
+            Codes or weights, as for :meth:`HammingIndex.search`. None: the fitted codes, each without itself; a row for
+            each code that ``index_`` holds, in ascending order of their ids.
         n_neighbors : int, optional
             At most as many as there are codes; None: the constructor's.
         return_distance : bool, default=True
 
         Returns
         -------
-        distances : ndarray of int32, shape (n_queries, n_neighbors)
+        distances : ndarray of int32, of weights float32, shape (n_queries, n_neighbors)
             Only with return_distance.
         indices : ndarray of int64, shape (n_queries, n_neighbors)
             Ids: the fitted rows, and those of codes that ``index_`` got later. In order of (distance, index).
@@ -197,10 +203,10 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Parameters
         ----------
-        X : ndarray of uint64, shape (n_queries, n_words), optional
-            None: the fitted codes, each without itself, as for :meth:`kneighbors`.
-        radius : int, optional
-            In bits, at least 0; None: the constructor's, which must be given then.
+        X : ndarray of uint64, shape (n_queries, n_words), or of floats, shape (n_queries, n_bits), optional
+            Codes or weights. None: the fitted codes, each without itself, as for :meth:`kneighbors`.
+        radius : int, or float for weights, optional
+            In bits, or in the weights' unit, at least 0; None: the constructor's, which must be given then.
         return_distance : bool, default=True
         sort_results : bool, default=False
             Either way each row is in order of (distance, index); what is written for scikit-learn may ask for it.
@@ -208,7 +214,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Returns
         -------
         distances : ndarray of object, shape (n_queries,)
-            Of arrays of int32. Only with return_distance.
+            Of arrays of int32, of weights float32. Only with return_distance.
         indices : ndarray of object, shape (n_queries,)
             Of arrays of int64: ids, as for :meth:`kneighbors`.
 
@@ -393,7 +399,6 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         radius = self.radius if radius is None else radius
         if radius is None:
             raise ValueError("radius must be given, here or to HammingNeighbors(radius=...)")
-        radius = check_count(radius, "radius", 0)
         if X is None:
             rows, codes = self.index_.snapshot()
             order = np.argsort(rows)
@@ -401,6 +406,7 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         else:
             codes = self._queries(X)
             rows = np.arange(len(codes))
+        radius = check_radius(radius, self.index_.n_bits, codes)
         offsets, distances, indices = self.index_.radius_search(codes, radius, n_jobs=self.n_jobs)
         if X is None:
             others = indices != np.repeat(rows, np.diff(offsets))
@@ -409,7 +415,8 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return rows, np.diff(offsets), distances, indices
 
     def _queries(self, X):
-        return check_codes(X, self.index_.n_bits, "X")
+        """Return X checked: codes, or weights."""
+        return check_queries(X, self.index_.n_bits, "X")
 
 
 def _check_mode(mode):

@@ -1,4 +1,4 @@
-"""Re-ranking the candidates of a Hamming search by finer distances: float vectors, or the query's projections.
+"""Re-ranking the candidates of a search by finer distances: those of float vectors.
 
 ``index.search(codes, k, rescore=VectorRescore(X), rescore_queries=Q)``: the index finds ``factor * k`` candidates for
 each query, the rescorer gives their distances to the query's vector, and the k nearest by (distance, id) are returned.
@@ -11,7 +11,6 @@ import numpy as np
 
 from aphash._common.arrays import as_array, as_floats, shown
 from aphash._common.checks import check_count, check_ids
-from aphash.codes import unpack_codes
 
 _BLOCK_BYTES = 1 << 24  # of candidates' vectors: two or three such blocks are held at a time
 _GAP_BYTES = 1 << 14  # of a file's rows that are read along between two that are wanted, rather than sought twice
@@ -105,38 +104,14 @@ class VectorRescore:
         return np.where(real, self._order[place], 0)
 
 
-class ProjectionRescore:
-    """Re-rank by the query's projections against the candidates' bits: finer than Hamming, without any vectors.
-
-    The distance is the sum of |projection| over the bits in which the code differs from the query's sign: a bit that
-    the query was unsure of costs little (asymmetric distance, Gordo & Perronnin 2011). The queries that a search takes
-    with it are ``hasher.decision_function(Q)``, of shape (n_queries, n_bits).
-
-    Parameters
-    ----------
-    factor : int, default=10
-        Candidates for each result asked for, at least 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        When an argument does not fit; by the search, when queries do not fit.
-    """
-
-    __module__ = "aphash"  # where it is public: pickles and reprs say so
-
-    def __init__(self, *, factor=10):
-        self.factor = check_count(factor, "factor", 1)
-
-
-def bind(rescore, queries, *, n_queries, n_bits, n_codes, counted):
+def bind(rescore, queries, *, n_queries, n_codes, counted):
     """Return a rescorer with the queries of a search: what has ``factor`` and ``distances``.
 
     Parameters
     ----------
-    rescore : VectorRescore or ProjectionRescore or None
-    queries : array_like of shape (n_queries, d or n_bits), or of one dimension for one query, or None
-    n_queries, n_bits, n_codes : int
+    rescore : VectorRescore or None
+    queries : array_like of shape (n_queries, d), or of one dimension for one query, or None
+    n_queries, n_codes : int
         Of the search, and of the index.
     counted : callable
         ``counted()``: whether the index's ids are 0 .. n_codes - 1. It may read them all, so it is called only where
@@ -145,9 +120,8 @@ def bind(rescore, queries, *, n_queries, n_bits, n_codes, counted):
     Returns
     -------
     object or None
-        ``distances(first, ids, codes_of)`` are those of the queries from number ``first`` on to candidates ``ids``
-        (n_some, n_candidates), float64, infinity where an id is -1; ``codes_of(ids)`` gives codes. None without
-        rescore.
+        ``distances(first, ids)`` are those of the queries from number ``first`` on to candidates ``ids``
+        (n_some, n_candidates), float64, infinity where an id is -1. None without rescore.
 
     Raises
     ------
@@ -158,24 +132,19 @@ def bind(rescore, queries, *, n_queries, n_bits, n_codes, counted):
         if queries is not None:
             raise TypeError("rescore_queries were given without rescore")
         return None
-    if not isinstance(rescore, VectorRescore | ProjectionRescore):
-        raise TypeError(f"rescore must be a VectorRescore or ProjectionRescore, got {type(rescore).__name__}")
+    if not isinstance(rescore, VectorRescore):
+        raise TypeError(f"rescore must be a VectorRescore, got {type(rescore).__name__}")
     if queries is None:
-        what = "vectors" if isinstance(rescore, VectorRescore) else "projections, hasher.decision_function(Q)"
-        raise TypeError(f"rescore needs rescore_queries: the queries' {what}")
+        raise TypeError("rescore needs rescore_queries: the queries' vectors")
     queries = as_floats(queries, "rescore_queries")
     if queries.ndim not in (1, 2):
         raise ValueError(f"rescore_queries must have shape (n_queries, d), got {queries.shape}")
     queries = np.atleast_2d(queries)
     if len(queries) != n_queries:
-        raise ValueError(f"rescore_queries must have a row for each of the {n_queries} codes, got {len(queries)}")
+        raise ValueError(f"rescore_queries must have a row for each of the {n_queries} queries, got {len(queries)}")
     if not np.isfinite(queries).all():
         raise ValueError("rescore_queries contains NaN or infinity")
-    if isinstance(rescore, VectorRescore):
-        return rescore._bind(queries, n_codes, counted)
-    if queries.shape[1] != n_bits:
-        raise ValueError(f"rescore_queries must have n_bits={n_bits} columns, got {queries.shape[1]}")
-    return _Projections(rescore.factor, queries)
+    return rescore._bind(queries, n_codes, counted)
 
 
 @dataclass(frozen=True)
@@ -189,7 +158,7 @@ class _Vectors:
     def factor(self):
         return self.rescore.factor
 
-    def distances(self, first, ids, codes_of):
+    def distances(self, first, ids):
         rows = self.rescore._rows_of(ids)
         out = np.empty(ids.shape)
         step = max(1, _BLOCK_BYTES // max(1, self.rescore._dtype.itemsize * ids.shape[1] * self.queries.shape[1]))
@@ -199,7 +168,7 @@ class _Vectors:
             where = where.reshape(rows[some].shape)
             x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at below
-                out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first:][some])
+                out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first : first + len(ids)][some])
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(out.astype(np.float32)) & (ids != -1)
         if bad.any():
@@ -264,29 +233,6 @@ def _unit(x):
 
 def _norm(x):
     return np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class _Projections:
-    """A ProjectionRescore with projections (n_queries, n_bits)."""
-
-    factor: int
-    projections: np.ndarray
-
-    def distances(self, first, ids, codes_of):
-        n_bits = self.projections.shape[1]
-        out = np.full(ids.shape, np.inf)
-        step = max(1, _BLOCK_BYTES // max(1, 8 * ids.shape[1] * n_bits))
-        for start in range(0, len(ids), step):
-            wanted = ids[start : start + step]
-            some = self.projections[first + start :][: len(wanted)].astype(np.float64)
-            real = wanted != -1
-            bits = np.zeros((*wanted.shape, n_bits))
-            bits[real] = unpack_codes(codes_of(wanted[real]), n_bits)
-            # The sum of |p| where bit != (p >= 0) is the sum of (p >= 0 ? p : 0) - bit p over all bits.
-            distance = np.maximum(some, 0).sum(axis=1)[:, None] - np.einsum("qr,qkr->qk", some, bits)
-            out[start : start + step][real] = np.maximum(distance, 0)[real]
-        return out
 
 
 def rerank(ids, distances, k):

@@ -3,14 +3,14 @@
 #include <stddef.h>
 
 /* The kernels by the names that their files give them. */
-#define APH_ISA(name, runs, search, learn, alone, batch) extern const aph_hamming aph_hamming_##name;
+#define APH_ISA(name, runs, search, learn, alone, batch, walone, wbatch) extern const aph_hamming aph_hamming_##name;
 #include "isa.def"
 #undef APH_ISA
-#define APH_ISA(name, runs, search, learn, alone, batch) extern const struct aph_learn aph_learn_##name;
+#define APH_ISA(name, runs, search, learn, alone, batch, walone, wbatch) extern const struct aph_learn aph_learn_##name;
 #include "isa.def"
 #undef APH_ISA
 
-#define APH_ISA(name, runs, search, learn, alone, batch) {#name, 0, search, learn, alone, batch},
+#define APH_ISA(name, runs, search, learn, alone, batch, walone, wbatch) {#name, 0, search, learn, alone, batch, walone, wbatch},
 static aph_isa table[] = {
 #include "isa.def"
 };
@@ -22,7 +22,7 @@ static aph_isa table[] = {
 __attribute__((constructor)) static void complete(void)
 {
     int i = 0;
-#define APH_ISA(name, runs, search, learn, alone, batch) table[i++].runs_here = (runs);
+#define APH_ISA(name, runs, search, learn, alone, batch, walone, wbatch) table[i++].runs_here = (runs);
 #include "isa.def"
 #undef APH_ISA
     for (i = 1; i < aph_isa_count(); i++) {
@@ -34,6 +34,10 @@ __attribute__((constructor)) static void complete(void)
             table[i].scan_alone = table[i - 1].scan_alone;
         if (table[i].scan_batch == 0)
             table[i].scan_batch = table[i - 1].scan_batch;
+        if (table[i].weighted_alone == 0)
+            table[i].weighted_alone = table[i - 1].weighted_alone;
+        if (table[i].weighted_batch == 0)
+            table[i].weighted_batch = table[i - 1].weighted_batch;
     }
 }
 

@@ -11,7 +11,7 @@ typedef struct {
     int runs_here; /* 1 where this CPU can run it; the first one runs everywhere */
     const aph_hamming *search;
     const struct aph_learn *learn;
-    double scan_alone, scan_batch;
+    double scan_alone, scan_batch, weighted_alone, weighted_batch; /* nanoseconds for each word of a code */
 } aph_isa;
 
 /* How many there are, and number i, from the base upwards. */

@@ -99,3 +99,32 @@ def search(distance, ids, k):
         np.append(distance[order], np.full(pad, np.iinfo(np.int32).max)),
         np.append(ids[order], np.full(pad, -1)),
     )
+
+
+# -- mode "scores": p (m, r) weights of the anchors, B (n, r) bits of the items, d2 (m, n) squared distances -------
+
+
+def softmax_Q(p, B):
+    """q_ij = exp(p_i . b_j) / Z_i."""
+    Z = p @ B.T
+    w = np.exp(Z - Z.max(axis=1, keepdims=True))
+    return w / w.sum(axis=1, keepdims=True)
+
+
+def perplexity_P(d2, beta):
+    """p_ij = exp(-beta_i d2_ij / 2) / sum_j, and the perplexity of each row."""
+    w = np.exp(-beta[:, None] / 2 * (d2 - d2.min(axis=1, keepdims=True)))
+    P = w / w.sum(axis=1, keepdims=True)
+    return P, np.exp(-(P * np.log(np.maximum(P, 1e-300))).sum(axis=1))
+
+
+def start_loss(b, x, D, nu, lam):
+    """|x - b D|^2 + lambda / nu (|b D|^2 - nu)^2."""
+    y = b @ D
+    return ((x - y) ** 2).sum() + lam / nu * ((y**2).sum() - nu) ** 2
+
+
+def share_of_J0(b, p, log_z, P, F, w, s, x, V, rho):
+    """sum_i [exp(p_i . b - log Z_i) - P_i p_i . b] + exp(b F b / 2 + w) + rho |s x - b V|^2; i: the near anchors."""
+    score = p @ b
+    return (np.exp(score - log_z) - P * score).sum() + np.exp(b @ F @ b / 2 + w) + rho * ((s * x - b @ V) ** 2).sum()

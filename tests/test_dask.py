@@ -21,7 +21,7 @@ import aphash
 import aphash.dask
 from aphash import Filter
 from aphash._distributed.training_data import DaskRows
-from aphash.rescore import ProjectionRescore, VectorRescore
+from aphash.rescore import VectorRescore
 
 FITTED = ("coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_", "objective_")
 N, D = 5000, 24
@@ -423,11 +423,9 @@ def test_index_rescores(codes, ids):
     rng = np.random.default_rng(4)
     vectors, queries = rng.standard_normal((3000, 8)), rng.standard_normal((5, 8))
     projections = rng.standard_normal((5, N_BITS))
-    for rescore, finer in (
-        (VectorRescore(vectors, ids, factor=3), queries),
-        (ProjectionRescore(factor=4), projections),
-    ):
-        assert_answers(one, other, codes[:5], rescore=rescore, rescore_queries=finer)
+    rescore = VectorRescore(vectors, ids, factor=3)
+    for by in (codes[:5], projections):
+        assert_answers(one, other, by, rescore=rescore, rescore_queries=queries)
     for dtype in (np.float32, np.int16):
         few = (vectors * 20).astype(dtype)
         expected = one.search(codes[:5], 3, rescore=VectorRescore(few, ids), rescore_queries=queries)
@@ -458,7 +456,7 @@ def test_rescore_must_be_one_of_ours(codes):
     with pytest.raises(TypeError, match="rescore must be"):
         other.search(codes[:1], 1, rescore=3)
     with pytest.raises(TypeError, match="needs rescore_queries"):
-        other.search(codes[:1], 1, rescore=ProjectionRescore())
+        other.search(codes[:1], 1, rescore=VectorRescore(np.ones((3000, 8))))
     for given, rows in ((None, 2999), (np.arange(1, 3001), 3000)):
         _, other = both(codes, given)
         with pytest.raises(ValueError, match=f"X has {rows} rows, the index 3000 codes"):
@@ -470,7 +468,10 @@ def test_index_many_batches(codes, monkeypatch):
     monkeypatch.setattr("aphash._distributed.index._RADIUS_QUERIES", 2)
     one, other = both(codes, rows=500)
     assert_answers(one, other, codes[:7])
-    assert_answers(one, other, codes[:7], rescore=ProjectionRescore(), rescore_queries=np.ones((7, N_BITS)))
+    weights = np.random.default_rng(5).standard_normal((7, N_BITS))
+    assert_answers(one, other, weights)
+    rescore = VectorRescore(np.random.default_rng(6).standard_normal((3000, 4)), factor=3)
+    assert_answers(one, other, weights, rescore=rescore, rescore_queries=np.ones((7, 4)))
 
 
 def test_index_of_unknown_chunks(codes, ids):
@@ -491,7 +492,7 @@ def test_an_empty_index(codes):
     one, other = aphash.HammingIndex(N_BITS), aphash.dask.HammingIndex(N_BITS)
     assert_answers(one, other, codes[:2])
     queries = codes[:1030]  # more than are searched at a time, of both searches
-    rescore = {"rescore": ProjectionRescore(), "rescore_queries": np.ones((len(queries), N_BITS))}
+    rescore = {"rescore": VectorRescore(np.ones((1, 3)), [5]), "rescore_queries": np.ones((len(queries), 3))}
     for arguments in ({}, rescore):
         for got, expected in zip(other.search(queries, 400, **arguments), one.search(queries, 400, **arguments)):
             np.testing.assert_array_equal(got, expected)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import aphash
-from aphash import APHash, Encoder, HammingIndex, ProjectionRescore, _kernels, unpack_codes
+from aphash import APHash, Encoder, HammingIndex, _kernels, unpack_codes
 from aphash._common import container
 from aphash.codes import origin_of
 
@@ -279,7 +279,7 @@ def test_files_that_hold_no_model_are_refused(files, tmp_path, hasher):
         aphash.load_encoder(files / "model")
     arrays, params = hasher._to_file()
     for change, message in [
-        ({"version": 3}, "version 3 of a model's file"),
+        ({"version": 4}, "version 4 of a model's file"),
         ({"params": {**params, "scale_": -1.0}}, "scale must be positive"),
         ({"params": {**params, "given": None}}, "not a whole"),
         ({"params": {**params, "feature_names_in_": ["a"]}}, "72 strings"),
@@ -300,11 +300,9 @@ def test_files_that_hold_no_model_are_refused(files, tmp_path, hasher):
         Encoder.load(tmp_path / "none")
 
 
-def test_candidates_are_ranked_by_query_projections(hasher, files):
+def test_query_projections_are_weights(hasher, files):
     encoder, index = aphash.load_encoder(files / "product", mmap=True)
-    found = index.search(
-        encoder.transform(X[:9]), 5, rescore=ProjectionRescore(), rescore_queries=encoder.query_projections(X[:9])
-    )
+    found = index.search(encoder.query_projections(X[:9]), 5)
     assert found[0].dtype == np.float32 and (found[1][:, 0] == np.arange(9)).mean() > 0.5
 
 

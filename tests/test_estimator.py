@@ -24,6 +24,7 @@ from aphash._learning.blocks import draw_rows
 from aphash._learning.recipe import PRESETS, Recipe
 from aphash.codes import Origin, origin_of
 
+MODES = ("semantic", "neighbors", "paper")  # of codes: tests/test_scores.py has the other one
 N_BITS = (1, 7, 63, 64, 65, 127, 128, 256)
 LEARNED = ("codes_", "coef_", "intercept_", "thresholds_", "anchors_", "anchor_indices_", "anchor_codes_", "objective_")
 
@@ -41,7 +42,7 @@ OTHERWISE = {"check_fit2d_predict1d": "a vector of shape (d,) is one row, as the
 
 
 @parametrize_with_checks(
-    [APHash(n_bits=3, n_rounds=2), APHash(n_bits=2, mode="paper", max_iter=20)],
+    [APHash(n_bits=3, n_rounds=2), APHash(n_bits=2, mode="paper", max_iter=20), APHash(n_bits=3, mode="scores")],
     expected_failed_checks=lambda estimator: OTHERWISE,
 )
 @pytest.mark.filterwarnings("ignore:X has .* independent directions")
@@ -49,7 +50,7 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("mode", PRESETS)
+@pytest.mark.parametrize("mode", MODES)
 def test_attributes(digits, mode):
     X = digits[0]
     h = APHash(20, mode=mode, n_anchors=50, max_iter=12, random_state=0).fit(X)
@@ -96,7 +97,7 @@ def test_learned_codes_resemble_the_hash_codes(digits):
     assert 0 < differ < 0.25
 
 
-@pytest.mark.parametrize("mode", PRESETS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("n_jobs", [2, 3, 7, None, -1])
 def test_threads_do_not_change_a_bit(rng, mode, n_jobs):
     X = rng.standard_normal((5000, 20)).astype(np.float32)  # several blocks
@@ -484,7 +485,7 @@ def test_files_that_are_refused(digits, tmp_path):
     for change, message in [
         ({"arrays": {**arrays, "mean_": np.zeros(3)}}, "mean"), ({"params": {}}, "given"),
         ({"arrays": {**arrays, "coef_": arrays["coef_"][:5]}}, "intercept"),
-        ({"version": 9}, "version 9 .* reads 1 to 2"),
+        ({"version": 9}, "version 9 .* reads 1 to 3"),
         ({"version": 0}, "version 0 of a model's file"),
         ({"arrays": {**arrays, "coef_": -arrays["coef_"]}}, "fingerprint"),
         ({"params": {**params, "given": {"n_bats": 3}}}, "does not know: n_bats"),
@@ -703,7 +704,7 @@ def test_score_of_many_rows_looks_at_a_bounded_sample(rng, monkeypatch):
 
 def test_grid_search_finds_what_keeps_neighbours(digits):
     search = GridSearchCV(
-        make_pipeline(Normalizer(), quick(n_bits=16)), {"aphash__n_bits": [4, 16], "aphash__init": ["itq"]}, cv=2
+        make_pipeline(Normalizer(), quick(n_bits=16)), {"aphash__n_bits": [4, 16], "aphash__n_rounds": [1]}, cv=2
     ).fit(digits[0][:600])
     assert search.best_params_["aphash__n_bits"] == 16
     low, high = search.cv_results_["mean_test_score"]

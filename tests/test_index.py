@@ -138,9 +138,9 @@ def test_bad_codes_are_refused(codes, error):
     index.add(np.zeros((1, 1), np.uint64))
     with pytest.raises(error, match="codes"):
         index.add(codes)
-    with pytest.raises(error, match="codes"):
+    with pytest.raises(error, match="queries"):
         index.search(codes, 1)
-    with pytest.raises(error, match="codes"):
+    with pytest.raises(error, match="queries"):
         index.radius_search(codes, 1)
     assert len(index) == 1
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aphash import HammingIndex, ProjectionRescore, pack_codes
+from aphash import HammingIndex, pack_codes
 
 N = 3000
 
@@ -44,9 +44,7 @@ def test_results_are_of_before_or_after_a_change(rng, change, lookup):
     calls = {
         "search": lambda: index.search(queries, 20, n_jobs=1),
         "filter": lambda: index.search(queries, 20, filter=np.arange(0, N + 500, 3), n_jobs=1),
-        "rescore": lambda: index.search(
-            queries, 20, rescore=ProjectionRescore(factor=4), rescore_queries=projections, n_jobs=1
-        ),
+        "weights": lambda: index.search(projections, 20, n_jobs=1),
         "radius": lambda: index.radius_search(queries, 25, n_jobs=1),
         "get": lambda: (index.get(some),),
         "graph": lambda: (index.knn_graph(1, n_jobs=1)[1].shape,),

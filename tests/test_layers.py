@@ -15,12 +15,15 @@ LAYERS = [
     "_common.threads codes _common.checks",
     "_learning.recipe _learning._source _learning.linear _learning.safeguard _searching._store _common.container "
     "_steps metrics rescore",
-    "_learning._distances _learning._affinity_pass _learning._projection _learning.blocks _searching._search "
-    "_searching.filters _common.finite _interchange.rows",
-    "_searching.engines _learning.encoder _interchange.items",
+    "_learning._distances _learning._affinity_pass _learning._projection _learning._bits _learning.blocks "
+    "_searching._search _searching.filters _common.finite _interchange.rows",
+    "_searching.engines _searching._weighted _interchange.items",
+    "_searching.queries",
+    "_learning.item_encoder",
+    "_learning.encoder",
     "_learning.training_data _learning.affinity _searching.lookup",
-    "_learning.descent _searching.pairs _searching.index_file",
-    "_learning.model_file _distributed.training_data",
+    "_learning.descent _searching.pairs _searching.index_file _searching.expansion",
+    "_learning.scores _learning.model_file _distributed.training_data",
     "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes",
     "interchange dask __main__ _show_versions _product",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_arrays import Capsule
 
-from aphash import HammingIndex, ProjectionRescore, VectorRescore, pack_codes, unpack_codes
+from aphash import HammingIndex, VectorRescore, pack_codes
 from aphash import rescore as rescore_module
 
 N, D, BITS, QUERIES = 500, 24, 48, 7
@@ -114,30 +114,14 @@ def test_rows_under_other_ids_and_a_filter(data, rng):
     assert np.allclose(distances, wanted[0], rtol=1e-5) and np.array_equal(found, wanted[1])
 
 
-def test_projections(data):
-    _, _, Y, Z = data
-    Z[0] = -np.abs(Z[0])
-    codes = pack_codes(Y)
-    index = HammingIndex(BITS)
-    index.add(codes)
-    distances, ids = index.search(pack_codes(Z), 5, rescore=ProjectionRescore(factor=6), rescore_queries=Z)
-    bits = unpack_codes(codes, BITS)
-    wanted = expected(
-        lambda i, rows: (np.abs(Z[i]) * (bits[rows] != (Z[i] >= 0))).sum(1), codes, np.arange(N), pack_codes(Z), 5, 6
-    )
-    assert distances.dtype == np.float32
-    assert np.allclose(distances, wanted[0], rtol=1e-4, atol=1e-4)
-    assert np.array_equal(ids, wanted[1])
-
-
-@pytest.mark.parametrize("kind", ["vectors", "projections"])
+@pytest.mark.parametrize("kind", ["codes", "weights"])
 def test_padding_one_query_and_blocks(data, kind, monkeypatch):
     X, queries, Y, Z = data
 
     def search(rows, k):
-        rescore = VectorRescore(X, np.arange(N)) if kind == "vectors" else ProjectionRescore()
-        finer = queries if kind == "vectors" else Z
-        return index.search(pack_codes(Z[rows]), k, rescore=rescore, rescore_queries=finer[rows])
+        rescore = VectorRescore(X, np.arange(N))
+        by = pack_codes(Z[rows]) if kind == "codes" else Z[rows]
+        return index.search(by, k, rescore=rescore, rescore_queries=queries[rows])
 
     index = HammingIndex(BITS)
     distances, ids = search(slice(None), 4)
@@ -176,22 +160,16 @@ def test_bad_arguments(data):
     ]:
         with pytest.raises(error, match=message):
             VectorRescore(**{"X": X, **arguments})
-    with pytest.raises(TypeError, match="factor"):
-        ProjectionRescore(factor=True)
     index = HammingIndex(BITS)
     index.add(pack_codes(Y))
-    vectors, projections = VectorRescore(X), ProjectionRescore()
+    vectors = VectorRescore(X)
     for rescore, given, error, message in [
-        (vectors, queries[:2], ValueError, "each of the 7 codes, got 2"),
-        (projections, Z[:2], ValueError, "each of the 7 codes, got 2"),
-        (projections, Z[:, :-1], ValueError, "n_bits=48 columns, got 47"),
+        (vectors, queries[:2], ValueError, "each of the 7 queries, got 2"),
         (vectors, queries[:, 1:], ValueError, "24 columns as X has, got 23"),
         (vectors, queries[None], ValueError, "rescore_queries must have shape"),
         (vectors, queries * np.nan, ValueError, "rescore_queries contains NaN"),
-        (projections, Z * np.inf, ValueError, "rescore_queries contains NaN"),
         (vectors, queries.astype(str), TypeError, "rescore_queries must be numbers"),
         (vectors, None, TypeError, "needs rescore_queries: the queries' vectors"),
-        (projections, None, TypeError, "needs rescore_queries: .* hasher.decision_function"),
         (None, queries, TypeError, "without rescore"),
         (VectorRescore(X[:100]), queries, ValueError, "100 rows, the index 500 codes: pass .* ids"),
         (VectorRescore(X[:100], np.arange(100)), queries, ValueError, "no row for id"),

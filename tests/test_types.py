@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aphash
-from aphash import APHash, Encoder, HammingIndex, ProjectionRescore, VectorRescore
+from aphash import APHash, Encoder, HammingIndex, VectorRescore
 
 X = np.zeros((5, 3), np.float32)
 hasher = APHash(8, mode="neighbors").fit(X)
@@ -26,7 +26,8 @@ index.add(codes)
 assert_type(index.search(codes, 3)[0], NDArray[np.int32])
 assert_type(index.search(codes, 3, filter=[1, 2], n_jobs=1)[1], NDArray[np.int64])
 assert_type(index.search(codes, 3, rescore=VectorRescore(X), rescore_queries=X)[0], NDArray[np.float32])
-maybe = ProjectionRescore() if len(index) else None
+assert_type(index.search(hasher.query_projections(X), 3, expand=2)[0], NDArray[np.float32])
+maybe = VectorRescore(X) if len(index) else None
 assert_type(index.search(codes, 3, rescore=maybe)[0], NDArray[np.int32] | NDArray[np.float32])
 encoder, found = aphash.load_encoder("x", mmap=True)
 assert_type(encoder.query_projections(X), NDArray[np.float32])

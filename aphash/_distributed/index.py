@@ -14,8 +14,10 @@ from aphash._common import container
 from aphash._common.checks import as_ids, check_count, check_ids, some
 from aphash._distributed.training_data import compute, itself
 from aphash._searching import index_file
+from aphash._searching.expansion import check_expansion, expanded
 from aphash._searching.filters import Filter, as_filter
-from aphash.codes import check_codes, check_n_bits, n_words
+from aphash._searching.queries import check_queries, check_radius, is_float, shown, shown_within
+from aphash.codes import check_n_bits, n_words
 from aphash.index import PAD_DISTANCE, PAD_ID
 from aphash.rescore import bind, rerank
 
@@ -163,17 +165,20 @@ class HammingIndex:
 
     # -- searches
 
-    def search(self, codes, k, *, filter=None, rescore=None, rescore_queries=None):
-        """Find the k nearest codes; see :meth:`aphash.HammingIndex.search`.
+    def search(self, queries, k, *, filter=None, expand=0, expand_weight=1.0, rescore=None, rescore_queries=None):
+        """Find the k nearest codes, by codes or weights; see :meth:`aphash.HammingIndex.search`.
 
         Parameters
         ----------
-        codes : ndarray of uint64, shape (n_queries, n_words) or (n_words,)
+        queries : ndarray of uint64 or of floats
+            Codes or weights, as on one machine.
         k : int
         filter : Filter or array_like, optional
             As for :meth:`aphash.HammingIndex.search`; positions are in the order of adding.
-        rescore : VectorRescore or ProjectionRescore, optional
-            Applied where the search is called; the candidates' codes, or rows, come there. Vectors may be a dask array.
+        expand, expand_weight
+            As on one machine; the codes of the first results come where the search is called.
+        rescore : VectorRescore, optional
+            Applied where the search is called; the candidates' rows come there. Vectors may be a dask array.
         rescore_queries : array_like, optional
             As on one machine.
 
@@ -182,44 +187,59 @@ class HammingIndex:
         distances, ids : ndarray
             As on one machine.
         """
-        rows = check_codes(codes, self.n_bits)
+        rows = check_queries(queries, self.n_bits)
         k = check_count(k, "k", 1)
+        expand, expand_weight = check_expansion(expand, expand_weight, rows)
         n = len(self)
         # Ids are different, so n of them from 0 to n - 1 are all of these.
 
         def counted():
             return n == 0 or (min(self._low) == 0 and max(self._high) == n - 1)
 
-        rescore = bind(rescore, rescore_queries, n_queries=len(rows), n_bits=self.n_bits, n_codes=n, counted=counted)
-        wide = k if rescore is None else max(k, min(k * rescore.factor, len(self)))
-        distances = np.full((len(rows), k), PAD_DISTANCE, np.int32) if rescore is None else (
-            np.full((len(rows), k), np.inf, np.float32))  # fmt: skip
+        rescore = bind(rescore, rescore_queries, n_queries=len(rows), n_codes=n, counted=counted)
+        filters = self._filters(filter)
+        if expand:
+            first = np.full((len(rows), expand), PAD_ID, np.int64)
+            for start, _, found in self._nearest(rows, expand, filters):
+                first[start : start + len(found), : found.shape[1]] = found
+            rows = expanded(rows, first, self._get, expand_weight)
+        wide = k if rescore is None else max(k, min(k * rescore.factor, n))
+        exact = rescore is None and not is_float(rows)
+        distances = (
+            np.full((len(rows), k), PAD_DISTANCE, np.int32) if exact else np.full((len(rows), k), np.inf, np.float32)
+        )
         ids = np.full((len(rows), k), PAD_ID, np.int64)
-        step = max(1, _BATCH // wide)
-        for start, (near, found) in self._batches(rows, step, filter, _search, _merge, wide, 12 * step * wide):
+        for start, near, found in self._nearest(rows, wide, filters):
             if rescore is not None:
-                finer = rescore.distances(start, found, self._get)
-                near, found = rerank(found, finer, k)
-            distances[start : start + step, : near.shape[1]] = near
-            ids[start : start + step, : near.shape[1]] = found
-        return (distances[0], ids[0]) if np.ndim(codes) == 1 else (distances, ids)
+                near, found = rerank(found, rescore.distances(start, found), k)
+            else:
+                near = shown(near, found, rows[start : start + len(found)])
+            distances[start : start + len(found), : near.shape[1]] = near
+            ids[start : start + len(found), : near.shape[1]] = found
+        return (distances[0], ids[0]) if np.ndim(queries) == 1 else (distances, ids)
 
-    def radius_search(self, codes, radius, *, filter=None):
-        """Find all codes within a radius; see :meth:`aphash.HammingIndex.radius_search`."""
-        rows = check_codes(codes, self.n_bits)
-        radius = min(check_count(radius, "radius", 0), self.n_bits)
-        offsets, distances, ids = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-        for _, (ends, near, found) in self._batches(
-            rows, _RADIUS_QUERIES, filter, _radius_search, _merge_radius, radius, 1 << 23
+    def radius_search(self, queries, radius, *, filter=None):
+        """Find all codes within a radius, by codes or weights; see :meth:`aphash.HammingIndex.radius_search`."""
+        rows = check_queries(queries, self.n_bits)
+        radius = check_radius(radius, self.n_bits, rows)
+        kind = np.float32 if is_float(rows) else np.int32
+        offsets, distances, ids = [np.zeros(1, np.int64)], [np.zeros(0, kind)], [np.zeros(0, np.int64)]
+        for start, (ends, near, found) in self._batches(
+            rows, _RADIUS_QUERIES, self._filters(filter), _radius_search, _merge_radius, radius, 1 << 23
         ):
             offsets.append(ends[1:] + offsets[-1][-1])
-            distances.append(near)
+            distances.append(shown_within(ends, near, found, rows[start : start + _RADIUS_QUERIES]))
             ids.append(found)
         return tuple(np.concatenate(each) for each in (offsets, distances, ids))
 
-    def _batches(self, rows, step, filter, search, merge, limit, nbytes):
+    def _nearest(self, rows, k, filters):
+        """Yield (first query, integer distances, ids), of fewer than k columns where there are fewer codes."""
+        step = max(1, _BATCH // k)
+        for start, answer in self._batches(rows, step, filters, _search, _merge, k, 12 * step * k):
+            yield start, *answer
+
+    def _batches(self, rows, step, filters, search, merge, limit, nbytes):
         """Yield (first query, merged answer) of the queries, step of them at a time."""
-        filters = self._filters(filter)
         starts = range(0, len(rows), step)
         if not self._shards:
             nothing = index.HammingIndex(self.n_bits)
@@ -418,7 +438,7 @@ def _get(shard, ids):
 
 
 def _search(shard, rows, k, filter):
-    return shard.search(rows, max(1, min(k, len(shard))), filter=filter, n_jobs=1)
+    return index.nearest_integers(shard, rows, max(1, min(k, len(shard))), filter)
 
 
 def _merge(parts, k):
@@ -427,7 +447,7 @@ def _merge(parts, k):
 
 
 def _radius_search(shard, rows, radius, filter):
-    return shard.radius_search(rows, radius, filter=filter, n_jobs=1)
+    return index.integers_within(shard, rows, radius, filter)
 
 
 def _merge_radius(parts, radius):

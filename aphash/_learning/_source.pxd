@@ -1,6 +1,6 @@
 """What the modules of kernels share: the C library's training kernels, items, memory for threads, the size of a wave."""
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
 cimport numpy as cnp
 
@@ -35,6 +35,20 @@ cdef extern from "learn/kernels.h" nogil:
         float *nat
         float *bias
 
+    struct aph_scores:
+        const uint16_t *anchors
+        const float *norms
+        const float *p
+        const float *log_z
+        const float *sharpness
+        const float *log_p
+        const float *gram_d
+        const float *gram_v
+        const float *far
+        double norm, equal_norms
+        float offset, scale, rho
+        int64_t d, r, ld
+
     struct aph_learn:
         int32_t width
         int32_t block
@@ -62,6 +76,12 @@ cdef extern from "learn/kernels.h" nogil:
         void (*project)(const aph_source *, int64_t, int64_t, const float *, const float *, int64_t, float *,
                         uint64_t *, void *) noexcept nogil
         int64_t (*project_scratch)(int64_t, int64_t) noexcept nogil
+        void (*start_bits)(const aph_scores *, const float *, float *, int, void *) noexcept nogil
+        int64_t (*near_anchors)(const aph_scores *, const float *, const int64_t *, int64_t, int64_t, int32_t *, float *,
+                                void *) noexcept nogil
+        void (*score_bits)(const aph_scores *, const float *, const int32_t *, const float *, int64_t, float *, int,
+                           void *) noexcept nogil
+        int64_t (*bits_scratch)(int64_t, int64_t, int64_t) noexcept nogil
         float (*multiply_add)(int64_t) noexcept nogil
 
 cdef extern from *:

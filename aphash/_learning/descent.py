@@ -224,20 +224,29 @@ def _itself(codes):
 def _initial_codes(rows, gram, sample, settings, rng):
     """Set B, and return how many independent directions of X it has.
 
-    "itq": projections on the leading principal directions, divided by their deviations to the power ``whitening``, and
-    turned towards signs. Where X has p < n_bits directions, they are mapped to n_bits by an orthonormal projection:
-    each bit is some direction of X, and with p far below n_bits many are copies of each other.
-    "random": standard normal, as nothing is known.
+    "itq": projections by :func:`itq_map`. "random": standard normal, as nothing is known.
     """
     r = settings.n_bits
     if settings.init == "random":
         rows.random_codes(r, int(rng.randint(np.iinfo(np.int32).max)))
         return r
+    W, n_directions = itq_map(rows, gram, sample, r, settings.whitening, rng)
+    rows.project(W, np.zeros(r))
+    return n_directions
+
+
+def itq_map(rows, gram, sample, r, whitening, rng):
+    """Return a map to r bits, (d, r) float64, and how many independent directions of X there are, at most r.
+
+    Projections on the leading principal directions, divided by their deviations to the power ``whitening``, and turned
+    towards signs. Where X has p < r directions, they are mapped to r bits by an orthonormal projection: each bit is
+    some direction of X, and with p far below r many are copies of each other.
+    """
     directions = principal_directions(rows, gram, r, rng)
     p = directions.shape[1]
     projected = rows.working(sample) @ directions.astype(np.float32)
     deviations = projected.std(axis=0, dtype=np.float64)
-    weights = (deviations / deviations[0]) ** -settings.whitening
+    weights = (deviations / deviations[0]) ** -whitening
     directions, projected = directions * weights, projected * weights.astype(np.float32)
     projection = np.zeros((p, r))
     parts = groups(r) if min(p, r) > DENSE_BITS else [slice(0, r)]
@@ -246,8 +255,7 @@ def _initial_codes(rows, gram, sample, settings, rng):
         own = np.ascontiguousarray(projected[:, mine])
         start = random_orthonormal(own.shape[1], bits.stop - bits.start, rng)
         projection[mine, bits] = itq_rotation(own, start, _INIT_ITERATIONS, rows.n_threads)
-    rows.project(directions @ projection, np.zeros(r))
-    return p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
+    return directions @ projection, p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
 
 
 def _ridge_of_rows(rows, gram, ridge):

@@ -11,14 +11,15 @@ from aphash._common import container
 from aphash._common.arrays import as_floats
 from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
-from aphash._learning import _projection
+from aphash._learning import _projection, item_encoder
+from aphash._learning._source import Source
+from aphash._learning.item_encoder import ItemEncoder
 from aphash.codes import Origin, n_words, note
 
-MODEL, MODEL_VERSION = "APHash", 2  # kinds of files, and the latest version of each: 2 has a Recipe
-PRODUCT, PRODUCT_VERSION = (
-    "APHash+HammingIndex",
-    3,
-)  # 3 has steps of a Pipeline or a Recipe; below, the version of the index
+# Kinds of files, and the latest version of each. A model's: 2 has a Recipe, 3 the anchors of mode "scores". A
+# product's: 3 has steps of a Pipeline, a Recipe or such anchors; below, it is the version of the index.
+MODEL, MODEL_VERSION = "APHash", 3
+PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 3
 
 ARRAYS = ("coef_", "intercept_", "mean_")  # what a hash function is, with scale_
 _FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38
@@ -41,6 +42,9 @@ class Encoder:
         ``coef_``, ``intercept_``, ``mean_`` and ``scale_`` of a fitted model. They become read-only.
     feature_names : sequence of str, optional
         Names of the columns that the model was fitted with.
+    items : ItemEncoder, optional
+        Of a model of mode "scores", ``items_``: how items get their bits, from its anchors. Without it, bits are the
+        signs of the projections.
     n_jobs : int, optional
         Threads; as for APHash. May be changed. A single row is encoded by one thread.
 
@@ -54,7 +58,8 @@ class Encoder:
 
     Notes
     -----
-    Holds 12 n_bits d bytes, the coefficients as given and packed for the kernels, and as much again while it is made.
+    Holds 12 n_bits d bytes, the coefficients as given and packed for the kernels, and as much again while it is made;
+    in mode "scores" 2 d + 4 n_bits bytes for each anchor beside it.
     It may be used by any number of threads, and in forked processes.
 
     Raises
@@ -78,7 +83,7 @@ class Encoder:
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
 
-    def __init__(self, coef, intercept, mean, scale, *, feature_names=None, n_jobs=None):
+    def __init__(self, coef, intercept, mean, scale, *, feature_names=None, n_jobs=None, items=None):
         if np.ndim(coef) != 2:
             raise ValueError(f"coef must have shape (n_bits, d), got {np.shape(coef)}")
         r, d = coef.shape
@@ -99,7 +104,8 @@ class Encoder:
         self.coef, self.intercept, self.mean, self.scale = coef, intercept, mean, float(scale)
         self.feature_names, self.n_jobs = feature_names, n_jobs
         self.n_bits, self.n_features = coef.shape
-        self.fingerprint = fingerprint_of(coef, intercept, mean, self.scale)
+        self.items = items
+        self.fingerprint = fingerprint_of(coef, intercept, mean, self.scale, items)
         self._origin = Origin(self.n_bits, self.fingerprint)
         self._farthest = farthest(mean, self.scale)
         self._packed = None
@@ -133,7 +139,8 @@ class Encoder:
         True
         """
         kinds = {MODEL: MODEL_VERSION, PRODUCT: PRODUCT_VERSION}
-        wanted = {*ARRAYS, *(f"hasher.{name}" for name in ARRAYS)}
+        names = [*ARRAYS, *(f"items_{name}" for name in item_encoder.ARRAYS)]
+        wanted = {*names, *(f"hasher.{name}" for name in names)}
         kind, arrays, params, version = container.read_any(path, kinds, names=wanted)
         check_version(path, kind, version)
         if kind == PRODUCT:
@@ -149,7 +156,12 @@ class Encoder:
             coef, intercept, mean = (arrays[name] for name in ARRAYS)
             names, n_jobs = params.get("feature_names_in_"), params["given"].get("n_jobs")
             names = None if names is None else np.array(names, object)
-            encoder = cls(coef, intercept, mean, float(params["scale_"]), feature_names=names, n_jobs=n_jobs)
+            scale = float(params["scale_"])
+            items = None
+            if "items_" in params:
+                own = {name: arrays[f"items_{name}"] for name in item_encoder.ARRAYS}
+                items = ItemEncoder(_working_weights(coef, scale), own, params["items_"])
+            encoder = cls(coef, intercept, mean, scale, feature_names=names, n_jobs=n_jobs, items=items)
             if params.get("fingerprint_", encoder.fingerprint) != encoder.fingerprint:
                 raise ValueError("its fingerprint is that of another hash function")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -160,7 +172,7 @@ class Encoder:
         return f"Encoder(n_bits={self.n_bits}, n_features={self.n_features})"
 
     def __getstate__(self):  # what is packed is packed again
-        names = ("coef", "intercept", "mean", "scale", "feature_names", "n_jobs")
+        names = ("coef", "intercept", "mean", "scale", "feature_names", "n_jobs", "items")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state):
@@ -229,11 +241,11 @@ class Encoder:
         return self._decision_function(X, self.n_jobs)
 
     def query_projections(self, X):
-        """Return what queries are searched by where more than their bits is wanted: ``rescore_queries`` of
-        :class:`aphash.ProjectionRescore`.
+        """Return the weights by which X is searched for: queries of :meth:`aphash.HammingIndex.search`.
 
-        Today these are the numbers of :meth:`decision_function`. Searches that weigh a query's bits will take others
-        from here, so use this for queries, and ``decision_function`` for the projections themselves.
+        A query is known exactly, so its weights say more than its code does. Today these are the numbers of
+        :meth:`decision_function`. Models may come to have other weights for queries than the projections whose signs
+        are the codes, so use this for queries, and ``decision_function`` for the projections themselves.
 
         Parameters
         ----------
@@ -262,7 +274,8 @@ class Encoder:
     # -- for the package: with the caller's n_jobs, and of arrays that are checked already ----------------------------
 
     def _transform(self, X, n_jobs):
-        codes = self._projection().encode_row(X, self._farthest) if self.feature_names is None else None
+        plain = self.feature_names is None and self.items is None
+        codes = self._projection().encode_row(X, self._farthest) if plain else None
         if codes is None:
             rows, threads, one = self._read(X, n_jobs)
             codes = encode(self, rows, threads)
@@ -285,13 +298,14 @@ class Encoder:
             and self.mean is fitted.get("mean_")
             and self.scale == fitted.get("scale_")
             and self.feature_names is fitted.get("feature_names_in_")
+            and self.items is fitted.get("items_")
         )
 
     def _projection(self):
         """Return the hash function packed for the instruction set in use; two threads may pack it, to the same."""
         packed = self._packed
         if packed is None or not packed.is_current():
-            W = np.ascontiguousarray((self.coef / self.scale).T, np.float32)
+            W = _working_weights(self.coef, self.scale)
             bias = np.ascontiguousarray(self.intercept + self.coef @ self.mean, np.float32)
             packed = self._packed = _projection.Projection(W, bias, self.mean, self.scale)
         return packed
@@ -353,10 +367,18 @@ class Encoder:
         raise ValueError(message)
 
 
+def _working_weights(coef, scale):
+    """Return the map (d, n_bits) of working vectors, float32."""
+    return np.ascontiguousarray((coef / scale).T, np.float32)
+
+
 def encode(encoder, X, threads):
     """Return the codes (n, n_words) of float rows in C order that are known to be good."""
     codes = np.empty((len(X), n_words(encoder.n_bits)), np.uint64)
-    encoder._projection().encode(X, codes, threads)
+    if encoder.items is None:
+        encoder._projection().encode(X, codes, threads)
+    else:
+        encoder.items.encode(Source(X, None, encoder.mean, encoder.scale), codes, threads)
     return codes
 
 
@@ -372,13 +394,15 @@ def farthest(mean, scale):
     return _FARTHEST / scale - np.abs(mean).max()  # float64: a Python float would be cast to X's dtype
 
 
-def fingerprint_of(coef, intercept, mean, scale):
+def fingerprint_of(coef, intercept, mean, scale, items=None):
     """Return 32 hexadecimal digits that tell this hash function from any other: the same for the same bits."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in zip(ARRAYS, (coef, intercept, mean), strict=True):
         array = np.ascontiguousarray(array, "<f8")
         digest.update(f"{name}{array.shape}".encode() + array.tobytes())
     digest.update(float(scale).hex().encode())
+    if items is not None:
+        items.fingerprint(digest)
     return digest.hexdigest()
 
 

@@ -19,7 +19,7 @@ from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
-from aphash._learning import model_file, recipe, safeguard
+from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
 from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of
@@ -44,16 +44,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_bits : int, default=64
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
-    mode : {"semantic", "neighbors", "paper"} or Recipe, default="semantic"
-        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "paper": the
-        method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that only study the
-        method, too.
+    mode : {"semantic", "neighbors", "scores", "paper"} or Recipe, default="semantic"
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": so
+        many of the true nearest neighbours are found by weighted queries,
+        ``index.search(hasher.query_projections(Q), k)``, as by no other codes of such a length that were tried.
+        "paper": the method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that
+        only study the method, too.
     n_anchors : int or "auto"
-        m; at most the number of training rows. auto: 300 (paper: 500), or all rows where there are fewer.
+        m; at most the number of training rows. auto: 300 (paper: 500, scores: 20,000), or all rows where there are
+        fewer. In mode "scores" the model keeps them, as new items are encoded by their nearest anchors.
     n_neighbors : int, float or "auto"
         k of the thresholds: the neighbourhood that is learned; a float is a share of the training rows. Larger means
         more of the kind and less of the nearest neighbours. auto: 0.5 %, but at least 100 (neighbors: 50);
-        paper: 5 %; at most a quarter of the rows.
+        paper: 5 %; at most a quarter of the rows. scores: 199 anchors, at most a quarter of them.
     q_scale : float or "auto"
         s in q ~ (1 + g/s)^-a, in bits. auto: 1, neighbors: n_bits / 8.
     q_power : float or "auto"
@@ -95,17 +98,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
         ``n_train`` less than n, have the codes that transform gives them.
     coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
-        The hash function: projections are ``X @ coef_.T + intercept_``.
+        The hash function: projections are ``X @ coef_.T + intercept_``. In mode "scores" they are a query's weights.
+    items_ : ItemEncoder
+        Of mode "scores" only: how items get their bits.
     mean_, scale_ : ndarray of float64, shape (d,), and float
         Centre and scale of the training rows; projections are computed from the centred vectors.
     anchors_ : ndarray of shape (m, d)
-        Of the last round, as they are in X; ``anchor_indices_`` are their rows.
+        Of the last round, as they are in X; ``anchor_indices_`` are their rows. Not in mode "scores".
     anchor_codes_ : ndarray of uint64, shape (m, n_words)
         The packed signs of H.
     thresholds_ : ndarray of float64, shape (m,)
-        theta, in units of X.
+        theta, in units of X. Not in mode "scores".
     objective_ : structured ndarray of "round", "iteration", "J0", "J1"
-        One element an iteration, before its step.
+        One element an iteration, before its step. In mode "scores" J0 is that of 500 anchors, for all of them.
     n_iter_ : int
         Iterations done, of all rounds.
     fingerprint_ : str
@@ -116,7 +121,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     -----
     Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
     features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
-    float16, float32 or float64 (a memory map, too). There is no ``partial_fit``: every round reads every row.
+    float16, float32 or float64 (a memory map, too). Mode "scores" needs 4 n_anchors (2 d + 5 n_bits + 8 n_neighbors)
+    bytes instead of the first two. There is no ``partial_fit``: every round reads every row.
 
     Rows that are so far from the others that they would own every mean do not learn; they have the codes that transform
     gives them. And the hash function is compared with random projections on a sample of the rows (up to 4,096 bits):
@@ -186,9 +192,11 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _check_params(self):
         """Raise TypeError or ValueError for whatever can be judged without X."""
         check_n_bits(self.n_bits)
-        recipe.recipe_of(self.mode)
+        scores = recipe.recipe_of(self.mode).objective == "scores"
         for name, value in self._given().items():
             recipe.CHECKS[name](name, value, ("auto",))
+            if scores and name not in recipe.SCORES_USE:
+                raise ValueError(f"{name} has no meaning where scores are learned; expected 'auto', got {shown(value)}")
         if not _is_auto(self.n_train):
             check_count(self.n_train, "n_train", 2)
 
@@ -272,18 +280,24 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 training, settings = Rows(checked, rows, n_threads), self._settings(len(rows))
             if rows is not None:
                 check_finite(checked, n_threads, farthest(training.mean, training.scale))
-            with FitProgress(self.verbose, settings, training.n) as progress:
-                found = learn(training, settings, rng, progress)
-            replaced = self._safeguard(found, training, sample, look)
-            codes = None if replaced else training.codes()
+            if settings.objective == "scores":
+                with ScoreProgress(self.verbose, settings) as progress:
+                    found = scores.learn(training, settings, rng, progress)
+                codes = None
+            else:
+                with FitProgress(self.verbose, settings, training.n) as progress:
+                    found = learn(training, settings, rng, progress)
+                replaced = self._safeguard(found, training, sample, look)
+                codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
         encoder = encoder_of(fitted | columns)
-        if replaced:
+        if codes is None:
             codes = encode(encoder, checked, n_threads)
         elif rows is not None:
             learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
-        vars(self).pop("feature_names_in_", None)
+        for name in ("feature_names_in_", "items_", *_OF_CODES):  # of an earlier fit
+            vars(self).pop(name, None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
         self._encoder = encoder
         return self
@@ -332,7 +346,6 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=3,
             )
-        anchors = np.array(training.take(found.anchor_items))
         coef = np.ascontiguousarray(found.W.T) * training.scale
         hash_function = {
             "mean_": training.mean,
@@ -340,14 +353,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "coef_": coef,
             "intercept_": found.bias - coef @ training.mean,
         }
-        return hash_function | {
-            "fingerprint_": fingerprint_of(*(hash_function[name] for name in (*ARRAYS, "scale_"))),
-            "anchors_": anchors,
+        items = getattr(found, "items", None)
+        fitted = hash_function | {
+            "fingerprint_": fingerprint_of(*(hash_function[name] for name in (*ARRAYS, "scale_")), items),
             "anchor_indices_": found.anchor_items if rows is None else rows[found.anchor_items],
-            "anchor_codes_": pack(found.anchor_codes),
-            "thresholds_": found.thresholds,
             "objective_": found.history,
             "n_iter_": found.n_iter,
+        }
+        if items is not None:
+            return fitted | {"items_": items, "anchor_codes_": items.arrays["codes"]}
+        return fitted | {
+            "anchors_": np.array(training.take(found.anchor_items)),
+            "anchor_codes_": pack(found.anchor_codes),
+            "thresholds_": found.thresholds,
         }
 
     # -- the hash function --------------------------------------------------------------------------------------------
@@ -446,8 +464,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.encoder_._decision_function(X, self.n_jobs)
 
     def query_projections(self, X):
-        """Return what queries are searched by where more than their bits is wanted; see
-        :meth:`aphash.Encoder.query_projections`.
+        """Return the weights by which X is searched for; see :meth:`aphash.Encoder.query_projections`.
 
         Parameters
         ----------
@@ -636,6 +653,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
+_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has elsewhere, or not
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 
 
@@ -673,7 +691,7 @@ def _naming_X():
 def encoder_of(fitted):
     """Return the Encoder of fitted attributes."""
     hash_function = (fitted[name] for name in (*ARRAYS, "scale_"))
-    return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"))
+    return Encoder(*hash_function, feature_names=fitted.get("feature_names_in_"), items=fitted.get("items_"))
 
 
 def _is_auto(value):
@@ -690,3 +708,13 @@ class FitProgress(ProgressBar):
     def __call__(self, number, iteration, J0, J1):
         J = J0 + self.quantization * J1
         self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")
+
+
+class ScoreProgress(ProgressBar):
+    """A progress bar over the steps for the weights, with the objective beside it."""
+
+    def __init__(self, verbose, settings):
+        super().__init__(verbose, sum(scores.steps(settings)), "step", "APHash")
+
+    def __call__(self, number, iteration, J0, J1):
+        self.update(1, round=number, J0=f"{J0:.4g}")

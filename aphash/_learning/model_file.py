@@ -1,6 +1,7 @@
 """The file of a model: parameters, hash function, and what else a fit found. The hash function's part is the encoder's.
 
-Version 1 has in ``given`` the parameters of APHash; version 2 has a recipe's fields in place of the mode's name.
+Version 1 has in ``given`` the parameters of APHash; version 2 has a recipe's fields in place of the mode's name;
+version 3 has the anchors of mode "scores", by which items get their bits.
 """
 
 import numbers
@@ -18,6 +19,7 @@ _FITTED = {  # the arrays beside the hash function's: dtypes, and shape in rows,
     "codes_": ((np.uint64,), "nw"), "anchors_": (_FLOATS, "md"), "anchor_indices_": ((np.int64,), "m"),
     "anchor_codes_": ((np.uint64,), "mw"), "thresholds_": ((np.float64,), "m"),
 }  # fmt: skip
+_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has not, or in its items
 
 
 def to_file(given, fitted):
@@ -30,12 +32,16 @@ def to_file(given, fitted):
     fitted : dict
         Its fitted attributes.
     """
-    arrays = {name: fitted[name] for name in (*_FITTED, *ARRAYS)}
+    items = fitted.get("items_")
+    arrays = {name: fitted[name] for name in (*_names(items), *ARRAYS)}
     arrays |= {f"objective_{name}": np.ascontiguousarray(fitted["objective_"][name]) for name in HISTORY.names}
     seed = given["random_state"]
     given = given | {"mode": recipe.to_file(given["mode"])}
     given["random_state"] = seed if isinstance(seed, numbers.Integral) else None
     params = {"given": given, "scale_": fitted["scale_"], "n_iter_": int(fitted["n_iter_"])}
+    if items is not None:
+        arrays |= {f"items_{name}": each for name, each in items.arrays.items()}
+        params["items_"] = items.numbers
     if "feature_names_in_" in fitted:
         params["feature_names_in_"] = list(fitted["feature_names_in_"])
     return arrays, params
@@ -43,7 +49,12 @@ def to_file(given, fitted):
 
 def version_of(params):
     """Return the version that a file with these parameters has: the first that knows of all that is in it."""
-    return MODEL_VERSION if isinstance(params["given"]["mode"], dict) else 1
+    return MODEL_VERSION if "items_" in params else 2 if isinstance(params["given"]["mode"], dict) else 1
+
+
+def _names(items):
+    """Return the names of the arrays beside the hash function's and the items'."""
+    return [name for name in _FITTED if items is None or name not in _OF_CODES]
 
 
 def from_file(path, arrays, params, version, known):
@@ -70,16 +81,17 @@ def from_file(path, arrays, params, version, known):
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ValueError(f"parameters that this aphash does not know: {', '.join(unknown)}; update it")
-        fitted = {name: arrays[name] for name in _FITTED}
+        fitted = {name: arrays[name] for name in _names(encoder.items)}
         history = np.empty(len(arrays["objective_round"]), HISTORY)
         for name in HISTORY.names:
             history[name] = arrays[f"objective_{name}"]
         r, d = encoder.coef.shape
-        sizes = {"n": len(fitted["codes_"]), "w": n_words(r), "m": len(fitted["anchors_"]), "d": d}
+        sizes = {"n": len(fitted["codes_"]), "w": n_words(r), "m": len(fitted["anchor_indices_"]), "d": d}
         wrong = [
             name
             for name, (dtypes, shape) in _FITTED.items()
-            if fitted[name].shape != tuple(sizes[letter] for letter in shape) or fitted[name].dtype not in dtypes
+            if name in fitted
+            and (fitted[name].shape != tuple(sizes[letter] for letter in shape) or fitted[name].dtype not in dtypes)
         ]
         if wrong or r != given["n_bits"]:
             raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'coef_'}")
@@ -88,6 +100,8 @@ def from_file(path, arrays, params, version, known):
             "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
             "objective_": history,
         }  # fmt: skip
+        if encoder.items is not None:
+            fitted |= {"items_": encoder.items, "anchor_codes_": encoder.items.arrays["codes"]}
         if encoder.feature_names is not None:
             fitted["feature_names_in_"] = encoder.feature_names
     except (KeyError, TypeError, ValueError) as error:

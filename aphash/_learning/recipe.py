@@ -111,6 +111,11 @@ class Recipe:
         Draw anchors afresh in each round.
     tol : float, default=0.0
         Stop a round when J falls by less than this share over 10 iterations; 0: never.
+    objective : {"codes", "scores"}, default="codes"
+        What is learned: codes on both sides; or real weights for queries and bits for items, so that scores rank as
+        distances do. "scores" uses n_anchors, n_neighbors (199 of the anchors; their perplexity is a quarter of it),
+        n_rounds, max_iter (steps for the weights), learning_rate and quantization (how much an item's bits have to
+        rebuild it) and no others.
     goal : {"kind", "neighbors"}, default="kind"
         What the codes are for, which the learned bits are checked for: that items of the same kind get near codes, or
         that the true nearest neighbours do.
@@ -162,6 +167,7 @@ class Recipe:
     updates: str = _parameter("together", _one_of("together", "alternating"))
     resample_anchors: bool = _parameter(True, _boolean)
     tol: float = _parameter(0.0, _real(0))
+    objective: str = _parameter("codes", _one_of("codes", "scores"))
     goal: str = _parameter("kind", _one_of("kind", "neighbors"))
 
     def __post_init__(self):
@@ -183,7 +189,7 @@ class Recipe:
 
         Parameters
         ----------
-        name : {"semantic", "neighbors", "paper"}
+        name : {"semantic", "neighbors", "paper", "scores"}
 
         Returns
         -------
@@ -253,6 +259,7 @@ class Settings(Recipe):
     n_bits: int = field(metadata={"check": lambda name, value: check_n_bits(value)})
 
 
+SCORES_USE = ("n_anchors", "n_neighbors", "n_rounds", "max_iter", "learning_rate", "quantization")
 CHECKS = {each.name: each.metadata["check"] for each in fields(Recipe)}
 _DEFAULTS = {each.name: each.default for each in fields(Recipe)}
 
@@ -266,6 +273,10 @@ PRESETS = {  # how they were chosen: docs/DESIGN.md
         n_anchors=500, n_neighbors=0.05, min_neighbors=1, q_power=1.0, quantization=0.3, quantization_per_anchor=0.0,
         last_ridge=0.01, n_rounds=1, max_iter=500, learning_rate=0.05, init="random", whitening=0.0, rotation="none",
         fit_hash="anchors", updates="alternating", resample_anchors=False, tol=1e-4,
+    ),
+    "scores": Recipe(
+        objective="scores", n_anchors=20_000, n_neighbors=199, min_neighbors=1, quantization=0.0075,
+        quantization_per_anchor=0.0, n_rounds=1, max_iter=100, learning_rate=0.03, goal="neighbors",
     ),
 }  # fmt: skip
 
@@ -303,14 +314,18 @@ def resolve(recipe, given, n_bits, n):
         values["n_anchors"] = min(recipe.n_anchors, n)
     if values["n_anchors"] > n:
         raise ValueError(f"n_anchors={values['n_anchors']} must be at most the number of training rows, {n}")
+    if recipe.objective == "scores":
+        n = values["n_anchors"]  # the neighbours of anchors are anchors
     k = values["n_neighbors"]
     if isinstance(k, float | np.floating):
         k = round(k * n) if "n_neighbors" in given else max(recipe.min_neighbors, round(k * n))
     if "n_neighbors" not in given:
         k = min(k, n // 4)
     k = max(1, k)
-    if k > n:
-        raise ValueError(f"n_neighbors={k} must be at most the number of training rows, {n}")
+    most = n - 1 if recipe.objective == "scores" else n
+    if k > most:
+        of = "other anchors" if recipe.objective == "scores" else "training rows"
+        raise ValueError(f"n_neighbors={k} must be at most the number of {of}, {most}")
     values["n_neighbors"] = k
     if "q_scale" not in given and recipe.q_scale_per_bit:
         values["q_scale"] = float(recipe.q_scale_per_bit * n_bits)

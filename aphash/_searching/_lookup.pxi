@@ -127,7 +127,7 @@ cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
         found.hits = <uint64_t *> bigger
         found.count = 0
         found.k = job.k
-        found.threshold = queries.max_distance if job.k else <int32_t> min(job.radius, queries.max_distance)
+        found.threshold = queries.max_distance if job.k else min(job.radius, queries.max_distance)
         status = queries.lookup(job.lookup, job.db, queries.first + (job.start + q) * queries.stride, found, job.budget,
                                 job.probe_cost, job.code_cost, job.bins + thread * (APH_BINS + 8))
         if status != APH_LOOKUP_FULL:
@@ -184,7 +184,7 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
     cdef uint8_t[::1] byte_view = founds, done_view = done
     cdef aph_found *found = <aph_found *> &byte_view[0]
     cdef int64_t[::1] bin_view = bins, offset_view = offsets, id_view
-    cdef int32_t[::1] distance_view
+    cdef uint32_t[::1] distance_view
     cdef int64_t wave = min(most, 4), q, total
     cdef double each = 0  # of a query, as measured: the first few are searched by one thread
     cdef int threads = 1
@@ -221,7 +221,7 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
             all_distances.append(distances)
             all_ids.append(found_ids)
             if total:
-                distance_view, id_view = distances, found_ids
+                distance_view, id_view = distances.view(np.uint32), found_ids
                 with nogil:
                     for q in range(wave):
                         total = offset_view[job.start + q + 1] - offset_view[job.start + q]

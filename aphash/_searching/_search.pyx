@@ -16,8 +16,8 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aphash._kernels cimport (
-    APH_BINS, APH_BLOCK, APH_GROUP, APH_POSITION_BITS, APH_QUERY_BLOCK, aph_codes, aph_found, aph_isa, aph_portable,
-    aph_queries, aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
+    APH_BINS, APH_BLOCK, APH_GROUP, APH_MARGIN, APH_POSITION_BITS, APH_QUERY_BLOCK, aph_codes, aph_found, aph_isa,
+    aph_portable, aph_queries, aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
 from aphash._searching._store cimport Snapshot
 
 import numpy as np
@@ -30,10 +30,10 @@ cnp.import_array()
 cdef const aph_isa *const *chosen = chosen_isa()
 cdef const aph_portable *c = portable()
 
-cdef int32_t LARGEST = 0x7fffffff
+cdef int64_t NO_ID = -1
 
-PAD_ID = -1
-PAD_DISTANCE = LARGEST
+PAD_ID = NO_ID
+PAD_DISTANCE = 0x7fffffff
 
 cdef double WAVE_SECONDS = 0.05
 cdef double SMALL_WORK = 1e5  # nanoseconds: what one thread does in so many is not split
@@ -64,13 +64,19 @@ cdef class Queries:
     ----------
     values : ndarray
         What it was made of; what the pointers point into.
+    dtype : numpy dtype
+        Of distances as the kernels give them: int32 or uint32.
+    pad : int
+        The distance where there is no code left.
     """
-
-    cdef aph_queries q
-    cdef readonly object values
 
     def __len__(self):
         return len(self.values)
+
+    @property
+    def in_tables(self):
+        """Whether the tables of a lookup can be searched for this kind."""
+        return self.q.lookup != NULL
 
     def take(self, which):
         """Return some of the queries, by a slice or an array of numbers or booleans."""
@@ -84,9 +90,12 @@ cdef class PackedQueries(Queries):
         if cnp.PyArray_TYPE(codes) != cnp.NPY_UINT64 or codes.ndim != 2 or not cnp.PyArray_IS_C_CONTIGUOUS(codes):
             raise TypeError("codes must be C-contiguous uint64 of two dimensions")
         self.values = codes
+        self.dtype, self.pad = np.dtype(np.int32), PAD_DISTANCE
         self.q.first = <const char *> cnp.PyArray_DATA(codes)
         self.q.stride = codes.shape[1] * 8
-        self.q.max_distance = <int32_t> (64 * codes.shape[1])
+        self.q.max_distance = 64 * codes.shape[1]
+        self.q.alone, self.q.batch = chosen[0].scan_alone, chosen[0].scan_batch
+        self.q.sample = 0
         self.q.scratch_bytes = chosen[0].search.scratch_bytes
         self.q.scan = chosen[0].search.scan
         self.q.distances = chosen[0].search.distances
@@ -140,7 +149,7 @@ cdef double seconds() noexcept nogil:
 
 
 cdef int64_t room_of(int64_t capacity) noexcept nogil:
-    return capacity + APH_BLOCK
+    return capacity + APH_MARGIN
 
 
 cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_blocks) noexcept nogil:
@@ -238,7 +247,7 @@ cdef class Plan:
         self.db.n = min(self.db.n, end)
         self.first_block = first // APH_BLOCK
         self.n_blocks = ceil_div(self.db.n, APH_BLOCK) - self.first_block
-        cdef double each = chosen[0].scan_batch if self.n_queries >= 6 else chosen[0].scan_alone
+        cdef double each = self.q.batch if self.n_queries >= 6 else self.q.alone
         n_threads = threads_for(each * self.n_blocks * APH_BLOCK * self.db.n_words * self.n_queries, n_threads)
         # Many queries: each thread its own. Few: each thread its stretch of the database, merged afterwards.
         self.n_parts = 1
@@ -300,20 +309,21 @@ cdef int choose_compact(Plan plan, int64_t candidates) noexcept:
 
 # ---- k nearest ----
 
-cdef void start_job(job_t *job, const uint64_t *sample, int64_t m, int64_t rank, const aph_codes *db,
-                    const aph_queries *queries) noexcept nogil:
+cdef void start_job(job_t *job, const uint64_t *sample, const int64_t *sampled, int64_t m, int64_t rank,
+                    const aph_codes *db, const aph_queries *queries) noexcept nogil:
     """Start each query from the rank-th distance in a sample of m codes; without one, from the largest distance."""
     cdef int64_t q
     for q in range(job.n_queries):
         job.found[q].threshold = queries.max_distance
         if rank <= m:
-            queries.distances(sample, m, db.n_words, job.queries + q * queries.stride, <int32_t *> job.scratch)
-            job.found[q].threshold = c.kth(<int32_t *> job.scratch, m, rank, job.bins)
+            queries.distances(sample, sampled, m, db.n_words, job.queries + q * queries.stride,
+                              <uint32_t *> job.scratch)
+            job.found[q].threshold = c.bound_kth(<uint32_t *> job.scratch, m, rank, job.bins)
 
 
 cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most, const aph_codes *db,
-                     int32_t *distances, int64_t *ids, int64_t k) noexcept nogil:
-    """Write the results of a job's queries. One that found fewer than `most` has PAD_DISTANCE as the last of them."""
+                     uint32_t *distances, int64_t *ids, int64_t k) noexcept nogil:
+    """Write the results of a job's queries. One that found fewer than `most` has PAD_ID as the last of them."""
     cdef int64_t q, part, total, at
     for q in range(job.n_queries):
         total = 0
@@ -323,11 +333,11 @@ cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most,
         if total >= most:
             c.order(job.found + q, n_parts, per_job, most, db, job.bins, distances + at, ids + at)
         else:
-            distances[at + most - 1] = LARGEST
+            ids[at + most - 1] = NO_ID
 
 
 cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
-                    int64_t base, int32_t *distances, int64_t *ids) noexcept nogil:
+                    int64_t base, uint32_t *distances, int64_t *ids) noexcept nogil:
     """Write all that a job's queries found, to where `offsets` says, less `base`."""
     cdef int64_t q, at, total
     for q in range(job.n_queries):
@@ -337,20 +347,20 @@ cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_code
                   ids + (at - base))
 
 
-cdef void start_jobs(job_t *jobs, int64_t n_jobs, const uint64_t *sample, int64_t m, int64_t rank,
-                     const aph_codes *db, const aph_queries *queries, int n_threads) noexcept:
+cdef void start_jobs(job_t *jobs, int64_t n_jobs, const uint64_t *sample, const int64_t *sampled, int64_t m,
+                     int64_t rank, const aph_codes *db, const aph_queries *queries, int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
             for j in range(n_jobs):
-                start_job(jobs + j, sample, m, rank, db, queries)
+                start_job(jobs + j, sample, sampled, m, rank, db, queries)
         else:
             for j in prange(n_jobs, num_threads=n_threads, schedule="static", chunksize=1):
-                start_job(jobs + j, sample, m, rank, db, queries)
+                start_job(jobs + j, sample, sampled, m, rank, db, queries)
 
 
 cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, int64_t most,
-                      const aph_codes *db, int32_t *distances, int64_t *ids, int64_t k, int n_threads) noexcept:
+                      const aph_codes *db, uint32_t *distances, int64_t *ids, int64_t k, int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
@@ -362,7 +372,7 @@ cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_
 
 
 cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, const aph_codes *db,
-                     const int64_t *offsets, int64_t base, int32_t *distances, int64_t *ids,
+                     const int64_t *offsets, int64_t base, uint32_t *distances, int64_t *ids,
                      int n_threads) noexcept:
     cdef int64_t j
     with nogil:
@@ -393,16 +403,17 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
 
     Returns
     -------
-    distances : int32 (n_queries, k)
+    distances : queries.dtype (n_queries, k)
     ids : int64 (n_queries, k)
-        Ordered by (distance, id); PAD_DISTANCE and PAD_ID where fewer than k codes take part.
+        Ordered by (distance, id); queries.pad and PAD_ID where fewer than k codes take part.
     """
     cdef int64_t n_queries = len(queries), n_words = snapshot.db.n_words, n = snapshot.db.n
-    cdef cnp.ndarray out_distances = np.empty((n_queries, k), np.int32), out_ids = np.empty((n_queries, k), np.int64)
+    cdef cnp.ndarray out_distances = np.empty((n_queries, k), queries.dtype)
+    cdef cnp.ndarray out_ids = np.empty((n_queries, k), np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
     cdef int64_t most = min(k, candidates)
     if most < k:
-        out_distances[:, most:], out_ids[:, most:] = PAD_DISTANCE, PAD_ID
+        out_distances[:, most:], out_ids[:, most:] = queries.pad, PAD_ID
     if n_queries == 0 or most == 0:
         return out_distances, out_ids
     cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
@@ -416,10 +427,12 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
     cdef int64_t m = min(4096, candidates // 512)
     if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
         m = max(m, min(8192, 8 * candidates // most, candidates // 64))
+    m = max(m, min(plan.q.sample, candidates))
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
     cdef int64_t[::1] sampled
     cdef uint64_t[::1] sample_view
     cdef const uint64_t *sample = NULL
+    cdef const int64_t *positions_of_sample = NULL
     if m:
         sampled = np.empty(m, np.int64)
         m = c.sample(&plan.db, m, &sampled[0]) // APH_GROUP * APH_GROUP
@@ -427,11 +440,12 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
         sample_view = np.empty(m * n_words, np.uint64)
         c.gather(&plan.db, &sampled[0], m, &sample_view[0])
         sample = &sample_view[0]
+        positions_of_sample = &sampled[0]
     cdef double expected = <double> most * m / candidates
     cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
 
     plan.hits = <uint64_t *> aligned(plan.sets * plan.n_parts * plan.per_job * room * sizeof(uint64_t))
-    cdef int32_t *distances = <int32_t *> cnp.PyArray_DATA(out_distances)
+    cdef uint32_t *distances = <uint32_t *> cnp.PyArray_DATA(out_distances)
     cdef int64_t *ids = <int64_t *> cnp.PyArray_DATA(out_ids)
     cdef int64_t start, wave, n_jobs, j, i, q
     short = []
@@ -444,13 +458,13 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
                 plan.jobs[j].found[i].count = 0
                 plan.jobs[j].found[i].capacity = capacity
                 plan.jobs[j].found[i].k = most
-        start_jobs(plan.jobs, n_jobs, sample, m, rank, &plan.db, &plan.q, plan.n_threads)
+        start_jobs(plan.jobs, n_jobs, sample, positions_of_sample, m, rank, &plan.db, &plan.q, plan.n_threads)
         run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
         finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, distances, ids, k,
                     plan.n_threads)
         if rank < most:
             for q in range(start, start + wave):
-                if distances[q * k + most - 1] == LARGEST:
+                if ids[q * k + most - 1] == NO_ID:
                     short.append(q)
     if short:
         again = np.asarray(short)
@@ -461,19 +475,19 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
 
 # ---- radius ----
 
-def radius_search(Snapshot snapshot, Queries queries, int64_t radius, filter=None, int n_threads=1,
+def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n_threads=1,
                   bint positions=False, int64_t first=0, end=None):
     """Find all codes within a radius of each query.
 
     Parameters
     ----------
-    As :func:`search`; radius : int, at least 0: a code at this distance is found; first, end : the stretch of positions
-    that is searched, the first a multiple of 512; by default all.
+    As :func:`search`; radius : int, at least 0, or one for each query: a code at this distance is found; first, end :
+    the stretch of positions that is searched, the first a multiple of 512; by default all.
 
     Returns
     -------
     offsets : int64 (n_queries + 1,)
-    distances : int32 (offsets[-1],)
+    distances : queries.dtype (offsets[-1],)
     ids : int64 (offsets[-1],)
         Those of query i stand at offsets[i] .. offsets[i + 1], ordered by (distance, id). While the search runs it
         holds about four times the result.
@@ -482,14 +496,15 @@ def radius_search(Snapshot snapshot, Queries queries, int64_t radius, filter=Non
     n = n if end is None else min(n, end)
     offsets = np.zeros(n_queries + 1, np.int64)
     if n_queries == 0 or n <= first:
-        return offsets, np.empty(0, np.int32), np.empty(0, np.int64)
+        return offsets, np.empty(0, queries.dtype), np.empty(0, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
     cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_QUERY_BLOCK)
     plan.db.compact = choose_compact(plan, candidates)
     cdef int64_t[::1] offset_view = offsets
     cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.sets * plan.n_parts * plan.per_job
-    cdef int32_t[::1] distance_view
+    cdef uint32_t[::1] distance_view
     cdef int64_t[::1] id_view
+    cdef const int64_t[::1] radii = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.int64), n_queries))
     all_distances, all_ids = [], []
     try:
         for start in range(0, n_queries, plan.queries_of_wave()):
@@ -498,7 +513,9 @@ def radius_search(Snapshot snapshot, Queries queries, int64_t radius, filter=Non
             for i in range(n_found):
                 plan.found[i].count = 0
                 plan.found[i].k = 0
-                plan.found[i].threshold = <int32_t> min(radius, plan.q.max_distance)
+            for j in range(n_jobs):
+                for i in range(plan.jobs[j].n_queries):
+                    plan.jobs[j].found[i].threshold = min(radii[plan.jobs[j].first + i], plan.q.max_distance)
             run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
             q = start
             for j in range(0, n_jobs, plan.n_parts):
@@ -509,13 +526,13 @@ def radius_search(Snapshot snapshot, Queries queries, int64_t radius, filter=Non
                     offset_view[q + 1] = offset_view[q] + total
                     q += 1
             total = offset_view[start + wave] - offset_view[start]
-            distances = np.empty(total, np.int32)
+            distances = np.empty(total, queries.dtype)
             found_ids = np.empty(total, np.int64)
             all_distances.append(distances)
             all_ids.append(found_ids)
             if total == 0:
                 continue
-            distance_view = distances
+            distance_view = distances.view(np.uint32)
             id_view = found_ids
             order_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, &plan.db, &offset_view[0], offset_view[start],
                        &distance_view[0], &id_view[0], plan.n_threads)

@@ -4,9 +4,13 @@ An engine answers two questions about a snapshot, for a query object (:class:`ap
 filter that has been prepared for the snapshot (a packed bitmap by position, or None):
 
 ``nearest(snapshot, queries, k, bitmap, n_threads)``
-    The k nearest of each query: distances int32 (n_queries, k) and ids int64 (n_queries, k), by (distance, id), padded.
+    The k nearest of each query: integer distances (n_queries, k) and ids int64 (n_queries, k), by (distance, id),
+    padded.
 ``within(snapshot, queries, radius, bitmap, n_threads)``
-    All within a radius: offsets int64 (n_queries + 1,), distances int32, ids int64, each query's by (distance, id).
+    All within a radius, one or one of each query: offsets int64 (n_queries + 1,), integer distances, ids int64, each
+    query's by (distance, id).
+
+Distances are int32 of codes and uint32 of weights.
 
 All engines give the same results. One that does not serve a kind of query hands it to the scan, which serves all.
 """

@@ -98,7 +98,7 @@ class Lookup:
 
     def nearest(self, snapshot, queries, k, bitmap=None, n_threads=1):
         """Answer as the scan does; queries that would cost more than a scan are scanned."""
-        if k > len(snapshot):
+        if k > len(snapshot) or not queries.in_tables:
             return SCAN.nearest(snapshot, queries, k, bitmap, n_threads)
         done, _, d, i = self._try(snapshot, queries, k, 0, bitmap, n_threads)
         if done.all():
@@ -110,6 +110,8 @@ class Lookup:
 
     def within(self, snapshot, queries, radius, bitmap=None, n_threads=1):
         """Answer as the scan does; queries that would cost more than a scan are scanned."""
+        if not queries.in_tables:
+            return SCAN.within(snapshot, queries, radius, bitmap, n_threads)
         done, offsets, d, i = self._try(snapshot, queries, 0, radius, bitmap, n_threads)
         if done.all():
             return offsets, d, i

@@ -1,10 +1,10 @@
-"""What rescoring is worth: recall of the true neighbours and precision against the factor, for both rescorers.
+"""What rescoring is worth: recall of the true neighbours and precision against the factor, by codes and by weights.
 
     python bench/quality/rescoring.py --data-dir DATA [--dataset cnn --bits 64 --seeds 0 1 2]
                                       [--plot docs/rescoring.svg]
 
-A search for k results takes ``factor * k`` candidates by Hamming distance and ranks them by ``VectorRescore`` (the
-float vectors) or ``ProjectionRescore`` (the query's projections against the candidates' bits). Printed, as JSON lines
+A search for k results takes ``factor * k`` candidates, by the queries' codes or by their weights, and ranks them by
+``VectorRescore`` (the float vectors). Printed, as JSON lines
 with --json, and plotted: recall10@10 (the true 10 nearest by Euclidean distance, k = 10) and P@100 (same label,
 k = 100), means over queries and seeds; factor 0 is the search without rescoring, its ties by id.
 """
@@ -19,41 +19,38 @@ import numpy as np
 from run import Split
 
 import aphash
-from aphash import HammingIndex, ProjectionRescore, VectorRescore
+from aphash import HammingIndex, VectorRescore
 
 FACTORS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
-RESCORERS = ("vectors", "projections")
+QUERIES = ("codes", "weights")
 
 
-def rescorer(name, split, hasher, factor):
+def rescorer(split, factor):
     """Return the arguments of the search."""
-    if factor == 0:
-        return {}
-    if name == "vectors":
-        return {"rescore": VectorRescore(split.X, factor=factor), "rescore_queries": split.Q}
-    return {"rescore": ProjectionRescore(factor=factor), "rescore_queries": hasher.decision_function(split.Q)}
+    return {"rescore": VectorRescore(split.X, factor=factor), "rescore_queries": split.Q} if factor else {}
 
 
 def rows(split, mode, n_bits):
-    """Fit, and yield (rescorer, factor, recall10@10, P@100, milliseconds a query of k = 10)."""
+    """Fit, and yield (queries, factor, recall10@10, P@100, milliseconds a query of k = 10)."""
     hasher = aphash.APHash(n_bits, mode=mode, random_state=split.seed).fit(split.X)
-    index, codes = HammingIndex(n_bits), hasher.transform(split.Q)
+    index = HammingIndex(n_bits)
+    queries = {"codes": hasher.transform(split.Q), "weights": hasher.query_projections(split.Q)}
     index.add(hasher.transform(split.X))
     truth, n = split.truth, len(split.X)
-    for name in RESCORERS:
+    for name in QUERIES:
         for factor in FACTORS:
             if 10 * factor > n:
                 continue
-            arguments = rescorer(name, split, hasher, factor)
+            arguments = rescorer(split, factor)
             begun = time.perf_counter()
-            near = index.search(codes, 10, **arguments)[1]
+            near = index.search(queries[name], 10, **arguments)[1]
             seconds = time.perf_counter() - begun
             recall = (
                 np.mean([len(np.intersect1d(a, b)) for a, b in zip(near, truth.neighbors)]) / truth.neighbors.shape[1]
             )
-            found = index.search(codes, 100, **arguments)[1]
+            found = index.search(queries[name], 100, **arguments)[1]
             precision = np.nan if truth.labels is None else np.mean(truth.labels[found] == truth.query_labels[:, None])
-            yield name, factor, float(recall), float(precision), 1e3 * seconds / len(codes)
+            yield name, factor, float(recall), float(precision), 1e3 * seconds / len(split.Q)
 
 
 def measure(options):
@@ -66,7 +63,7 @@ def measure(options):
                 records.append(
                     {
                         "dataset": dataset.name, "protocol": split.protocol, "n": len(split.X), "seed": seed,
-                        "mode": mode, "n_bits": options.bits, "rescorer": name, "factor": factor,
+                        "mode": mode, "n_bits": options.bits, "queries": name, "factor": factor,
                         "recall10@10": recall, "P@100": precision, "milliseconds": milliseconds,
                     }
                 )  # fmt: skip
@@ -74,10 +71,10 @@ def measure(options):
 
 
 def means(records, columns):
-    """Means of columns over seeds: {(mode, rescorer, factor): means}."""
+    """Means of columns over seeds: {(mode, queries, factor): means}."""
     groups = {}
     for r in records:
-        groups.setdefault((r["mode"], r["rescorer"], r["factor"]), []).append([r[column] for column in columns])
+        groups.setdefault((r["mode"], r["queries"], r["factor"]), []).append([r[column] for column in columns])
     return {key: np.mean(values, axis=0).tolist() for key, values in groups.items()}
 
 
@@ -92,7 +89,7 @@ def plot(records, path):
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
     for at, (ax, title) in enumerate(zip(axes, ("recall of the true 10, k = 10", "same label among 100, k = 100"))):
         for mode, style in (("semantic", "-"), ("neighbors", "--")):
-            for name, colour in (("vectors", "#1b6ca8"), ("projections", "#c7522a")):
+            for name, colour in (("codes", "#1b6ca8"), ("weights", "#c7522a")):
                 line = [(factor, table[mode, name, factor][at]) for factor in FACTORS if (mode, name, factor) in table]
                 if len(line) < 2:
                     continue
@@ -108,7 +105,7 @@ def plot(records, path):
 
 def show(records):
     table = means(records, ("recall10@10", "P@100", "milliseconds"))
-    print(f"{'mode':10} {'rescorer':12} {'factor':>6} {'recall10@10':>12} {'P@100':>8} {'ms/query':>9}")
+    print(f"{'mode':10} {'queries':12} {'factor':>6} {'recall10@10':>12} {'P@100':>8} {'ms/query':>9}")
     for (mode, name, factor), (recall, precision, milliseconds) in table.items():
         print(f"{mode:10} {name:12} {factor or 'none':>6} {recall:12.4f} {precision:8.4f} {milliseconds:9.3f}")
 

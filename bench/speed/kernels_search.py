@@ -1,10 +1,15 @@
-"""Exact Hamming search against faiss and usearch: results checked equal, then timed side by side.
+"""Exact search by codes against faiss and usearch: results checked equal, then timed side by side; and by weights.
 
     python bench/speed/kernels.py search [--quick] [--json FILE] [--isa NAME ...] [--only WORD]
 
 Each row runs in one process, one thread each (but where it says otherwise), the sides in turn; the figure is the median
 of the ratios of neighbouring runs. faiss is the better of use_heap True and False at its SIMD level, which is set by
 FAISS_SIMD_LEVEL before it is imported, as this program does from --isa: AVX2 beside our avx2.
+
+Searches by weights (--only weights) stand beside our own search by codes, and beside what else searches codes of as
+many bytes by floats: faiss's 4-bit product quantisation with fast scan, after PCA and a random rotation, and turbovec
+with 2 or 4 bits a dimension, where it is installed. Those find other neighbours, so only the times are compared. Our
+own results are checked against numpy.
 """
 
 import argparse
@@ -17,12 +22,13 @@ import sys
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("RAYON_NUM_THREADS", "1")  # turbovec's threads
 
 import numpy as np
 
-from aphash import HammingIndex, _kernels
+from aphash import HammingIndex, _kernels, pack_codes, unpack_codes
 
-FAISS_LEVEL = {"base": "NONE", "avx2": "AVX2", "avx512": "AVX512"}
+FAISS_LEVEL = {"base": "NONE", "sse4": "NONE", "avx2": "AVX2", "avx512": "AVX512"}
 FAISS_QUERIES = 40  # faiss and usearch are timed on so many queries of a batch, which is linear in them
 USEARCH_QUERIES = 2
 
@@ -238,6 +244,147 @@ def own_rows(n, repeats):
         )
 
 
+DIMENSIONS = 128  # of the vectors that searches by weights are measured on
+
+
+class Vectors:
+    """Vectors of 1,000 clusters, each of 24 dimensions out of 128, made anew a chunk at a time."""
+
+    def __init__(self, n):
+        rng = np.random.default_rng(6)
+        self.n = n
+        self.centres = rng.standard_normal((1000, DIMENSIONS), np.float32)
+        self.frames = rng.standard_normal((50, 24, DIMENSIONS), np.float32) / 5
+
+    def chunk(self, seed, rows):
+        rng = np.random.default_rng([7, seed])
+        cluster = rng.integers(0, 1000, rows)
+        noise = rng.standard_normal((rows, 24), np.float32)
+        out = self.centres[cluster] + 0.1 * rng.standard_normal((rows, DIMENSIONS), np.float32)
+        for frame in range(50):
+            here = cluster % 50 == frame
+            out[here] += noise[here] @ self.frames[frame]
+        return out
+
+    def chunks(self, rows=50_000):
+        for seed, start in enumerate(range(0, self.n, rows)):
+            yield self.chunk(seed, min(rows, self.n - start))
+
+
+def projection(vectors, n_bits):
+    """PCA and a random rotation, or a random frame of more directions: (mean, matrix)."""
+    sample = vectors.chunk(10**6, 20_000)
+    mean = sample.mean(0)
+    directions = np.linalg.eigh(np.cov(sample.T))[1][:, ::-1][:, :n_bits].astype(np.float32)
+    frame = np.random.default_rng(8).standard_normal((max(n_bits, directions.shape[1]), directions.shape[1]))
+    return mean, directions @ np.linalg.qr(frame)[0].T.astype(np.float32)
+
+
+def check_weighted(codes, weights, distances, ids):
+    """One query's results by the definition, in int64."""
+    p = weights[0].astype(np.float64)
+    integers = np.rint(np.abs(p) / np.abs(p).max() * 65535).astype(np.int64)
+    found = np.empty(len(codes), np.int64)
+    for start in range(0, len(codes), 1 << 16):
+        some = slice(start, start + (1 << 16))
+        found[some] = (unpack_codes(codes[some], len(p)) != (p >= 0)) @ integers
+    order = np.lexsort((np.arange(len(codes)), found))[: len(ids[0])]
+    assert np.array_equal(ids[0], order)
+    assert np.array_equal(distances[0], (found[order] * np.abs(p).max() / 65535).astype(np.float32))
+
+
+def weighted_rows(n, n_bits, repeats):
+    """k = 10 of 256 queries by weights, beside codes and floats of as many bytes; and k = 1,000."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    vectors = Vectors(n)
+    mean, matrix = projection(vectors, n_bits)
+    queries = vectors.chunk(10**7, 256)
+    weights = (queries - mean) @ matrix
+    index = HammingIndex(n_bits)
+    n_parts = n_bits // 4
+    dimensions = min(n_bits, DIMENSIONS)
+    quantiser = faiss.IndexPQFastScan(dimensions, n_parts, 4)
+    chain = faiss.PCAMatrix(DIMENSIONS, dimensions, 0, True)
+    fast_scan = faiss.IndexPreTransform(chain, quantiser)
+    fast_scan.train(vectors.chunk(10**6, 50_000))
+    turbo = None
+    if n_bits == 2 * DIMENSIONS or n_bits == 4 * DIMENSIONS:
+        try:
+            from turbovec import TurboQuantIndex
+        except ImportError:
+            pass
+        else:
+            turbo = TurboQuantIndex(DIMENSIONS, n_bits // DIMENSIONS)
+    for chunk in vectors.chunks():
+        index.add(pack_codes((chunk - mean) @ matrix))
+        fast_scan.add(chunk)
+        if turbo is not None:
+            turbo.add(chunk)
+    rotated = chain.apply(queries)
+    check_weighted(index.codes, weights, *index.search(weights[:1], 100, n_jobs=1))
+    codes = pack_codes(weights)
+    peers = {
+        "codes": lambda: index.search(codes, 10, n_jobs=1),
+        "PQ fast scan": lambda: quantiser.search(rotated, 10),
+        "k = 1,000": lambda: index.search(weights, 1000, n_jobs=1),
+    }
+    if turbo is not None:
+        turbo.prepare()
+        peers["turbovec"] = lambda: turbo.search(queries, 10)
+    ours, results = compare(lambda: index.search(weights, 10, n_jobs=1), peers, repeats)
+    yield {
+        "row": f"weights, {n / 1e6:g}M x {n_bits}, k=10, 256 queries",
+        "ours_ms": ours * 1e3,
+        "codes_per_s": n * 256 / ours,
+        "bytes_per_s": n * 256 / ours * n_bits / 8,
+        **{name: ratio for name, (_, ratio) in results.items()},
+        "ratio": results["PQ fast scan"][1],
+        "ratio_of": "PQ fast scan / this; the others too",
+    }
+
+
+def weighted_single_row(n, repeats):
+    """One query on random codes, beside the same by its code; and with two threads."""
+    rng = np.random.default_rng(9)
+    index = HammingIndex(64)
+    index.add(rng.integers(0, 2**64, (n, 1), np.uint64))
+    weights = rng.standard_normal(64)
+    code = pack_codes(weights)
+    peers = {
+        "codes": lambda: index.search(code, 10, n_jobs=1),
+        "2 threads": lambda: index.search(weights, 10, n_jobs=2),
+    }
+    ours, results = compare(lambda: index.search(weights, 10, n_jobs=1), peers, 3 * repeats)
+    return {
+        "row": f"weights, {n / 1e6:g}M x 64, k=10, one query",
+        "ours_ms": ours * 1e3,
+        **{name: ratio for name, (_, ratio) in results.items()},
+        "ratio": results["codes"][1],
+        "ratio_of": "codes / this; the other too",
+    }
+
+
+def small_weighted_row(n, repeats):
+    """256 queries on a small index: mostly what does not depend on the number of codes."""
+    rng = np.random.default_rng(10)
+    index = HammingIndex(64)
+    index.add(rng.integers(0, 2**64, (n, 1), np.uint64))
+    weights = rng.standard_normal((256, 64))
+    codes = pack_codes(weights)
+    ours, results = compare(
+        lambda: index.search(weights, 10, n_jobs=1), {"codes": lambda: index.search(codes, 10, n_jobs=1)}, 5 * repeats
+    )
+    return {
+        "row": f"weights, {n:,} x 64, k=10, 256 queries",
+        "ours_ms": ours * 1e3,
+        "codes_per_s": n * 256 / ours,
+        "ratio": results["codes"][1],
+        "ratio_of": "codes / this",
+    }
+
+
 def pairs_row(n):
     codes, _ = make(np.random.default_rng(4), n, 64, 1, "near-duplicates")
     index = HammingIndex(64)
@@ -289,6 +436,14 @@ def measure(args):
     if wanted("own"):
         for record in own_rows(int(1e7 * scale), repeats):
             yield common | {"n": int(1e7 * scale)} | record
+    for bits in (64, 128, 256, 512):
+        if wanted("weights") or wanted(f"weights {bits}"):
+            for record in weighted_rows(int(1e6 * scale), bits, repeats):
+                yield common | {"n": int(1e6 * scale)} | record
+    if wanted("weights"):
+        yield common | weighted_single_row(int(1e7 * scale), repeats)
+        for n in (1_000, 20_000):
+            yield common | small_weighted_row(n, repeats)
     if wanted("pairs"):
         yield common | pairs_row(int(1e6 * scale))
 

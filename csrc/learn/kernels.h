@@ -54,6 +54,22 @@ struct aph_columns {
     float *bias;   /* [APH_TILE]; +inf in the padding, which makes V and w zero there */
 };
 
+/* What gives items their bits where queries are real (mode "scores", bits.inc.h): m anchors, r bits. */
+struct aph_scores {
+    const uint16_t *anchors;  /* (m, d) working vectors, bfloat16 */
+    const float *norms;       /* (m) |a|^2 of these */
+    const float *p;           /* (m, ld) V a, zero beyond r; ld is a multiple of 16 */
+    const float *log_z;       /* (m) log sum_j exp(p . b_j) over the anchors' bits */
+    const float *sharpness;   /* (m) beta: P(j | i) = exp(-beta_i |a_i - x_j|^2 / 2 - log_p_i) */
+    const float *log_p;       /* (m) */
+    const float *gram_d;      /* (r, r) D D^T */
+    const float *gram_v;      /* (r, r) V V^T */
+    const float *far;         /* (r, r) F */
+    double norm, equal_norms; /* nu, lambda / nu */
+    float offset, scale, rho; /* w, s, rho */
+    int64_t d, r, ld;
+};
+
 struct aph_learn {
     int32_t width; /* columns of a panel */
     int32_t block; /* rows of a register block */
@@ -118,6 +134,18 @@ struct aph_learn {
     void (*project)(const struct aph_source *items, int64_t start, int64_t count, const float *panels,
                     const float *bias, int64_t r, float *out, uint64_t *codes, void *scratch);
     int64_t (*project_scratch)(int64_t r, int64_t count);
+
+    /* Bits b (r) of +-1, changed in place, of an item with x_d = x D^T: those of equal norms. */
+    void (*start_bits)(const struct aph_scores *m, const float *x_d, float *b, int sweeps, void *scratch);
+    /* The k nearest to x (d) of n candidates (numbers of anchors, -1: none), without x itself, in the candidates' order,
+     * with the item's share in each one's P. Returns their number. */
+    int64_t (*near_anchors)(const struct aph_scores *m, const float *x, const int64_t *candidates, int64_t n, int64_t k,
+                            int32_t *near, float *share, void *scratch);
+    /* Bits b (r) of +-1, changed in place, of an item with x_v = x V^T and k near anchors. */
+    void (*score_bits)(const struct aph_scores *m, const float *x_v, const int32_t *near, const float *share, int64_t k,
+                       float *b, int sweeps, void *scratch);
+    /* Bytes of scratch for each of the three. */
+    int64_t (*bits_scratch)(int64_t ld, int64_t n_candidates, int64_t k);
 
     /* rounds x (block x width) multiply-adds that touch registers only, to measure the peak. */
     float (*multiply_add)(int64_t rounds);

@@ -184,6 +184,7 @@ static float multiply_add(int64_t rounds)
 #include "learn/distances.inc.h"
 #include "learn/affinity.inc.h"
 #include "learn/projection.inc.h"
+#include "learn/bits.inc.h"
 
 const struct aph_learn LEARN_TABLE = {
     .width = WIDTH,
@@ -206,5 +207,9 @@ const struct aph_learn LEARN_TABLE = {
     .pack_panel = pack_panel,
     .project = project,
     .project_scratch = project_scratch,
+    .start_bits = start_bits,
+    .near_anchors = near_anchors,
+    .score_bits = score_bits,
+    .bits_scratch = bits_scratch,
     .multiply_add = multiply_add,
 };

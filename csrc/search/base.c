@@ -23,6 +23,34 @@ count_bits(uint64_t __attribute__((vector_size(16))) v)
 }
 #endif
 
+#if defined(__aarch64__)
+#define LOOKUP(table, v) ((vec)vqtbl1q_u8((uint8x16_t)(table), (uint8x16_t)(v)))
+#define TABLE16(at) ((vec)vld1q_u8(at))
+#define ADD8(a, b) ((vec)vqaddq_u8((uint8x16_t)(a), (uint8x16_t)(b)))
+#define ADD16(a, b) ((vec)vqaddq_u16((uint16x8_t)(a), (uint16x8_t)(b)))
+#define MIN8(a, b) ((vec)vminq_u8((uint8x16_t)(a), (uint8x16_t)(b)))
+#define MIN16(a, b) ((vec)vminq_u16((uint16x8_t)(a), (uint16x8_t)(b)))
+static inline __attribute__((always_inline)) uint64_t bits_of_bytes(uint8x16_t v) /* the top bit of each */
+{
+    static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t bits = vandq_u8(v, vld1q_u8(places));
+    return (uint64_t)vaddv_u8(vget_low_u8(bits)) | (uint64_t)vaddv_u8(vget_high_u8(bits)) << 8;
+}
+#define MASK8(a, limit) bits_of_bytes(vcleq_u8((uint8x16_t)(a), (uint8x16_t)(limit)))
+#define MASK16(a, limit) bits_of_bytes((uint8x16_t)vcleq_u16((uint16x8_t)(a), (uint16x8_t)(limit)))
+#else
+#include <emmintrin.h>
+#define ADD8(a, b) ((vec)_mm_adds_epu8((__m128i)(a), (__m128i)(b)))
+#define ADD16(a, b) ((vec)_mm_adds_epu16((__m128i)(a), (__m128i)(b)))
+#define MIN8(a, b) ((vec)_mm_min_epu8((__m128i)(a), (__m128i)(b)))
+#define MIN16(a, b) ((vec)_mm_sub_epi16((__m128i)(a), _mm_subs_epu16((__m128i)(a), (__m128i)(b))))
+#define MASK8(a, limit) ((uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8((__m128i)MIN8(a, limit), (__m128i)(a))))
+#define MASK16(a, limit)                                                                                                   \
+    ((uint32_t)_mm_movemask_epi8(                                                                                          \
+        _mm_cmpeq_epi16(_mm_subs_epu16((__m128i)(a), (__m128i)(limit)), _mm_setzero_si128())))
+#define ZIP(half, bits, a, b) ((vec)_mm_unpack##half##_epi##bits((__m128i)(a), (__m128i)(b)))
+#endif
+
 #define APH_LANES 2
 #define APH_SUFFIX base
 #include "search/kernels.inc.h"

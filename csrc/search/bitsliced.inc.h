@@ -13,20 +13,17 @@
 #define WORDS (APH_LANES < 8 ? 2 : 1) /* tabled at a time: what fits beside the queries in a first-level cache */
 
 typedef struct {
+    scan_memory common;
     _Alignas(64) vec table[TABLE * WORDS]; /* 22 KB */
     vec planes[64];
     _Alignas(64) uint64_t masks[APH_QUERY_BLOCK][APH_GROUP]; /* [lane], bit r: code 8 r + lane of the block is a hit */
     uint64_t bias[APH_QUERY_BLOCK][APH_MAX_PLANES];
-    int32_t active[APH_QUERY_BLOCK];  /* queries that can still find something */
     int32_t hot[APH_QUERY_BLOCK + 1]; /* those with a hit in this block */
-    int64_t positions[APH_BLOCK]; /* of candidates that wait, and where their codes are */
-    const uint64_t *codes[APH_BLOCK];
 } scratch_head;
 
-/* Behind the head: bins of the selection, patterns of every word, sums of every query, one block of codes. */
+/* Behind the head: patterns of every word, sums of every query, one block of codes. */
 typedef struct {
     scratch_head *head;
-    int64_t *bins;
     uint16_t *patterns; /* [word][query][APH_PATTERNS] */
     vec *sums;          /* [query][APH_MAX_PLANES] */
     uint64_t *block;
@@ -40,8 +37,6 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
     char *at = scratch;
     s.head = (scratch_head *)at;
     at += round64(sizeof(scratch_head));
-    s.bins = (int64_t *)at;
-    at += APH_BINS * (int64_t)sizeof(int64_t);
     s.patterns = (uint16_t *)at;
     at += round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t));
     s.sums = (vec *)at;
@@ -52,25 +47,11 @@ static scratch_parts split_scratch(void *scratch, int64_t n_words)
 
 static int64_t scratch_bytes(int64_t n_words)
 {
-    return round64(sizeof(scratch_head)) + APH_BINS * (int64_t)sizeof(int64_t) +
+    return round64(sizeof(scratch_head)) +
            round64(n_words * APH_QUERY_BLOCK * APH_PATTERNS * (int64_t)sizeof(uint16_t)) +
            round64((int64_t)APH_QUERY_BLOCK * APH_MAX_PLANES * (int64_t)sizeof(vec)) +
            n_words * APH_BLOCK * (int64_t)sizeof(uint64_t);
 }
-
-/* One round of an 8-row bit-matrix transposition, log-step `j`: exchange the high j bits of row a with the low of b. */
-#define EXCHANGE(a, b, j, m)                                                                                           \
-    do {                                                                                                               \
-        const __typeof__(r[0]) t = ((r[a] >> (j)) ^ r[b]) & (m);                                                                    \
-        r[a] ^= t << (j);                                                                                              \
-        r[b] ^= t;                                                                                                     \
-    } while (0)
-#define EXCHANGES(j4, m4, j2, m2, j1, m1)                                                                              \
-    do {                                                                                                               \
-        EXCHANGE(0, 4, j4, m4); EXCHANGE(1, 5, j4, m4); EXCHANGE(2, 6, j4, m4); EXCHANGE(3, 7, j4, m4);                \
-        EXCHANGE(0, 2, j2, m2); EXCHANGE(1, 3, j2, m2); EXCHANGE(4, 6, j2, m2); EXCHANGE(5, 7, j2, m2);                \
-        EXCHANGE(0, 1, j1, m1); EXCHANGE(2, 3, j1, m1); EXCHANGE(4, 5, j1, m1); EXCHANGE(6, 7, j1, m1);                \
-    } while (0)
 
 /* planes[b], lane l, bit r = bit b of `word` of the code 8 r + part * APH_LANES + l. The 64 x 64 bits of each lane are
  * transposed in two passes of three rounds, eight rows in registers at a time. */
@@ -204,7 +185,7 @@ static int64_t many_narrow(const uint64_t *groups, int part, int64_t n_active, c
     make_planes(groups, 1, 0, part, head->planes);
     make_table(head->planes, head->table);
     for (int64_t a = 0; a < n_active; a++) {
-        const int32_t q = head->active[a];
+        const int32_t q = head->common.active[a];
         const uint64_t *bias = head->bias[q];
         vec low[6];
         for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
@@ -222,7 +203,7 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
     const uint16_t *patterns = s->patterns + word * APH_QUERY_BLOCK * APH_PATTERNS;
     int64_t n_hot = 0;
     for (int64_t a = 0; a < n_active; a++) {
-        const int32_t q = head->active[a];
+        const int32_t q = head->common.active[a];
         const uint64_t *bias = head->bias[q];
         vec *sums = s->sums + (int64_t)q * APH_MAX_PLANES;
         vec low[6], carry;
@@ -279,7 +260,7 @@ static int64_t many_wide(const uint64_t *groups, int64_t n_words, int n_planes, 
     return n_hot;
 }
 
-static void set_bias(uint64_t *bias, int n_planes, int32_t threshold)
+static void set_bias(uint64_t *bias, int n_planes, int64_t threshold)
 {
     const int64_t least = (INT64_C(1) << n_planes) - 1;
     const int64_t start = threshold > least ? 0 : least - threshold;

@@ -10,18 +10,18 @@
 enum {
     APH_POSITION_BITS = 32, /* a hit is distance << 32 | position, counted from where the stretch begins */
     APH_MAX_PLANES = 18,    /* bit planes of a sum: 2^17 > 65,536, and one for what is beyond */
+    APH_MARGIN = APH_BLOCK + 64, /* hits that a scan may find before it looks whether the buffer is full */
     APH_QUERY_BLOCK = 256,  /* the most queries of one scan */
     APH_PATTERNS = 24       /* table offsets per word of a query: 21 triples of bits, 1 single bit, 2 unused */
 };
 
 typedef struct { /* what one query has found so far in one stretch of the database, of at most 2^32 positions */
-    uint64_t *hits;     /* room for capacity + APH_BLOCK hits; in order of position where ids ascend */
+    uint64_t *hits;     /* room for capacity + APH_MARGIN hits; in order of position where ids ascend */
     int64_t first;      /* the position from which hits are counted */
     int64_t count;
     int64_t capacity;
     int64_t k;          /* keep the k best once more than capacity were found; 0 keeps all: the scan returns instead */
-    int32_t threshold;  /* a hit has distance <= threshold; -1: nothing further can enter */
-    int32_t unused;
+    int64_t threshold;  /* a hit has distance <= threshold; -1: nothing further can enter */
 } aph_found;
 
 /* Working memory of one thread for codes of n_words, in bytes; it must be aligned to 64. */
@@ -33,9 +33,9 @@ typedef int64_t aph_scratch_fn(int64_t n_words);
 typedef int64_t aph_scan_fn(const aph_codes *db, int64_t block, int64_t end, const void *queries, int64_t n_queries,
                             aph_found *found, void *scratch);
 
-/* Distances of one query to n codes, a multiple of 8, in groups as in a page. */
-typedef void aph_distances_fn(const uint64_t *groups, int64_t n, int64_t n_words, const void *query,
-                              int32_t *distances);
+/* Distances of one query to n codes, a multiple of 8, in groups as in a page, from the given positions. */
+typedef void aph_distances_fn(const uint64_t *groups, const int64_t *positions, int64_t n, int64_t n_words,
+                              const void *query, uint32_t *distances);
 
 struct aph_lookup_s;
 struct aph_pairs_s;
@@ -51,19 +51,28 @@ typedef int aph_lookup_fn(const struct aph_lookup_s *lookup, const aph_codes *db
 typedef int64_t aph_pairs_fn(struct aph_pairs_s *pairs, const aph_codes *db, int64_t room, int64_t work, int64_t *i,
                              int64_t *j, int32_t *distances);
 
+typedef struct { /* of queries with tables (weighted.h) */
+    aph_scratch_fn *scratch_bytes;
+    aph_scan_fn *scan;
+    aph_distances_fn *distances;
+} aph_weighted_kernels;
+
 typedef struct {
     aph_scratch_fn *scratch_bytes;
     aph_scan_fn *scan;
     aph_distances_fn *distances;
     aph_lookup_fn *lookup;
     aph_pairs_fn *pairs;
+    aph_weighted_kernels weighted;
 } aph_hamming;
 
 /* Queries of one kind: the kernels that know it, and how far apart the states of two queries are. */
 typedef struct {
-    const char *first;    /* the state of query i stands at first + i * stride: here a code, row-major */
+    const char *first;    /* the state of query i stands at first + i * stride: a code, row-major; or aph_weights */
     int64_t stride;       /* bytes */
-    int32_t max_distance; /* distances are 0 .. max_distance */
+    int64_t max_distance; /* distances are 0 .. max_distance, which is less than 2^32 */
+    double alone, batch;  /* nanoseconds a scan costs for each word of a code, of a query alone and of one in a batch */
+    int64_t sample;       /* codes whose distances a search at least looks at for its first threshold */
     aph_scratch_fn *scratch_bytes;
     aph_scan_fn *scan;
     aph_distances_fn *distances;

@@ -1,8 +1,9 @@
-/* The one body of the Hamming kernels, compiled once per instruction set. The including file defines
+/* The one body of the search kernels, compiled once per instruction set. The including file defines
  *     APH_LANES      64-bit lanes of a vector: 2, 4 or 8
- *     APH_SUFFIX     base, avx2, avx512
+ *     APH_SUFFIX     base, sse4, avx2, avx512
  *     count_bits(v)  vec -> vec, set bits of each 64-bit lane
- * and may define MAJ(a, b, c), XOR3(a, b, c), LOWER(a, b) and ANY(v) where one instruction does them. */
+ * and may define MAJ(a, b, c), XOR3(a, b, c), LOWER(a, b) and ANY(v) where one instruction does them, and what
+ * weighted.inc.h names. */
 #include "search/kernels.h"
 #include "search/select.h"
 
@@ -31,10 +32,16 @@ INLINE int any_bit(vec v)
 #define MAJ(a, b, c) (((a) & (b)) | (((a) ^ (b)) & (c)))
 #endif
 
+#include "search/bits.inc.h"
+#include "search/walk.inc.h"
 #include "search/popcount.inc.h"
 #include "search/bitsliced.inc.h"
 #include "search/scan.inc.h"
 #include "search/lookup.inc.h"
 #include "search/pairs.inc.h"
+#include "search/weighted.inc.h"
 
-const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {scratch_bytes, scan, distances, lookup_query, pairs_step};
+const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {
+    scratch_bytes, scan, distances, lookup_query, pairs_step,
+    {weighted_scratch_bytes, weighted_scan_blocks, weighted_distances},
+};

@@ -1,17 +1,5 @@
 /* Counting one query: population counts of 8 codes at a time. Included by kernels.inc.h. */
 
-static inline int32_t count_word(uint64_t x)
-{
-#if defined(__POPCNT__) || !defined(__x86_64__)
-    return (int32_t)__builtin_popcountll(x);
-#else /* the compiler would call a function */
-    x -= (x >> 1) & UINT64_C(0x5555555555555555);
-    x = (x & UINT64_C(0x3333333333333333)) + ((x >> 2) & UINT64_C(0x3333333333333333));
-    x = (x + (x >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
-    return (int32_t)((x * UINT64_C(0x0101010101010101)) >> 56);
-#endif
-}
-
 /* Distances of the codes of vector `part` of a group to a query. */
 INLINE vec group_distances(const uint64_t *group, int part, const uint64_t *query, int64_t n_words)
 {
@@ -33,7 +21,7 @@ INLINE vec lower(vec a, vec b)
 
 /* Fill hits[8], bit i of word i / 64 = code i of the block is within the threshold; returns whether any is. The running
  * minimum of 64 codes is compared once; they are looked at one by one only when it passes. */
-INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int32_t threshold, uint64_t *hits)
+INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
 {
     int any = 0;
     for (int run = 0; run < APH_GROUP; run++) {
@@ -60,7 +48,7 @@ INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *qu
     return any;
 }
 
-static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int32_t threshold, uint64_t *hits)
+static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
 {
     switch (n_words) { /* unrolled for the usual widths */
     case 1: return few_block(groups, 1, query, threshold, hits);
@@ -71,11 +59,13 @@ static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, i
     }
 }
 
-static void distances(const uint64_t *groups, int64_t n, int64_t n_words, const void *query, int32_t *out)
+static void distances(const uint64_t *groups, const int64_t *positions, int64_t n, int64_t n_words, const void *query,
+                      uint32_t *out)
 {
+    (void)positions;
     for (int64_t i = 0; i < n; i += APH_GROUP)
         for (int part = 0; part < PARTS; part++) {
             const vec d = group_distances(groups + i * n_words, part, query, n_words);
-            for (int lane = 0; lane < APH_LANES; lane++) out[i + part * APH_LANES + lane] = (int32_t)d[lane];
+            for (int lane = 0; lane < APH_LANES; lane++) out[i + part * APH_LANES + lane] = (uint32_t)d[lane];
         }
 }

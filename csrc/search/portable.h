@@ -29,8 +29,8 @@ typedef struct {
     void (*runs_drop)(aph_runs *, int64_t);
     void (*runs_cut)(aph_runs *, int64_t);
     /* select.h */
-    int64_t (*order)(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, int32_t *, int64_t *);
-    int32_t (*kth)(const int32_t *, int64_t, int64_t, int64_t *);
+    int64_t (*order)(const aph_found *, int64_t, int64_t, int64_t, const aph_codes *, int64_t *, uint32_t *, int64_t *);
+    int64_t (*bound_kth)(const uint32_t *, int64_t, int64_t, int64_t *);
     int64_t (*sample)(const aph_codes *, int64_t, int64_t *);
     int64_t (*count_bits)(const uint64_t *, int64_t);
     /* lookup.h */

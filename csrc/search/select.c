@@ -4,7 +4,7 @@
 
 static const uint64_t POSITION_MASK = (UINT64_C(1) << APH_POSITION_BITS) - 1;
 
-static inline int32_t distance_of(uint64_t hit) { return (int32_t)(hit >> APH_POSITION_BITS); }
+static inline int64_t distance_of(uint64_t hit) { return (int64_t)(hit >> APH_POSITION_BITS); }
 
 static inline int64_t id_of(const aph_codes *db, const aph_found *found, uint64_t hit)
 {
@@ -59,20 +59,20 @@ static void sort_ids(int64_t *ids, int64_t n)
 }
 
 /* Heapsort by (distance, id). */
-static int later(const int32_t *distances, const int64_t *ids, int64_t i, int64_t j)
+static int later(const uint32_t *distances, const int64_t *ids, int64_t i, int64_t j)
 {
     return distances[i] != distances[j] ? distances[i] > distances[j] : ids[i] > ids[j];
 }
 
-static void swap(int32_t *distances, int64_t *ids, int64_t i, int64_t j)
+static void swap(uint32_t *distances, int64_t *ids, int64_t i, int64_t j)
 {
-    const int32_t distance = distances[i];
+    const uint32_t distance = distances[i];
     const int64_t id = ids[i];
     distances[i] = distances[j], ids[i] = ids[j];
     distances[j] = distance, ids[j] = id;
 }
 
-static void sift_pairs(int32_t *distances, int64_t *ids, int64_t at, int64_t size)
+static void sift_pairs(uint32_t *distances, int64_t *ids, int64_t at, int64_t size)
 {
     for (int64_t child; (child = 2 * at + 1) < size; at = child) {
         if (child + 1 < size && later(distances, ids, child + 1, child)) child++;
@@ -81,7 +81,7 @@ static void sift_pairs(int32_t *distances, int64_t *ids, int64_t at, int64_t siz
     }
 }
 
-static void sort_pairs(int32_t *distances, int64_t *ids, int64_t n)
+static void sort_pairs(uint32_t *distances, int64_t *ids, int64_t n)
 {
     for (int64_t i = n / 2; i-- > 0;) sift_pairs(distances, ids, i, n);
     for (int64_t size = n - 1; size > 0; size--) {
@@ -92,68 +92,71 @@ static void sort_pairs(int32_t *distances, int64_t *ids, int64_t n)
 
 /* ---- selection ---- */
 
-/* The least shift for which the distances low .. high fall into APH_BINS bins. */
-static int shift_for(int32_t low, int32_t high)
+/* The least shift for which the distances low .. high of n hits fall into APH_BINS bins; where there are more levels than
+ * bins, into about two a hit: bins cost time, too. */
+static int shift_for(int64_t low, int64_t high, int64_t n)
 {
     int shift = 0;
-    while (((high - low) >> shift) >= APH_BINS) shift++;
+    int64_t most = APH_BINS;
+    if (high - low >= APH_BINS)
+        while (most > 128 && most > 2 * n) most /= 2;
+    while (((high - low) >> shift) >= most) shift++;
     return shift;
 }
 
 /* The bin in which the k-th falls; *below is raised by what lies in the bins before. */
-static int32_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
+static int64_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
 {
-    int32_t bin = 0;
+    int64_t bin = 0;
     while (*below + bins[bin] < k) *below += bins[bin++];
     return bin;
 }
 
 /* The k-th distance of all hits, which lie in low .. high, and how many are below it. */
-static int32_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int32_t low, int32_t high,
+static int64_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int64_t low, int64_t high,
                            int64_t *bins, int64_t *below)
 {
+    int64_t n = 0;
+    for (int64_t p = 0; p < n_parts; p++) n += parts[p * stride].count;
     for (*below = 0;;) {
-        const int shift = shift_for(low, high);
+        const int shift = shift_for(low, high, n);
         memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
         for (int64_t p = 0; p < n_parts; p++)
             for (int64_t i = 0; i < parts[p * stride].count; i++) {
-                const int32_t distance = distance_of(parts[p * stride].hits[i]);
+                const int64_t distance = distance_of(parts[p * stride].hits[i]);
                 if (distance >= low && distance <= high) bins[(distance - low) >> shift]++;
             }
-        const int32_t bin = bin_of_kth(bins, k, below);
+        const int64_t bin = bin_of_kth(bins, k, below);
         low += bin << shift;
         if (shift == 0) return low;
-        if (high - low >= 1 << shift) high = low + (1 << shift) - 1;
+        if (high - low >= INT64_C(1) << shift) high = low + (INT64_C(1) << shift) - 1;
     }
 }
 
-int32_t aph_kth(const int32_t *distances, int64_t n, int64_t k, int64_t *bins)
+int64_t aph_bound_kth(const uint32_t *distances, int64_t n, int64_t k, int64_t *bins)
 {
-    int32_t low = INT32_MAX, high = 0;
+    uint32_t low = UINT32_MAX, high = 0;
     for (int64_t i = 0; i < n; i++) {
         low = distances[i] < low ? distances[i] : low;
         high = distances[i] > high ? distances[i] : high;
     }
-    for (int64_t below = 0;;) {
-        const int shift = shift_for(low, high);
-        memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
-        for (int64_t i = 0; i < n; i++)
-            if (distances[i] >= low && distances[i] <= high) bins[(distances[i] - low) >> shift]++;
-        low += bin_of_kth(bins, k, &below) << shift;
-        if (shift == 0) return low;
-        if (high - low >= 1 << shift) high = low + (1 << shift) - 1;
-    }
+    const int shift = shift_for(low, high, n);
+    int64_t below = 0;
+    memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
+    for (int64_t i = 0; i < n; i++) bins[(distances[i] - low) >> shift]++;
+    const int64_t last = low + ((bin_of_kth(bins, k, &below) + 1) << shift) - 1; /* the end of the k-th's bin */
+    return last < high ? last : high;
 }
 
-static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int32_t *low, int32_t *high)
+static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t *low, int64_t *high)
 {
     int64_t total = 0;
-    *low = INT32_MAX, *high = 0;
+    *low = INT64_MAX, *high = 0;
     for (int64_t p = 0; p < n_parts; p++) {
         const aph_found *part = parts + p * stride;
         total += part->count;
         for (int64_t i = 0; i < part->count; i++) {
-            const int32_t distance = distance_of(part->hits[i]);
+            const int64_t distance = distance_of(part->hits[i]);
             *low = distance < *low ? distance : *low;
             *high = distance > *high ? distance : *high;
         }
@@ -165,16 +168,16 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
 {
     uint64_t *hits = found->hits;
     const int64_t k = found->k, count = found->count;
-    int32_t low, high;
+    int64_t low, high;
     int64_t below;
     range_of_hits(found, 1, 1, &low, &high);
-    const int32_t last = kth_of_hits(found, 1, 1, k, low, high, bins, &below);
+    const int64_t last = kth_of_hits(found, 1, 1, k, low, high, bins, &below);
     int64_t ties = k - below; /* how many with the k-th distance may stay */
 
     if (db->ascending) { /* in order of position: the first ties stay, and a later one cannot replace them */
         int64_t kept = 0;
         for (int64_t i = 0; i < count; i++) {
-            const int32_t distance = distance_of(hits[i]);
+            const int64_t distance = distance_of(hits[i]);
             const int equal = distance == last && ties > 0;
             ties -= equal;
             hits[kept] = hits[i];
@@ -205,24 +208,24 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
 }
 
 int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
-                  int64_t *bins, int32_t *distances, int64_t *ids)
+                  int64_t *bins, uint32_t *distances, int64_t *ids)
 {
-    int32_t low, high;
+    int64_t low, high;
     int64_t below;
     const int64_t total = range_of_hits(parts, n_parts, stride, &low, &high);
     if (k > total) k = total;
     if (k == 0) return 0;
-    const int32_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
-    const int shift = shift_for(low, high);
-    if (shift) { /* the bins are those around the k-th: count again, in coarse ones */
+    const int64_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
+    const int shift = shift_for(low, last, total);
+    if (high - low >= APH_BINS) { /* the bins are those around the k-th: count again, in coarse ones */
         memset(bins, 0, (size_t)(((last - low) >> shift) + 1) * sizeof *bins);
         for (int64_t p = 0; p < n_parts; p++)
             for (int64_t i = 0; i < parts[p * stride].count; i++) {
-                const int32_t distance = distance_of(parts[p * stride].hits[i]);
+                const int64_t distance = distance_of(parts[p * stride].hits[i]);
                 if (distance < last) bins[(distance - low) >> shift]++;
             }
     }
-    const int32_t n_bins = (last - low) >> shift; /* the last one's end is `below` */
+    const int64_t n_bins = (last - low) >> shift; /* the last one's end is `below` */
     for (int64_t bin = 0, start = 0, here; bin <= n_bins; bin++, start += here) { /* from counts to places */
         here = bins[bin];
         bins[bin] = start;
@@ -232,14 +235,14 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
         const aph_found *part = parts + p * stride;
         for (int64_t i = 0; i < part->count; i++) {
             const uint64_t hit = part->hits[i];
-            const int32_t distance = distance_of(hit);
+            const int64_t distance = distance_of(hit);
             if (distance < last) {
                 const int64_t place = bins[(distance - low) >> shift]++;
                 ids[place] = id_of(db, part, hit);
-                distances[place] = distance;
+                distances[place] = (uint32_t)distance;
             } else if (distance == last && end < k) {
                 ids[end] = id_of(db, part, hit);
-                distances[end++] = distance;
+                distances[end++] = (uint32_t)distance;
                 if (!db->ascending && end == k) /* there may be too many: from here on a max-heap of the ids */
                     for (int64_t j = (k - below) / 2; j-- > 0;) sift_ids(ids + below, j, k - below);
             } else if (distance == last && !db->ascending) {

@@ -1,0 +1,162 @@
+"""How items get their bits in mode "scores": from their nearest anchors, one item at a time. Needs numpy only.
+
+A query is real there: p = V (q - mu), and p . b scores an item with bits b. An item's bits are those that lower its
+share of J0 (csrc/learn/bits.inc.h has the formula), found in four steps that see nothing but the item and the anchors:
+
+1. begin with the signs of the start map, descend to bits of equal norms;
+2. ask the anchors' codes for candidates by p = V (x - mu), with the search that the bits are made for;
+3. compute their exact distances: the nearest of them are the anchors in whose P the item has a share;
+4. descend on the item's share of J0.
+"""
+
+import numpy as np
+
+from aphash._learning import _bits
+from aphash._learning._projection import Projection
+from aphash._learning._source import working
+from aphash._searching import queries
+from aphash._searching._store import Store
+from aphash._searching.engines import SCAN
+from aphash.codes import n_words
+
+FIRST_SWEEPS, SWEEPS = 3, 3  # over the bits: at most so often, and until none changes
+_CHUNK = 4096  # items that are encoded together
+
+ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
+    "start": (np.float32, "dr"), "decoder": (np.float32, "rd"), "anchors": (np.uint16, "md"),
+    "codes": (np.uint64, "mw"), "log_z": (np.float32, "m"), "sharpness": (np.float32, "m"), "log_p": (np.float32, "m"),
+    "far": (np.float32, "rr"),
+}  # fmt: skip
+NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates")
+
+
+class ItemEncoder:
+    """Vectors to the bits of mode "scores".
+
+    Parameters
+    ----------
+    weights : ndarray of float32, shape (d, r)
+        V, transposed: what maps working vectors to a query's weights.
+    arrays : dict
+        As :data:`ARRAYS` says: ``start`` and ``decoder`` (W and D), the anchors' working vectors as bfloat16 (the upper
+        half of a float32) and their codes, log Z, beta and log sum of P, the form F.
+    numbers : dict
+        As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, and how many near anchors are taken from how many
+        candidates.
+
+    Raises
+    ------
+    ValueError
+        When they do not fit each other.
+
+    Notes
+    -----
+    Holds 2 m d + 4 m r bytes and some more for m anchors, and as much as a search of m codes while it encodes.
+    """
+
+    def __init__(self, weights, arrays, numbers):
+        d, r = weights.shape
+        m = len(arrays["anchors"])
+        sizes = {"d": d, "r": r, "m": m, "w": n_words(r)}
+        for name, (dtype, axes) in ARRAYS.items():
+            array, shape = arrays[name], tuple(sizes[axis] for axis in axes)
+            if array.dtype != dtype or array.shape != shape:
+                raise ValueError(
+                    f"arrays do not fit each other: {name} must be {np.dtype(dtype)} of shape {shape}, got "
+                    f"{array.dtype} of shape {array.shape}"
+                )
+        for name in NUMBERS:
+            if not np.isfinite(numbers[name]):
+                raise ValueError(f"{name} must be finite, got {numbers[name]}")
+        self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in ARRAYS}
+        self.numbers = {name: numbers[name] for name in NUMBERS}
+        self.weights = np.ascontiguousarray(weights)
+        self._packed = None
+        self._codes = Store(r)
+        self._codes.add(self.arrays["codes"])
+        self._pack()
+
+    def __reduce__(self):
+        return type(self), (self.weights, self.arrays, self.numbers)
+
+    def fingerprint(self, digest):
+        """Update a digest with all that codes depend on."""
+        for name, array in self.arrays.items():
+            digest.update(f"{name}{array.shape}".encode() + array.astype(array.dtype.newbyteorder("<")).tobytes())
+        for name, number in self.numbers.items():
+            digest.update(f"{name}={float(number).hex()}".encode())
+
+    def _pack(self):
+        """Return (maps, scores), made for the instruction set in use."""
+        packed = self._packed
+        if packed is None or not packed[0].is_current():
+            one_map = np.concatenate([self.arrays["start"], self.arrays["decoder"].T, self.weights], axis=1)
+            projection = _map(one_map)
+            packed = self._packed = projection, scores(self.weights, self.arrays, self.numbers)
+        return packed
+
+    def encode(self, source, codes, n_threads):
+        """Write the codes of all items of a source, whose working vectors are those of the anchors.
+
+        Parameters
+        ----------
+        source : Source
+        codes : ndarray of uint64, shape (n, n_words)
+        n_threads : int
+        """
+        projection, kernels = self._pack()
+        d, r = self.weights.shape
+        numbers, snapshot = self.numbers, self._codes.present
+        n_candidates = min(int(numbers["n_candidates"]), len(snapshot))
+        chunk = min(_CHUNK, max(1, source.n))
+        X, maps = np.empty((chunk, d), np.float32), np.empty((chunk, 3 * r), np.float32)
+        for start in range(0, source.n, chunk):
+            n = min(chunk, source.n - start)
+            working(source, start, start + n, X[:n])
+            projection.project(X[:n], maps[:n], n_threads)
+            asked = np.ascontiguousarray(maps[:n, 2 * r :], np.float64)
+            _, candidates = queries.nearest(SCAN, snapshot, asked, n_candidates, None, n_threads)
+            kernels.encode(
+                X[:n], maps[:n], candidates, int(numbers["n_near"]), FIRST_SWEEPS, SWEEPS, codes[start : start + n],
+                n_threads,
+            )  # fmt: skip
+
+
+def _map(weights):
+    d, r = weights.shape
+    return Projection(np.ascontiguousarray(weights, np.float32), np.zeros(r, np.float32), np.zeros(d), 1.0)
+
+
+def project(X, weights, n_threads=1):
+    """Return working vectors (n, d) times weights (d, r), float32; each row's numbers are its own."""
+    out = np.empty((len(X), weights.shape[1]), np.float32)
+    _map(weights).project(np.ascontiguousarray(X), out, n_threads)
+    return out
+
+
+def to_bfloat16(X):
+    """Return the upper halves of float32 numbers, rounded to even, as uint16."""
+    bits = np.ascontiguousarray(X, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def from_bfloat16(halves):
+    """Return float32 numbers whose upper halves are given."""
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def scores(weights, arrays, numbers):
+    """Return the state of the objective as the kernels take it; see :class:`ItemEncoder` for the arguments."""
+    m, r = len(arrays["anchors"]), weights.shape[1]
+    p, norms = np.zeros((m, -(-r // 16) * 16), np.float32), np.empty(m, np.float32)
+    for start in range(0, m, _CHUNK):
+        A = from_bfloat16(arrays["anchors"][start : start + _CHUNK])
+        p[start : start + len(A), :r] = project(A, weights)
+        norms[start : start + len(A)] = np.einsum("ij,ij->i", A, A, dtype=np.float64)
+    made = {
+        "anchors": arrays["anchors"], "p": p, "norms": norms, "log_z": arrays["log_z"],
+        "sharpness": arrays["sharpness"], "log_p": arrays["log_p"], "far": arrays["far"],
+        "gram_d": project(arrays["decoder"], np.ascontiguousarray(arrays["decoder"].T)),
+        "gram_v": project(np.ascontiguousarray(weights.T), weights),
+    }  # fmt: skip
+    return _bits.Scores(made, *(float(numbers[name]) for name in NUMBERS[:5]))

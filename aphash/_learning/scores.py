@@ -1,0 +1,303 @@
+"""Mode "scores": the objective of the paper with real queries and discrete items.
+
+J0 = sum_i KL(P_i || Q_i), where the anchors' side is real, p_i = V (a_i - mu), and the items' side is bits b_j. The
+score of an item for a query is p . b, and
+
+    P(j | i) = exp(-beta_i |a_i - x_j|^2 / 2) / sum over i's nearest, with beta_i such that its perplexity is a
+               quarter of their number
+    Q(j | i) = exp(p_i . b_j) / Z_i,  Z_i = sum_j exp(p_i . b_j)
+    dJ0/dp_i = sum_j (Q(j | i) - P(j | i)) b_j,  dJ0/dV = sum_i dJ0/dp_i (a_i - mu)^T
+
+P is t-SNE's (van der Maaten & Hinton 2008) on the anchors, Q a softmax instead of the paper's t-distribution: a query
+ranks items by p . b and by nothing else, and only the softmax is the same for all items of one score. Given the bits,
+J0 is convex in V (Adam); given V, each item's bits are found by descent on its share of J0 (csrc/learn/bits.inc.h).
+They begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, as a
+score must not rank items by the length of what they rebuild.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from aphash._common.threads import Crew
+from aphash._learning import _distances
+from aphash._learning._source import Source
+from aphash._learning.blocks import draw_rows
+from aphash._learning.descent import HISTORY, itq_map
+from aphash._learning.item_encoder import FIRST_SWEEPS, ItemEncoder, from_bfloat16, project, scores, to_bfloat16
+from aphash._learning.linear import GRAM_FEATURES
+from aphash.codes import pack
+
+_ITQ_ROWS = 20_000  # of the sample that the start is turned on
+_EQUAL_NORMS = 0.3  # lambda
+_START_ROUNDS = 10  # of bits of equal norms and their decoder
+_DAMPING = 1e-2  # of the decoder's normal equations, a share of the anchors
+_BATCH = 500  # anchors of a step
+_TILE = 2048  # items whose scores are held at a time
+_FAR_SAMPLE = 1000  # items to which the form of the far anchors is fitted
+_PULL = 3.0  # how much larger than V's own size x is to be rebuilt by b V
+_N_NEAR, _N_CANDIDATES = 100, 200  # of an item's anchors
+_BETA1, _BETA2, _EPSILON = 0.9, 0.98, 1e-12
+_TRIALS = 17  # of a first common scale of the weights
+
+
+@dataclass
+class ScoreResult:
+    """What a fit found, in working units."""
+
+    anchor_items: np.ndarray
+    W: np.ndarray  # (d, r): V, transposed; float64, of numbers that float32 holds
+    bias: np.ndarray
+    items: ItemEncoder
+    history: np.ndarray
+    n_iter: int
+    n_directions: int
+
+
+def _fewer(n_bits):
+    """Return 1 up to 128 bits, less beyond: with more bits the scores are sums of more, and steps overshoot."""
+    return min(1.0, 128 / n_bits)
+
+
+def steps(settings):
+    """Return how many steps of Adam each fit of V has: the first, and that of each round."""
+    return [settings.max_iter] + [max(1, settings.max_iter * 2 // 5)] * settings.n_rounds
+
+
+def learn(rows, settings, rng, progress):
+    """Learn the weights V, the anchors' bits and all that items' bits depend on.
+
+    Parameters
+    ----------
+    rows : Rows
+    settings : recipe.Settings
+    rng : RandomState
+    progress : callable
+        Called with (round, iteration, J0, J1): J0 of a batch, for all anchors; J1 is 0, since bits are bits.
+
+    Returns
+    -------
+    ScoreResult
+
+    Notes
+    -----
+    Needs 4 m (2 d + 5 r + 4 k) bytes for m anchors with k neighbours, and a batch of scores.
+    """
+    s = settings
+    gram = rows.gram() if rows.d <= GRAM_FEATURES else None
+    sample = draw_rows(rows.n, min(rows.n, _ITQ_ROWS), rng)
+    start, n_directions = itq_map(rows, gram, sample, s.n_bits, 0.0, rng)
+    items = draw_rows(rows.n, s.n_anchors, rng)
+    halves = to_bfloat16(rows.working(items))
+    fit = _Fit(from_bfloat16(halves), s, rng, rows.n_threads, progress)
+    start = np.ascontiguousarray(start, np.float32)
+    decoder, norm, B = _equal_norms(fit.A, start, rows.n_threads)
+    arrays = {"start": start, "decoder": decoder, "anchors": halves}
+    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "rho": s.quantization * _fewer(s.n_bits) ** 1.5}
+    V = fit.weights(fit.common_scale(decoder, B), B, 0)
+    for number in range(1, s.n_rounds + 1):
+        kernels = scores(np.ascontiguousarray(V.T), *fit.state(V, B, arrays, numbers))
+        kernels.refine(B, fit.project(V), fit.near, fit.share, 1, rows.n_threads)
+        V = fit.weights(V, B, number)
+    weights = np.ascontiguousarray(V.T)
+    arrays, numbers = fit.state(V, B, arrays, numbers)
+    arrays["codes"] = pack(B)
+    numbers |= {"n_near": min(_N_NEAR, fit.near.shape[1]), "n_candidates": _N_CANDIDATES}
+    encoder = ItemEncoder(weights, arrays, numbers)
+    history = np.array(fit.history, HISTORY)
+    bias = np.zeros(s.n_bits)  # working vectors are centred
+    return ScoreResult(items, weights.astype(np.float64), bias, encoder, history, len(history), n_directions)
+
+
+def _equal_norms(A, start, n_threads):
+    """Return D, nu and the anchors' bits: |a - b D|^2 + lambda / nu (|b D|^2 - nu)^2, D by least squares in between."""
+    B = _signs(project(A, start, n_threads))
+    D = _decoder(B, A)
+    for _ in range(_START_ROUNDS):
+        norm = _mean_norm(B, D)
+        _equal_kernels(D, norm).start(B, project(A, np.ascontiguousarray(D.T), n_threads), 1, n_threads)
+        D = _decoder(B, A)
+    norm, B = _mean_norm(B, D), _signs(project(A, start, n_threads))
+    _equal_kernels(D, norm).start(B, project(A, np.ascontiguousarray(D.T), n_threads), FIRST_SWEEPS, n_threads)
+    return D, norm, B
+
+
+def _equal_kernels(D, norm):
+    """Return kernels of which only those for equal norms may be called."""
+    r, d = D.shape
+    nothing, one = np.zeros(1, np.float32), np.zeros((1, d), np.uint16)
+    arrays = {"anchors": one, "decoder": D, "log_z": nothing, "sharpness": nothing, "log_p": nothing}
+    arrays["far"] = np.zeros((r, r), np.float32)
+    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "offset": 0, "scale": 0, "rho": 0}
+    return scores(np.zeros((d, r), np.float32), arrays, numbers)
+
+
+def _decoder(B, A):
+    """Return D (r, d) float32 = argmin |A - B D|^2 + damping |D|^2."""
+    gram = (B.T @ B).astype(np.float64)
+    gram[np.diag_indices(len(gram))] += _DAMPING * len(B)
+    return np.ascontiguousarray(linalg.solve(gram, (B.T @ A).astype(np.float64), assume_a="pos"), np.float32)
+
+
+def _mean_norm(B, D):
+    rebuilt = B @ D
+    return float(np.einsum("ij,ij->", rebuilt, rebuilt, dtype=np.float64) / len(B))
+
+
+def _signs(Y):
+    return np.where(Y >= 0, np.float32(1), np.float32(-1))
+
+
+class _Fit:
+    """The anchors A (m, d), their P, and the fit of V to given bits."""
+
+    def __init__(self, A, settings, rng, n_threads, progress):
+        self.A, self.settings, self.rng, self.n_threads, self.progress = A, settings, rng, n_threads, progress
+        self.m = len(A)
+        self.near, d2 = _neighbors(A, settings.n_neighbors, n_threads)
+        self.sharpness, self.P, self.log_p = _perplexity(d2, settings.n_neighbors / 4)
+        self.entropy = -np.einsum("ij,ij->i", self.P, np.log(np.maximum(self.P, 1e-30)), dtype=np.float64)
+        share = -self.sharpness[self.near] * d2 / 2 - self.log_p[self.near]
+        self.share = np.exp(np.minimum(share, 0)).astype(np.float32)  # of an item in the P of its near anchors
+        self.history = []
+
+    def project(self, V):
+        return project(self.A, np.ascontiguousarray(V.T, np.float32), self.n_threads)
+
+    def common_scale(self, V, B):
+        """Return V times the number that lowers J0 most, of some trials: a decoder has another scale than weights."""
+        V = np.ascontiguousarray(V, np.float32)
+        some = self.rng.choice(self.m, min(_BATCH, self.m), replace=False)
+        p = self.A[some] @ V.T
+        size = float((p @ B[:: max(1, self.m // _BATCH)].T).std())
+        factors = np.geomspace(0.25, 64, _TRIALS) / (size if size > 0 else 1)
+        losses = [self._pass(some, p * np.float32(factor), B)[0] for factor in factors]
+        return V * np.float32(factors[int(np.argmin(losses))])
+
+    def weights(self, V, B, number):
+        """Fit V to the bits B by Adam on batches of anchors; the step falls to zero."""
+        s = self.settings
+        n_steps = steps(s)[number]
+        rate = (
+            s.learning_rate
+            * _fewer(s.n_bits) ** 2
+            * (1 if number == 0 else 2 / 3)
+            * float(np.sqrt(np.mean(V**2, dtype=np.float64)))
+        )
+        V = V.astype(np.float64)
+        mean, square = np.zeros_like(V), np.zeros_like(V)
+        for t in range(1, n_steps + 1):
+            some = self.rng.choice(self.m, min(_BATCH, self.m), replace=False)
+            x = self.A[some]
+            loss, away = self._pass(some, x @ V.T.astype(np.float32), B)
+            self.history.append((number + 1, t, loss * self.m, 0.0))
+            self.progress(number + 1, t, loss * self.m, 0.0)
+            gradient = (away.T @ x).astype(np.float64) / len(some)
+            mean += (1 - _BETA1) * (gradient - mean)
+            square += (1 - _BETA2) * (gradient**2 - square)
+            step = mean / (1 - _BETA1**t) / (np.sqrt(square / (1 - _BETA2**t)) + _EPSILON)
+            V -= rate * (1 - (t - 1) / n_steps) * step
+        return V.astype(np.float32)
+
+    def _pass(self, some, p, B):
+        """Return the mean KL of some anchors with weights p, and its gradient in them, (len(some), r)."""
+        m, S = self.log_z(p, B, some)
+        near, P = self.near[some], self.P[some]
+        pulled = np.einsum("qk,qkr->qr", P, B[near])
+        loss = m - np.einsum("qr,qr->q", p, pulled, dtype=np.float64) - self.entropy[some]
+        return float(loss.mean()), S - pulled
+
+    def log_z(self, p, B, own):
+        """Return log Z (n,) float64 and the mean of b under Q (n, r) of weights p (n, r); item own[i] is not counted.
+
+        Tiles of scores are summed as they come, with the largest so far taken out (Milakov & Gimelshein 2018).
+        """
+        step = 64
+        blocks = range(0, len(p), step)
+        log_z, mean = np.empty(len(p)), np.empty(p.shape, np.float32)
+
+        def block(start):
+            some = slice(start, start + step)
+            log_z[some], mean[some] = _softmax(p[some], B, own[some])
+
+        with Crew(self.n_threads) as crew:
+            for _ in crew.map(block, blocks):
+                pass
+        return log_z, mean
+
+    def state(self, V, B, arrays, numbers):
+        """Return the arrays and numbers of the encoder: those given, and what depends on V and B."""
+        p = self.project(V)
+        log_z = self.log_z(p, B, np.arange(self.m))[0].astype(np.float32)
+        form = (p.T @ p / np.float32(self.m)).astype(np.float64)
+        some = np.sort(self.rng.choice(self.m, min(_FAR_SAMPLE, self.m), replace=False))
+        far, half = np.empty(len(some)), np.empty(len(some))
+        for at in range(0, len(some), 100):
+            own = some[at : at + 100]
+            b = B[own]
+            mass = np.exp(np.minimum(b @ p.T - log_z, 80)).astype(np.float64)
+            mass[np.arange(len(own)), own] = 0
+            total = mass.sum(axis=1)
+            np.put_along_axis(mass, self.near[own], 0, axis=1)
+            far[at : at + 100] = np.log(np.maximum(mass.sum(axis=1), 1e-9 * np.maximum(total, 1e-30)))
+            half[at : at + 100] = np.einsum("ij,jk,ik->i", b, form, b, optimize=True) / 2
+        slope, offset = np.linalg.lstsq(np.stack([half, np.ones(len(some))], axis=1), far, rcond=None)[0]
+        scale = (
+            _PULL
+            * np.einsum("ij,ij->", p, B, dtype=np.float64)
+            / np.einsum("ij,ij->", self.A, self.A, dtype=np.float64)
+        )
+        made = {"log_z": log_z, "sharpness": self.sharpness, "log_p": self.log_p}
+        made["far"] = np.ascontiguousarray(slope * form, np.float32)
+        return arrays | made, numbers | {"offset": float(offset), "scale": float(scale)}
+
+
+def _softmax(p, B, own):
+    """Return log sum_j exp(p . b_j) and the mean of b_j under that softmax, without item own[i] for row i."""
+    top = np.full((len(p), 1), -np.inf, np.float32)
+    total, mean = np.zeros((len(p), 1)), np.zeros(p.shape, np.float32)
+    for start in range(0, len(B), _TILE):
+        b = B[start : start + _TILE]
+        z = p @ b.T
+        mine = np.flatnonzero((own >= start) & (own < start + len(b)))
+        z[mine, own[mine] - start] = -np.inf
+        new = np.maximum(top, z.max(axis=1, keepdims=True))
+        if np.isinf(new).any():  # one item only, which is its own
+            new = np.where(np.isinf(new), np.float32(0), new)
+        shrunk = np.exp(top - new)
+        z -= new
+        np.exp(z, out=z)
+        total = total * shrunk + z.sum(axis=1, keepdims=True, dtype=np.float64)
+        mean = mean * shrunk + z @ b
+        top = new
+    total = np.maximum(total, 1e-300)
+    return (top + np.log(total))[:, 0], (mean / total).astype(np.float32)
+
+
+def _neighbors(A, k, n_threads):
+    """Return the k nearest other anchors of each, int32 (m, k), and their squared distances, float32."""
+    d2, items = np.full((len(A), k + 1), np.inf, np.float32), np.full((len(A), k + 1), -1, np.int64)
+    _distances.nearest(Source(A), 0, len(A), A, d2, items, n_threads)
+    own = items == np.arange(len(A))[:, np.newaxis]
+    own[~own.any(axis=1), -1] = True  # behind as many copies of it: the last of them goes
+    return items[~own].reshape(-1, k).astype(np.int32), d2[~own].reshape(-1, k)
+
+
+def _perplexity(d2, wanted):
+    """Return beta (m,), P (m, k) and the log of P's sum (m,): float32; P = exp(-beta d2 / 2) / sum has the perplexity.
+
+    By bisection of log beta. Where all neighbours are equally near, any beta has the largest perplexity there is.
+    """
+    d2 = d2.astype(np.float64)
+    nearer = d2 - d2[:, :1]
+    spread = np.maximum(nearer.mean(axis=1, keepdims=True), 1e-30)
+    low, high = 1e-3 / spread, 1e5 / spread
+    for _ in range(40):
+        beta = np.sqrt(low * high)
+        weight = np.exp(-beta / 2 * nearer)
+        total = weight.sum(axis=1, keepdims=True)
+        flat = np.log(total) + beta / 2 * (weight * nearer).sum(axis=1, keepdims=True) / total > np.log(max(wanted, 1))
+        low, high = np.where(flat, beta, low), np.where(flat, high, beta)
+    log_p = np.log(total) - beta / 2 * d2[:, :1]
+    return beta[:, 0].astype(np.float32), (weight / total).astype(np.float32), log_p[:, 0].astype(np.float32)
