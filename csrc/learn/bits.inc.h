@@ -90,7 +90,7 @@ static float distance_to_anchor(const struct aph_scores *m, const float *x, floa
     float lane[16] = {0};
     int64_t k = 0;
     for (; k + 16 <= m->d; k += 16)
-        UNROLL
+    UNROLL
         for (int l = 0; l < 16; l++)
             lane[l] += x[k + l] * from_bfloat16(a[k + l]);
     for (int l = 0; k < m->d; k++, l++)
