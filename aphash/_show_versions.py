@@ -30,7 +30,14 @@ def versions():
 
 
 def show_versions():
-    """Print versions, CPU, instruction sets and threads; put it into reports of bugs."""
+    """Print versions, CPU, instruction sets and threads; put it into reports of bugs.
+
+    Examples
+    --------
+    >>> import aphash
+    >>> aphash.show_versions()  # doctest: +ELLIPSIS
+    aphash: ...
+    """
     found = versions()
     width = max(map(len, found))
     for name, value in found.items():

@@ -46,6 +46,18 @@ class VectorRescore:
     Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; they are
     ranked before they are rounded to the float32 distances that a search returns. Needs some 64 MiB, or three times a
     query's candidates where they are more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import APHash, HammingIndex, VectorRescore
+    >>> X = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
+    >>> hasher = APHash(16, random_state=0).fit(X)
+    >>> index = HammingIndex(16)
+    >>> ids = index.add(hasher.transform(X))
+    >>> distances, ids = index.search(hasher.transform(X[:3]), 2, rescore=VectorRescore(X), rescore_queries=X[:3])
+    >>> ids[:, 0], distances[:, 0]
+    (array([0, 1, 2]), array([0., 0., 0.], dtype=float32))
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so

@@ -66,6 +66,19 @@ class Encoder:
     ------
     ValueError
         When the arrays do not fit each other.
+
+    Examples
+    --------
+    >>> import io
+    >>> from sklearn.datasets import load_digits
+    >>> from aphash import APHash, Encoder
+    >>> X, file = load_digits().data, io.BytesIO()
+    >>> APHash(32, random_state=0).fit(X).save(file)
+    >>> encoder = Encoder.load(file.getvalue())
+    >>> encoder
+    Encoder(n_bits=32, n_features=64)
+    >>> encoder.transform(X[:5]).shape
+    (5, 1)
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
@@ -111,6 +124,19 @@ class Encoder:
         ------
         OSError, ValueError
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> import io
+        >>> from aphash import Encoder
+        >>> file = io.BytesIO()
+        >>> hasher.save(file)
+        >>> Encoder.load(file.getvalue()).fingerprint == hasher.fingerprint_
+        True
         """
         kinds = {MODEL: MODEL_VERSION, PRODUCT: PRODUCT_VERSION}
         names = [*ARRAYS, *(f"items_{name}" for name in item_encoder.ARRAYS)]
@@ -173,6 +199,16 @@ class Encoder:
         TypeError, ValueError
             For another number of features, other names of columns, and whatever ``fit`` refuses: NaN, infinity, masked
             or missing values, texts, values so far from the learned ones that float32 does not hold their projections.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> encoder = hasher.encoder_
+        >>> bool((encoder.transform(X) == hasher.transform(X)).all())
+        True
         """
         return self._transform(X, self.n_jobs)
 
@@ -192,6 +228,15 @@ class Encoder:
         ------
         TypeError, ValueError
             As :meth:`transform`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.encoder_.decision_function(X[0]).shape
+        (32,)
         """
         return self._decision_function(X, self.n_jobs)
 
@@ -214,6 +259,15 @@ class Encoder:
         ------
         TypeError, ValueError
             As :meth:`transform`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.encoder_.query_projections(X[:3]).dtype
+        dtype('float32')
         """
         return self._decision_function(X, self.n_jobs)
 

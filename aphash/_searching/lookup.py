@@ -9,7 +9,8 @@ from aphash._searching import _search
 from aphash._searching.engines import SCAN
 from aphash.codes import check_n_bits
 
-# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search), as a scan's in csrc/isa.def.
+# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/speed/kernels.py search), like a scan's in
+# csrc/isa.def.
 PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 

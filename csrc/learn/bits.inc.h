@@ -90,7 +90,7 @@ static float distance_to_anchor(const struct aph_scores *m, const float *x, floa
     float lane[16] = {0};
     int64_t k = 0;
     for (; k + 16 <= m->d; k += 16)
-        UNROLL
+    UNROLL
         for (int l = 0; l < 16; l++)
             lane[l] += x[k + l] * from_bfloat16(a[k + l]);
     for (int l = 0; k < m->d; k++, l++)
@@ -152,7 +152,7 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
     if (!count)
         return 0;
     memcpy(keys, order, 8 * count);
-    const uint64_t last = select_key(keys, count, least(k, count));
+    const uint64_t last = select_key(keys, count, min(k, count));
     for (int64_t i = 0; i < count; i++) {
         if (order[i] > last)
             continue;

@@ -55,7 +55,7 @@ INLINE int V_ANY(vi mask)
 }
 #endif
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t panels_of(int64_t n) { return (n + WIDTH - 1) / WIDTH; }
 
 /* Carves aligned pieces from scratch memory; the same calls on NULL give the size. */
@@ -195,8 +195,8 @@ const struct aph_learn LEARN_TABLE = {
     .distances_scratch = distances_scratch,
     .count_within = count_within,
     .list_within = list_within,
-    .keep_nearest = keep_nearest,
-    .end_nearest = end_nearest,
+    .topk_push = topk_push,
+    .topk_finish = topk_finish,
     .pair_distances = pair_distances,
     .pack_columns = pack_columns,
     .anchor_block = anchor_block,

@@ -45,9 +45,8 @@ static inline __attribute__((always_inline)) uint64_t bits_of_bytes(uint8x16_t v
 #define MIN8(a, b) ((vec)_mm_min_epu8((__m128i)(a), (__m128i)(b)))
 #define MIN16(a, b) ((vec)_mm_sub_epi16((__m128i)(a), _mm_subs_epu16((__m128i)(a), (__m128i)(b))))
 #define MASK8(a, limit) ((uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8((__m128i)MIN8(a, limit), (__m128i)(a))))
-#define MASK16(a, limit)                                                                                                   \
-    ((uint32_t)_mm_movemask_epi8(                                                                                          \
-        _mm_cmpeq_epi16(_mm_subs_epu16((__m128i)(a), (__m128i)(limit)), _mm_setzero_si128())))
+#define MASK16(a, limit)                                                                                               \
+    ((uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi16(_mm_subs_epu16((__m128i)(a), (__m128i)(limit)), _mm_setzero_si128())))
 #define ZIP(half, bits, a, b) ((vec)_mm_unpack##half##_epi##bits((__m128i)(a), (__m128i)(b)))
 #endif
 

@@ -38,7 +38,8 @@ void aph_span_place(const aph_codes *db, int64_t first, int64_t end, int32_t sta
 uint32_t aph_span_hash(const aph_codes *db, int64_t position, int32_t start, int32_t end, int32_t bits)
 {
     const uint64_t *code = aph_code_of(db, position);
-    if (end - start <= bits) return (uint32_t)aph_span_value(code, start, end - start);
+    if (end - start <= bits)
+        return (uint32_t)aph_span_value(code, start, end - start);
     uint64_t hash = 0;
     for (int32_t at = start; at < end; at += 32) {
         hash ^= aph_span_value(code, at, end - at < 32 ? end - at : 32);
@@ -52,12 +53,14 @@ void aph_hash_count(const aph_codes *db, int64_t first, int64_t end, int32_t sta
                     uint32_t *counts)
 {
     for (int64_t p = first; p < end; p++)
-        if (aph_takes_part(db, p)) counts[aph_span_hash(db, p, start, stop, bits) + 1]++;
+        if (aph_takes_part(db, p))
+            counts[aph_span_hash(db, p, start, stop, bits) + 1]++;
 }
 
 void aph_hash_place(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t stop, int32_t bits,
                     uint32_t *offsets, uint32_t *order)
 {
     for (int64_t p = first; p < end; p++)
-        if (aph_takes_part(db, p)) order[offsets[aph_span_hash(db, p, start, stop, bits)]++] = (uint32_t)p;
+        if (aph_takes_part(db, p))
+            order[offsets[aph_span_hash(db, p, start, stop, bits)]++] = (uint32_t)p;
 }

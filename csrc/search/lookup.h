@@ -14,13 +14,13 @@ enum { APH_SPAN_BITS = 28 }; /* the most bits of a span of a lookup */
 
 typedef struct aph_lookup_s {
     int64_t n_spans;
-    const int32_t *starts;      /* n_spans + 1 bit numbers: span j = bits starts[j] .. starts[j + 1] - 1 */
-    const int64_t *tables;      /* n_spans: where the table of span j begins in `offsets` */
-    const uint32_t *offsets;    /* of span j: 2^bits + 1 offsets into its positions */
-    const uint32_t *positions;  /* n_spans x n_indexed */
-    int64_t n_indexed;          /* positions [0, n_indexed) stand in the tables; later ones are looked at one by one */
-    const int64_t *stale;       /* positions < n_indexed whose pages say so: their code is not the one in the tables. */
-    int64_t n_stale;            /* Each once; also those that the database no longer reaches */
+    const int32_t *starts;     /* n_spans + 1 bit numbers: span j = bits starts[j] .. starts[j + 1] - 1 */
+    const int64_t *tables;     /* n_spans: where the table of span j begins in `offsets` */
+    const uint32_t *offsets;   /* of span j: 2^bits + 1 offsets into its positions */
+    const uint32_t *positions; /* n_spans x n_indexed */
+    int64_t n_indexed;         /* positions [0, n_indexed) stand in the tables; later ones are looked at one by one */
+    const int64_t *stale;      /* positions < n_indexed whose pages say so: their code is not the one in the tables. */
+    int64_t n_stale;           /* Each once; also those that the database no longer reaches */
 } aph_lookup;
 
 /* Count (into counts[value + 1]) or place (advancing offsets[value]) the span's values of positions [first, end). */
@@ -33,10 +33,10 @@ enum { APH_LOOKUP_DONE = 0, APH_LOOKUP_DEAR = 1, APH_LOOKUP_FULL = 2 }; /* what 
 /* All pairs within a radius. `order`: positions grouped by the hash of one span, so that equal spans stand together. */
 typedef struct aph_pairs_s {
     const uint32_t *order;
-    const uint32_t *bounds;     /* group g = order[bounds[g]] .. order[bounds[g + 1] - 1] */
-    int64_t group, end;         /* groups that are left */
-    int64_t a, b;               /* places inside the group */
-    const int32_t *starts;      /* of all spans: a pair is reported for the first span in which it agrees */
+    const uint32_t *bounds; /* group g = order[bounds[g]] .. order[bounds[g + 1] - 1] */
+    int64_t group, end;     /* groups that are left */
+    int64_t a, b;           /* places inside the group */
+    const int32_t *starts;  /* of all spans: a pair is reported for the first span in which it agrees */
     int64_t span;
     int32_t radius;
 } aph_pairs;
@@ -54,7 +54,8 @@ static inline uint64_t aph_span_value(const uint64_t *code, int32_t start, int32
     const int64_t word = start / 64;
     const int shift = start % 64;
     uint64_t value = code[word * APH_GROUP] >> shift;
-    if (shift + bits > 64) value |= code[(word + 1) * APH_GROUP] << (64 - shift);
+    if (shift + bits > 64)
+        value |= code[(word + 1) * APH_GROUP] << (64 - shift);
     return value & ((UINT64_C(1) << bits) - 1);
 }
 

@@ -44,7 +44,8 @@ enum {
     FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
     FETCH = 128, /* how many rows of codes are fetched ahead */
     WAIT = 16,   /* candidates of a query that wait for each other, to get their distances together */
-    CHUNK = 4 / ROWS /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+    CHUNK = 4 /
+        ROWS /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
 };
 
 typedef struct {
@@ -70,19 +71,21 @@ typedef struct { /* one scan */
     int64_t n_tables;
     int64_t n_steps; /* 0: sums have 8 bits */
     int64_t run;
-    int exact; /* there are no bounds: each code gets its distance */
-    uint64_t *codes;   /* [query][WAIT codes in groups]: of those that wait */
-    uint8_t *planes;   /* [place][ROWS][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
+    int exact;       /* there are no bounds: each code gets its distance */
+    uint64_t *codes; /* [query][WAIT codes in groups]: of those that wait */
+    uint8_t *
+        planes; /* [place][ROWS][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
     uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
     uint8_t *tables;   /* [query][place][APH_ENTRIES] */
-    int64_t stride;  /* bytes from one query's tables to the next's */
+    int64_t stride;    /* bytes from one query's tables to the next's */
 } weighted_scan;
 
 static int64_t weighted_scratch_bytes(int64_t n_words)
 {
     const int64_t codes = n_words * (APH_BLOCK + APH_QUERY_BLOCK * WAIT) * (int64_t)sizeof(uint64_t);
     const int64_t partial = APH_QUERY_BLOCK * APH_BLOCK * (int64_t)sizeof(uint16_t);
-    return round64(sizeof(weighted_head)) + codes + partial + n_words * 16 * (ROWS * APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
+    return round64(sizeof(weighted_head)) + codes + partial +
+           n_words * 16 * (ROWS * APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
 }
 
 /* ---- exact distances ---- */
@@ -94,7 +97,8 @@ INLINE uint32_t weighted_sum(const uint64_t *code, const uint32_t *tables, int64
     for (int64_t t = 0; t < n_tables; code += APH_GROUP) {
         uint64_t word = *code;
         const int64_t stop = t + 16 < n_tables ? t + 16 : n_tables;
-        for (; t < stop; t++, word >>= 4) sum += tables[t * APH_ENTRIES + (word & 15)];
+        for (; t < stop; t++, word >>= 4)
+            sum += tables[t * APH_ENTRIES + (word & 15)];
     }
     return sum;
 }
@@ -112,7 +116,8 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
 /* The run in which a block lies, not before `run`. */
 static int64_t run_of(const aph_weighted *query, int64_t run, int64_t block)
 {
-    while (query->ends[run] <= block) run++;
+    while (query->ends[run] <= block)
+        run++;
     return run;
 }
 
@@ -121,7 +126,8 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
 {
     const aph_weighted *q = query;
     weighted_sums(groups, n, n_words, q->tables, q->n_tables, distances);
-    if (!q->constants) return;
+    if (!q->constants)
+        return;
     for (int64_t i = 0, run = 0; i < n; i++) { /* positions ascend */
         run = run_of(q, run, positions[i] / APH_BLOCK);
         distances[i] += (uint32_t)q->constants[run];
@@ -133,7 +139,8 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
 INLINE uint32_t least_entry(const uint32_t *table)
 {
     uint32_t least = table[0];
-    for (int v = 1; v < APH_ENTRIES; v++) least = table[v] < least ? table[v] : least;
+    for (int v = 1; v < APH_ENTRIES; v++)
+        least = table[v] < least ? table[v] : least;
     return least;
 }
 
@@ -158,7 +165,8 @@ static void make_byte_tables(const weighted_scan *w, int64_t q)
         const uint32_t least = least_entry(table);
         uint8_t *bytes = w->tables + q * w->stride + place_of(w, t) * APH_ENTRIES;
 #ifdef LOOKUP
-        for (int v = 0; v < APH_ENTRIES; v++) bytes[v] = scaled_down(table[v] - least, scale);
+        for (int v = 0; v < APH_ENTRIES; v++)
+            bytes[v] = scaled_down(table[v] - least, scale);
 #else
         (void)least;
         for (int b = 0; b < 4; b++) { /* the weight of bit b, and the value at which it adds nothing */
@@ -178,7 +186,8 @@ static int is_sum_of_bits(const aph_weighted *query)
         const uint32_t *table = query->tables + t * APH_ENTRIES;
         for (int v = 3; v < APH_ENTRIES; v++) {
             const int rest = v & (v - 1);
-            if ((int64_t)table[v] - table[rest] != (int64_t)table[v - rest] - table[0]) return 0;
+            if ((int64_t)table[v] - table[rest] != (int64_t)table[v - rest] - table[0])
+                return 0;
         }
     }
     return 1;
@@ -190,13 +199,15 @@ static void start_bound(const weighted_scan *w, int64_t q)
     weighted_bound *bound = w->head->bounds + q;
     const uint32_t *tables = w->queries[q].tables;
     double heaviest = 1;
-    for (int64_t t = 0; t < w->n_tables; t++) bound->least += least_entry(tables + t * APH_ENTRIES);
+    for (int64_t t = 0; t < w->n_tables; t++)
+        bound->least += least_entry(tables + t * APH_ENTRIES);
     for (int64_t step = 0; step < w->n_steps; step++) {
         double sum = 0;
         for (int64_t t = step; t < w->n_tables; t += w->n_steps) {
             const uint32_t *table = tables + t * APH_ENTRIES;
             double mean = 0;
-            for (int v = 0; v < APH_ENTRIES; v++) mean += table[v];
+            for (int v = 0; v < APH_ENTRIES; v++)
+                mean += table[v];
             sum += mean / APH_ENTRIES - least_entry(table);
         }
         heaviest = sum > heaviest ? sum : heaviest;
@@ -211,20 +222,24 @@ static void set_limit(const weighted_scan *w, int64_t q)
     const int64_t room = w->scan.found[q].threshold - bound->constant - bound->least;
     const int32_t top = w->n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
     bound->limit = w->exact ? 0 : -1;
-    if (room < 0 || w->exact) return;
+    if (room < 0 || w->exact)
+        return;
     /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
     const double slack = 1 + 1e-6;
-    double scale = room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
+    double scale =
+        room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
     if (w->n_steps && scale < bound->finest) {
         scale = 65000.9 / ((room + 1) * slack);
-        if (scale > bound->finest) scale = bound->finest;
+        if (scale > bound->finest)
+            scale = bound->finest;
     }
     const double limit = (double)room * bound->scale * slack;
     if (limit >= top + 1 || scale * 7 > bound->scale * 8.0) {
         bound->scale = (float)scale;
         make_byte_tables(w, q);
         bound->limit = (int32_t)((double)room * bound->scale * slack);
-        if (bound->limit > top) bound->limit = top;
+        if (bound->limit > top)
+            bound->limit = top;
     } else
         bound->limit = (int32_t)limit;
 }
@@ -237,7 +252,8 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
     const int64_t n_words = w->scan.db->n_words;
     for (int64_t word = 0; word * 16 < w->n_tables; word++) {
         uint8_t *rows[16];
-        for (int i = 0; i < 16; i++) rows[i] = w->planes + place_of(w, word * 16 + i) * ROWS * APH_BLOCK;
+        for (int i = 0; i < 16; i++)
+            rows[i] = w->planes + place_of(w, word * 16 + i) * ROWS * APH_BLOCK;
         for (int run = 0; run < 8; run++)
             for (int part = 0; part < PARTS; part++) {
                 const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
@@ -276,29 +292,30 @@ INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const 
 {
 #ifdef LOOKUP
     vec entries[2];
-    for (int i = 0; i < n_queries; i++) entries[i] = TABLE16(table + i * apart);
+    for (int i = 0; i < n_queries; i++)
+        entries[i] = TABLE16(table + i * apart);
     for (int a = 0; a < n; a++) {
         const vec v = ((const vec *)planes)[a];
-        for (int i = 0; i < n_queries; i++) sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
+        for (int i = 0; i < n_queries; i++)
+            sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
     }
 #else
     for (int b = 0; b < 4; b++)
         for (int i = 0; i < n_queries; i++) {
             const vec weight = splat(table[i * apart + b]), sign = splat(table[i * apart + 4 + b]);
             for (int a = 0; a < n; a++)
-                sums[i * n + a] =
-                    ADD8(sums[i * n + a], (((const vec *)(planes + b * APH_BLOCK))[a] ^ sign) & weight);
+                sums[i * n + a] = ADD8(sums[i * n + a], (((const vec *)(planes + b * APH_BLOCK))[a] ^ sign) & weight);
         }
 #endif
 }
 
-typedef struct { /* one or two queries against a block */
+typedef struct {           /* one or two queries against a block */
     const uint8_t *tables; /* the first one's */
     int64_t apart;
     int32_t limits[2];
-    vec *partial;          /* sums of 16 bits between chunks, of one query */
-    unsigned hot[2];       /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
-    uint64_t masks[2][8];  /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+    vec *partial;         /* sums of 16 bits between chunks, of one query */
+    unsigned hot[2];      /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
+    uint64_t masks[2][8]; /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
 } weighted_pair;
 
 /* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
@@ -323,9 +340,11 @@ INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries,
         for (int i = 0; i < n_queries; i++) {
             const vec most = splat((uint8_t)pair->limits[i]);
             vec least = sums[i * n];
-            for (int a = 1; a < n; a++) least = MIN8(least, sums[i * n + a]);
+            for (int a = 1; a < n; a++)
+                least = MIN8(least, sums[i * n + a]);
             if (MASK8(least, most) == 0) {
-                if (APH_LANES < 8) memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
+                if (APH_LANES < 8)
+                    memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
                 continue;
             }
             SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
@@ -335,10 +354,14 @@ INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries,
 
 static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
 {
-    if (n_queries == 1) narrow_block(planes, n_tables, 1, pair);
-    else if (n_tables == 16) narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
-    else if (n_tables == 32) narrow_block(planes, 32, 2, pair);
-    else narrow_block(planes, n_tables, 2, pair);
+    if (n_queries == 1)
+        narrow_block(planes, n_tables, 1, pair);
+    else if (n_tables == 16)
+        narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+    else if (n_tables == 32)
+        narrow_block(planes, 32, 2, pair);
+    else
+        narrow_block(planes, n_tables, 2, pair);
 }
 
 /* As narrow_block for one query, with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
@@ -360,21 +383,25 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int first, int last, 
             const uint8_t *rows = planes + step * STEP * ROWS * APH_BLOCK + at * (int)sizeof(vec);
             vec bytes[N] = {{0}};
 #pragma GCC unroll 16
-            for (int t = 0; t < STEP; t++) add_table(tables + t * APH_ENTRIES, 0, 1, rows + t * ROWS * APH_BLOCK, N, bytes);
+            for (int t = 0; t < STEP; t++)
+                add_table(tables + t * APH_ENTRIES, 0, 1, rows + t * ROWS * APH_BLOCK, N, bytes);
             for (int a = 0; a < N; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
                 odd[a] = ADD16(odd[a], bytes[a] >> 8 & low);
             }
         }
         vec least = MIN16(even[0], odd[0]);
-        for (int a = 1; a < N; a++) least = MIN16(least, MIN16(even[a], odd[a]));
+        for (int a = 1; a < N; a++)
+            least = MIN16(least, MIN16(even[a], odd[a]));
         const int any = MASK16(least, most) != 0;
         if (!last) {
-            for (int a = 0; a < N; a++) waiting[2 * a] = even[a], waiting[2 * a + 1] = odd[a];
+            for (int a = 0; a < N; a++)
+                waiting[2 * a] = even[a], waiting[2 * a + 1] = odd[a];
             pair->hot[0] |= (unsigned)any;
         } else if (any) {
-            SET_MASKS(pair, 0, at, N, (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
-                                          (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+            SET_MASKS(pair, 0, at, N,
+                      (MASK16(even[a], most) & UINT64_C(0x5555555555555555)) |
+                          (MASK16(odd[a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
         } else
             memset((uint8_t *)pair->masks[0] + at * APH_LANES, 0, N * APH_LANES);
     }
@@ -382,9 +409,12 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int first, int last, 
 
 static void wide(const uint8_t *planes, int n_steps, int first, int last, weighted_pair *pair)
 {
-    if (first && last) wide_block(planes, n_steps, 1, 1, pair);
-    else if (last) wide_block(planes, n_steps, 0, 1, pair);
-    else wide_block(planes, n_steps, first, 0, pair);
+    if (first && last)
+        wide_block(planes, n_steps, 1, 1, pair);
+    else if (last)
+        wide_block(planes, n_steps, 0, 1, pair);
+    else
+        wide_block(planes, n_steps, first, 0, pair);
 }
 
 /* ---- hits ---- */
@@ -399,7 +429,8 @@ INLINE void append_hit(aph_found *found, uint32_t distance, uint32_t position)
 static void tighten(weighted_scan *w, int64_t q)
 {
     aph_found *found = w->scan.found + q;
-    if (found->k == 0 || found->count < found->capacity || found->count <= found->k) return;
+    if (found->k == 0 || found->count < found->capacity || found->count <= found->k)
+        return;
     aph_tighten(found, w->scan.db, w->scan.memory->bins);
     set_limit(w, q);
 }
@@ -421,7 +452,8 @@ static void append_waiting(weighted_scan *w, int64_t q)
 static void append_all(weighted_scan *w)
 {
     for (int64_t a = 0; a < w->scan.n_active; a++)
-        if (w->head->n_waiting[w->scan.memory->active[a]]) append_waiting(w, w->scan.memory->active[a]);
+        if (w->head->n_waiting[w->scan.memory->active[a]])
+            append_waiting(w, w->scan.memory->active[a]);
 }
 
 static void enter_run(scan_state *scan, int64_t block)
@@ -453,9 +485,11 @@ static int take_candidates(weighted_scan *w, const uint64_t *masks, unsigned hot
             const int at = run * 64 + __builtin_ctzll(left);
             const uint64_t *in = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
             uint64_t *out = codes + n / APH_GROUP * n_words * APH_GROUP + n % APH_GROUP;
-            for (int64_t word = 0; word < n_words; word++) out[word * APH_GROUP] = in[word * APH_GROUP];
+            for (int64_t word = 0; word < n_words; word++)
+                out[word * APH_GROUP] = in[word * APH_GROUP];
             w->head->waiting[q][n] = (uint32_t)((positions ? positions[at] : first + at) - found->first);
-            if (++n < WAIT) continue;
+            if (++n < WAIT)
+                continue;
             w->head->n_waiting[q] = n;
             append_waiting(w, q);
             n = 0;
@@ -473,8 +507,10 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
     int64_t n_alive = 0;
     int dropped = 0;
     for (int64_t a = 0; a < scan->n_active; a++)
-        if (w->head->bounds[scan->memory->active[a]].limit >= 0) alive[n_alive++] = scan->memory->active[a];
-    if (n_alive == 0) return;
+        if (w->head->bounds[scan->memory->active[a]].limit >= 0)
+            alive[n_alive++] = scan->memory->active[a];
+    if (n_alive == 0)
+        return;
     make_nibbles(w, groups);
     const int64_t chunk = w->n_steps ? CHUNK : 1, end = w->n_steps ? w->n_steps : 1;
     for (int64_t step = 0; step < end; step += chunk) {
@@ -486,7 +522,8 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
             weighted_pair pair;
             const int64_t queries[2] = {alive[a], alive[a + 1 < n_alive ? a + 1 : a]};
             n = w->n_steps == 0 && a + 1 < n_alive ? 2 : 1;
-            for (int i = 0; i < 2; i++) pair.limits[i] = w->head->bounds[queries[i]].limit;
+            for (int i = 0; i < 2; i++)
+                pair.limits[i] = w->head->bounds[queries[i]].limit;
             pair.partial = (vec *)(w->partial + queries[0] * APH_BLOCK);
             pair.tables = w->tables + queries[0] * w->stride + first_table * APH_ENTRIES;
             pair.apart = (queries[1] - queries[0]) * w->stride;
@@ -495,21 +532,23 @@ static void count_weighted(scan_state *scan, const uint64_t *groups, const uint6
             else
                 narrow(planes, w->n_tables, (int)n, &pair);
             for (int i = 0; i < n; i++) {
-                if (!pair.hot[i]) continue;
+                if (!pair.hot[i])
+                    continue;
                 alive[kept++] = (int32_t)queries[i];
                 if (last)
-                    dropped |= take_candidates(w, pair.masks[i], pair.hot[i], groups, allowed, first, positions,
-                                               queries[i]);
+                    dropped |=
+                        take_candidates(w, pair.masks[i], pair.hot[i], groups, allowed, first, positions, queries[i]);
             }
         }
         n_alive = kept;
     }
-    if (dropped) drop_finished(scan);
+    if (dropped)
+        drop_finished(scan);
 }
 #ifndef LOOKUP
 /* As count_weighted, without bounds. */
 static void count_exactly(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
-                           const int64_t *positions)
+                          const int64_t *positions)
 {
     weighted_scan *w = (weighted_scan *)scan;
     int dropped = 0;
@@ -522,12 +561,14 @@ static void count_exactly(scan_state *scan, const uint64_t *groups, const uint64
         for (int run = 0; run < 8; run++)
             for (uint64_t left = allowed[run]; left; left &= left - 1) {
                 const int at = run * 64 + __builtin_ctzll(left);
-                append_hit(found, sums[at] + constant, (uint32_t)((positions ? positions[at] : first + at) - found->first));
+                append_hit(found, sums[at] + constant,
+                           (uint32_t)((positions ? positions[at] : first + at) - found->first));
             }
         tighten(w, q);
         dropped |= note_found(scan, found);
     }
-    if (dropped) drop_finished(scan);
+    if (dropped)
+        drop_finished(scan);
 }
 #endif
 
@@ -543,23 +584,28 @@ static int64_t weighted_scan_blocks(const aph_codes *db, int64_t block, int64_t 
     w.partial = (uint16_t *)(w.planes + db->n_words * 16 * ROWS * APH_BLOCK);
     w.tables = (uint8_t *)(w.partial + APH_QUERY_BLOCK * APH_BLOCK);
     w.n_tables = n_queries ? w.queries->n_tables : 0;
-    w.n_steps = w.n_tables <= NARROW ? 0 : (w.n_tables + STEP - 1) / STEP; /* planes are made for whole words, so for these */
+    w.n_steps =
+        w.n_tables <= NARROW ? 0 : (w.n_tables + STEP - 1) / STEP; /* planes are made for whole words, so for these */
     w.stride = (w.n_steps ? w.n_steps * STEP : w.n_tables) * APH_ENTRIES;
     list_active(&w.scan, n_queries);
 #ifndef LOOKUP
     for (int64_t a = 0; a < w.scan.n_active && !w.exact; a++)
         w.exact = !is_sum_of_bits(w.queries + w.head->common.active[a]);
-    if (w.exact) w.scan.count = count_exactly;
+    if (w.exact)
+        w.scan.count = count_exactly;
 #endif
-    if (w.n_steps * STEP > w.n_tables) memset(w.tables, 0, (size_t)(n_queries * w.stride));
+    if (w.n_steps * STEP > w.n_tables)
+        memset(w.tables, 0, (size_t)(n_queries * w.stride));
     for (int64_t a = 0; a < w.scan.n_active; a++) {
         const int64_t q = w.head->common.active[a];
         w.head->bounds[q] = (weighted_bound){0};
         w.head->n_waiting[q] = 0;
         start_bound(&w, q);
-        if (!w.queries[q].constants) set_limit(&w, q);
+        if (!w.queries[q].constants)
+            set_limit(&w, q);
     }
-    if (n_queries && w.queries->constants) w.scan.enter = enter_run;
+    if (n_queries && w.queries->constants)
+        w.scan.enter = enter_run;
     block = walk(&w.scan, block, end);
     append_all(&w);
     return block;

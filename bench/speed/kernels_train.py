@@ -91,8 +91,8 @@ def tiled_numpy_gradients(H, B, P, p):
 
 def our_gradients(H, B, p, indptr, anchors, n_threads=1):
     m, r = H.shape
-    sums, vectors, penalty, gradient = np.empty((4, m)), np.empty((2, m, r)), np.empty(1), np.empty_like(B)
-    _affinity_pass.anchor_pass(B, H, 1, 1, indptr, anchors, BLOCK, sums, vectors, penalty, n_threads)
+    sums, vectors, quantization_loss, gradient = np.empty((4, m)), np.empty((2, m, r)), np.empty(1), np.empty_like(B)
+    _affinity_pass.anchor_pass(B, H, 1, 1, indptr, anchors, BLOCK, sums, vectors, quantization_loss, n_threads)
     inv_z = (1 / sums[0]).astype(np.float32)
     _affinity_pass.item_gradient(B, H, inv_z, p, 1, 1, indptr, anchors, BLOCK, 1.0, 0.0, gradient, n_threads)
     return sums, vectors, gradient

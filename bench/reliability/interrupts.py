@@ -1,6 +1,6 @@
-"""Manners, measured: how long after Ctrl-C a call ends, and whether forked children can work.
+"""Interrupts, measured: how long after Ctrl-C a call ends, and whether forked children can work.
 
-    python bench/manners.py [--times 20] [--forks 50] [--only WORD] [--json FILE]
+    python bench/reliability/interrupts.py [--times 20] [--forks 50] [--only WORD] [--json FILE]
 
 Each call is made over and over; at a random moment of it SIGINT arrives, and the seconds until KeyboardInterrupt is
 caught are taken. Afterwards what was there must be as before: the earlier fit, or the answers of a search. Then a
@@ -17,9 +17,12 @@ import tempfile
 import threading
 import time
 import warnings
+from pathlib import Path
 
-import fit as fits
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "speed"))
+import fit as fits
 
 from aphash import APHash, HammingIndex
 

@@ -1,8 +1,8 @@
 """What happens to files and indexes when things go wrong, counted.
 
-    python bench/faults.py                        2,000 damaged files of each kind, 200 kills; ours and peers
-    python bench/faults.py --files 100000 --kills 1000 --parts flips kills
-    python bench/faults.py --out bench/measurements/faults.jsonl
+    python bench/reliability/crash_tests.py             2,000 damaged files of each kind, 200 kills; ours and peers
+    python bench/reliability/crash_tests.py --files 100000 --kills 1000 --parts flips kills
+    python bench/reliability/crash_tests.py --out bench/measurements/crash_tests.jsonl
 
 Every load runs in a forked child, so that a crash is an outcome and not the end. Outcomes of a load:
 
@@ -32,7 +32,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from fault_subjects import OURS, PEERS, Index, same
+from crash_subjects import OURS, PEERS, Index, same
 
 import aphash
 from aphash import HammingIndex

@@ -1,6 +1,6 @@
 """What the store of an index promises: memory a code, and searches that wait for nobody.
 
-    python bench/store.py [--only memory|latency] [--codes N] [--json FILE]
+    python bench/speed/store.py [--only memory|latency] [--codes N] [--json FILE]
 
 memory: N 64-bit codes (40 million) with counted ids that come a million at a time; anonymous memory of the process
 beyond what it had before the first, in bytes a code. latency: 200 searches of an index of N codes (256 million, 2 GB),

@@ -1,11 +1,11 @@
 """The main job on a cluster: read, learn, encode, save, search; seconds and bytes moved for each stage.
 
-    python bench/cluster.py --generate 200000 128 --workers 2 --compare
-    python bench/cluster.py --data cifar10_cnn512.npz --n-bits 64 --compare
-    python bench/cluster.py --generate 200000 128 --workers 2 --per-iteration
-    python bench/cluster.py --generate 50000 128 --workers 2 --kill 5 --compare
-    python bench/cluster.py --generate 8000000 128 --workers 2 --memory-limit 512MiB --n-train 200000 --n-rounds 1
-    python bench/cluster.py --data features.zarr --scheduler tcp://10.0.0.1:8786
+    python bench/scale/cluster.py --generate 200000 128 --workers 2 --compare
+    python bench/scale/cluster.py --data cifar10_cnn512.npz --n-bits 64 --compare
+    python bench/scale/cluster.py --generate 200000 128 --workers 2 --per-iteration
+    python bench/scale/cluster.py --generate 50000 128 --workers 2 --kill 5 --compare
+    python bench/scale/cluster.py --generate 8000000 128 --workers 2 --memory-limit 512MiB --n-train 200000 --n-rounds 1
+    python bench/scale/cluster.py --data features.zarr --scheduler tcp://10.0.0.1:8786
 
 Bytes moved are what the workers' machines sent on all interfaces during the stage, the loopback among them: on a
 LocalCluster everything between the processes, protocol and heartbeats included (and what other programs sent).

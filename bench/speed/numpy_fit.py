@@ -4,9 +4,14 @@ The draws are those of ``aphash.APHash`` in the same order, so that the two can 
 the Cholesky factorisation are small and come from numpy and scipy on both sides.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
-from baselines import signs, towards_signs
 from scipy import linalg, sparse
+
+sys.path.append(str(Path(__file__).parents[1] / "quality"))
+from baselines import signs, towards_signs
 
 TILE = 4096  # items of a tile: its temporaries stay in the L3 cache
 

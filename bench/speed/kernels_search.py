@@ -1,6 +1,6 @@
 """Exact search by codes against faiss and usearch: results checked equal, then timed side by side; and by weights.
 
-    python bench/kernels.py search [--quick] [--json FILE] [--isa NAME ...] [--only WORD]
+    python bench/speed/kernels.py search [--quick] [--json FILE] [--isa NAME ...] [--only WORD]
 
 Each row runs in one process, one thread each (but where it says otherwise), the sides in turn; the figure is the median
 of the ratios of neighbouring runs. faiss is the better of use_heap True and False at its SIMD level, which is set by

@@ -1,8 +1,8 @@
 """The whole fit, measured: memory beside the data, where the time goes, growth with n, m, r and d.
 
-    python bench/fit.py memory  [--rows 600000 --features 128 --bits 64 --anchors 500]
-    python bench/fit.py profile [--rows 1000000 --features 512 --bits 64]
-    python bench/fit.py growth
+    python bench/speed/fit.py memory  [--rows 600000 --features 128 --bits 64 --anchors 500]
+    python bench/speed/fit.py profile [--rows 1000000 --features 512 --bits 64]
+    python bench/speed/fit.py growth
 
 Data are generated into a memory-mapped file in --folder (a temporary one): clusters of different sizes on a slowly
 decaying spectrum, float32, so that neighbourhoods exist at every scale. Each measurement runs in a process of its own.

@@ -1,6 +1,6 @@
 """What ``import aphash`` costs beyond numpy: medians of interleaved fresh processes. The bar is 30 ms.
 
-python bench/import_time.py [--runs 21]
+python bench/speed/import_time.py [--runs 21]
 """
 
 import argparse

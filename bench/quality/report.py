@@ -1,6 +1,6 @@
 """One self-contained HTML page from the lines in bench/results: tables, curves, fronts, pictures.
 
-    python bench/report.py --data-dir DATA --work WORK --out report.html
+    python bench/quality/report.py --data-dir DATA --work WORK --out report.html
 
 Pictures of neighbours need the images (--data-dir) and the stored codes (--work); without them they are left out.
 """
@@ -10,13 +10,17 @@ import base64
 import io
 import json
 import re
+import zlib
 from pathlib import Path
 
 import datasets
 import jinja2
 import matplotlib
 import numpy as np
-from run import HERE, Split, codes_path, key_of
+from datasets import title_of
+from methods import is_control, label, parse_spec
+from results import BENCH, codes_path, key_of
+from run import Split
 
 from aphash import HammingIndex
 
@@ -25,38 +29,18 @@ from matplotlib import pyplot as plt
 
 LEAST_CONTROLS = 4  # with fewer there is no front to speak of
 INK = "#010203"  # what becomes the page's own text colour, light or dark
-TITLES = {"digits": "Digits", "cnn": "CIFAR-10, CNN features", "gist": "CIFAR-10, GIST-512",
-          "fashion": "Fashion-MNIST", "wordnet": "WordNet glosses (text)"}  # fmt: skip
 COLUMNS = ("mAP", "P@10", "P@100", "P@1000", "recall10@10", "recall10@100", "rescored P@10", "P(r<=2)", "R(r<=2)",
            "empty(r<=2)")  # fmt: skip
-OURS = {"aphash-semantic": ("APHash semantic", "#2f81e0"), "aphash-neighbors": ("APHash neighbors", "#17a072"),
-        "aphash-paper": ("APHash paper", "#7d8590")}  # fmt: skip
-NAMES = {"random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ",
-         "sh": "SH", "agh": "AGH", "pq": "PQ", "opq": "OPQ", "rabitq": "RaBitQ", "rabitq:inside=False":
-         "RaBitQ + 8 bytes", "floats": "floats, brute force", "full": "full n x n affinity"}  # fmt: skip
+OURS = {"aphash-semantic": "#2f81e0", "aphash-neighbors": "#17a072", "aphash-paper": "#7d8590"}
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",
            "floats": INK}  # fmt: skip
 PICTURED = ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "random", "floats")
 
 
-def label(spec):
-    """A method's name for readers."""
-    if spec in NAMES:
-        return NAMES[spec]
-    if spec in OURS:
-        return OURS[spec][0]
-    if match := re.fullmatch(r"control:n_rounds=(\d+),rotation=(\w+)", spec):
-        return f"control, {match[1]} rounds, {match[2]}"
-    if match := re.fullmatch(r"control:n_rounds=(\d+),rotation=random,whitening=([\d.]+),last_ridge=[\d.]+", spec):
-        return f"control, {match[1]} rounds, whitened {match[2]}"
-    if match := re.fullmatch(r"itq:n_components=(\d+)", spec):
-        return f"PCA-{match[1]} + frame"
-    name, _, params = spec.partition(":")
-    return f"{label(name)}, {params}" if params else name
-
-
-def is_control(spec):
-    return spec.startswith(("control", "itq"))
+def is_of_sweep(spec):
+    """Whether this is one of the runs that differ from the preset in n_neighbors only."""
+    name, params = parse_spec(spec)
+    return name == "aphash-semantic" and set(params) == {"n_neighbors"}
 
 
 class Table:
@@ -102,17 +86,16 @@ class Table:
 
 def order_of(spec):
     names = [*OURS, "control", "itq", "pca", "random", "signs", "sh", "agh", "opq", "pq", "rabitq", "floats"]
-    name = spec.partition(":")[0]
-    number = re.search(r"n_rounds=(\d+)|n_components=(\d+)", spec)
-    return (names.index(name) if name in names else len(names), "identity" in spec,
-            int(number[1] or number[2]) if number else 0, spec)  # fmt: skip
+    name, params = parse_spec(spec)
+    number = params.get("n_rounds", params.get("n_components", 0))
+    return names.index(name) if name in names else len(names), params.get("rotation") == "identity", number, spec
 
 
 # -- the controls' front ----------------------------------------------------------------------------------------------
 
 
 def has_front(specs):
-    return sum(spec.startswith("control") for spec in specs) >= LEAST_CONTROLS
+    return sum(parse_spec(spec)[0] == "control" for spec in specs) >= LEAST_CONTROLS
 
 
 def front(points):
@@ -152,7 +135,7 @@ def margins(table, datasets_):
                 other = at_recall(controls, recall)
                 if other is None:
                     continue
-                rows.append({"name": f"{TITLES.get(dataset, dataset)}, {bits}, {label(spec).removeprefix('APHash ')}",
+                rows.append({"name": f"{title_of(dataset)}, {bits}, {label(spec).removeprefix('APHash ')}",
                              "dataset": dataset, "bits": bits, "spec": spec,
                              "recall": f"{recall:.3f}", "mAP": f"{mAP:.4f}", "front_mAP": f"{other[0]:.4f}",
                              "gain_mAP": mAP / other[0] - 1, "P": f"{P:.4f}", "front_P": f"{other[1]:.4f}",
@@ -160,7 +143,7 @@ def margins(table, datasets_):
     return rows
 
 
-def bars(table, margin_rows):
+def targets(table, margin_rows):
     """The project's figures to hold, from its issue, with what was found."""
     rows = []
 
@@ -181,25 +164,25 @@ def bars(table, margin_rows):
         add(f"CNN, {bits} bits, semantic: mAP over ITQ's", found and itq and found / itq, 1.28)
     for row in margin_rows:
         if row["spec"] == "aphash-semantic" and row["bits"] in (64, 128) and row["dataset"] != "digits":
-            name = f"{TITLES.get(row['dataset'])}, {row['bits']} bits, semantic"
+            name = f"{title_of(row['dataset'])}, {row['bits']} bits, semantic"
             add(f"{name}: mAP over the front at equal recall", 1 + row["gain_mAP"], 1.015, 1.05)
             add(f"{name}: P@100 over the front", row["gain_P"], -0.003, 0.0, "{:+.3f}")
     for dataset, least in (("cnn", 0.595), ("fashion", 0.64)):
         found = table.mean(dataset, 64, "aphash-neighbors", "recall10@100")
-        add(f"{TITLES[dataset]}, 64 bits, neighbors: recall10@100", found, least)
+        add(f"{title_of(dataset)}, 64 bits, neighbors: recall10@100", found, least)
     for dataset in ("cnn", "gist", "fashion", "wordnet"):
         for bits in (64, 128):
             ours, itq = (table.mean(dataset, bits, m, "recall10@100") for m in ("aphash-neighbors", "itq"))
-            add(f"{TITLES[dataset]}, {bits} bits, neighbors: recall10@100 less ITQ's", ours and itq and ours - itq, 0.0,
-                form="{:+.3f}")  # fmt: skip
+            gain = ours and itq and ours - itq
+            add(f"{title_of(dataset)}, {bits} bits, neighbors: recall10@100 less ITQ's", gain, 0.0, form="{:+.3f}")
             for peer in ("pq", "rabitq", "rabitq:inside=False"):
                 ours, other = (table.mean(dataset, bits, m, "mAP") for m in ("aphash-semantic", peer))
                 words = label(peer) if peer != "rabitq:inside=False" else "RaBitQ's with 8 bytes more"
-                add(f"{TITLES[dataset]}, {bits} bits: mAP over {words}", ours and other and ours / other, 1.0)
+                add(f"{title_of(dataset)}, {bits} bits: mAP over {words}", ours and other and ours / other, 1.0)
     for dataset, figures in (("gist", (0.183, 0.19, 0.201, 0.203)), ("fashion", (0.5, 0.505, 0.535, 0.54))):
         for bits, least in zip((16, 32, 64, 128), figures):
             found = table.mean(dataset, bits, "aphash-semantic", "mAP")
-            add(f"{TITLES[dataset]}, {bits} bits, semantic: mAP", found, least, least * 1.05)
+            add(f"{title_of(dataset)}, {bits} bits, semantic: mAP", found, least, least * 1.05)
     return rows
 
 
@@ -221,18 +204,23 @@ def svg(fig, caption):
     plt.close(fig)
     text = text.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    prefix = f"f{abs(hash(caption)) % 10**8}"  # ids are one page's
+    prefix = f"f{zlib.crc32(caption.encode())}"  # ids are one page's
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     return {"svg": jinja2.utils.markupsafe.Markup(text), "caption": caption}
 
 
 def style(spec):
-    name = spec.partition(":")[0]
+    name, params = parse_spec(spec)
     if spec in OURS:
-        return {"color": OURS[spec][1], "marker": "o", "markersize": 8, "zorder": 5}
+        return {"color": OURS[spec], "marker": "o", "markersize": 8, "zorder": 5}
     if name == "control":
-        return {"color": "#8b949e", "marker": "s" if "identity" in spec else "^", "markersize": 5.5, "zorder": 3}
-    if spec.startswith("itq:"):
+        return {
+            "color": "#8b949e",
+            "marker": "s" if params.get("rotation") == "identity" else "^",
+            "markersize": 5.5,
+            "zorder": 3,
+        }
+    if name == "itq" and params:
         return {"color": "#e07b1a", "marker": "D", "markersize": 4.5, "zorder": 3}
     return {"color": COLOURS.get(name, "#6e7781"), "marker": "o", "markersize": 5.5, "zorder": 4}
 
@@ -242,7 +230,7 @@ def plane(table, dataset, bits):
     points = {}
     for spec in table.methods(dataset, bits):
         x, y = table.mean(dataset, bits, spec, "recall10@100"), table.mean(dataset, bits, spec, "mAP")
-        if x is None or y is None or (":n_neighbors" in spec and spec.startswith("aphash")):
+        if x is None or y is None or is_of_sweep(spec):
             continue
         points[spec] = (x, y)
         axes.plot(x, y, linestyle="none", **style(spec))
@@ -258,11 +246,11 @@ def plane(table, dataset, bits):
             right = x > 0.8
             axes.annotate(words, (x, y), (-7 if right else 7, 3), textcoords="offset points", fontsize=8.5,
                           ha="right" if right else "left", color=style(spec)["color"], weight=weight)  # fmt: skip
-        elif is_control(spec) and "random" in spec:
-            axes.annotate(re.search(r"\d+", spec)[0], (x, y), (-3, -11), textcoords="offset points", fontsize=7.5,
-                          color="#8b949e")  # fmt: skip
+        elif (params := parse_spec(spec)[1]).get("rotation") == "random":
+            rounds = str(params["n_rounds"])
+            axes.annotate(rounds, (x, y), (-3, -11), textcoords="offset points", fontsize=7.5, color="#8b949e")
     axes.set(xlabel="recall10@100: the true neighbours", ylabel="mAP: the same kind", ylim=(low - 0.01, None))
-    caption = f"{TITLES.get(dataset, dataset)}, {bits} bits: up and right is better. "
+    caption = f"{title_of(dataset)}, {bits} bits: up and right is better. "
     caption += "Grey line: the controls' front. " if drawn else ""
     return svg(fig, caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + frame.")
 
@@ -284,14 +272,14 @@ def curves(table, dataset, bits):
                   linewidth=2 if spec in OURS else 1.2, linestyle=":" if spec == "floats" else "-")  # fmt: skip
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
-    return svg(fig, f"{TITLES.get(dataset, dataset)}, {bits} bits: precision and recall as the radius grows.")
+    return svg(fig, f"{title_of(dataset)}, {bits} bits: precision and recall as the radius grows.")
 
 
-def dial(table, dataset, bits=64):
+def sweep(table, dataset, bits=64):
     values = {}
     for spec in table.methods(dataset, bits):
-        if match := re.fullmatch(r"aphash-semantic:n_neighbors=([\d.]+)", spec):
-            values[float(match[1])] = spec
+        if is_of_sweep(spec):
+            values[parse_spec(spec)[1]["n_neighbors"]] = spec
     if len(values) < 3:
         return None
     values[0.005] = "aphash-semantic"  # the default
@@ -304,7 +292,7 @@ def dial(table, dataset, bits=64):
     axes.set_xticks([100 * s for s in shares], [f"{100 * s:g}" for s in shares], minor=False)
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8)
-    return svg(fig, f"{TITLES.get(dataset, dataset)}, {bits} bits, semantic.")
+    return svg(fig, f"{title_of(dataset)}, {bits} bits, semantic.")
 
 
 def growth(table, dataset="cnn", bits=64):
@@ -390,7 +378,7 @@ def pictures(dataset, work, bits, count=3):
 
 
 def table_of(table, dataset, bits):
-    specs = [s for s in table.methods(dataset, bits) if ":n_neighbors" not in s or not s.startswith("aphash")]
+    specs = [s for s in table.methods(dataset, bits) if not is_of_sweep(s)]
     columns = [c for c in COLUMNS if any(table.values(dataset, bits, s, c).size for s in specs)]
     lowest = {"empty(r<=2)"}
     best = {}
@@ -430,21 +418,23 @@ def section(table, dataset, options):
                 shown = pictures(data, options.work, main)
         except datasets.MissingData as error:
             print(f"no pictures of {dataset}: {error}")
-    return {"id": dataset, "title": TITLES.get(dataset, dataset), "text": text, "plots": plots,
+    return {"id": dataset, "title": title_of(dataset), "text": text, "plots": plots,
             "tables": [table_of(table, dataset, bits) for bits in lengths], "pictures": shown}  # fmt: skip
 
 
 def render(options):
     table = Table(options.results)
     if not table.records:
-        raise SystemExit(f"{options.results} holds no runs: python bench/run.py first")
-    names = [*TITLES, *sorted({r["dataset"] for r in table.records} - set(TITLES))]
+        raise SystemExit(f"{options.results} holds no runs: python bench/quality/run.py first")
+    names = [*datasets.REGISTRY, *sorted({r["dataset"] for r in table.records} - set(datasets.REGISTRY))]
     names = [name for name in names if any(r["dataset"] == name for r in table.records)]
     margin_rows = margins(table, names)
-    dials = [d for d in (dial(table, name) for name in names) if d]
+    sweeps = [d for d in (sweep(table, name) for name in names) if d]
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores, {r['machine']['isa']}" for r in table.records}
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html").render(
         n_runs=len({key_of(r) for r in table.records}),
@@ -452,10 +442,10 @@ def render(options):
         machines=sorted(machines),
         when=max(r["when"] for r in table.records)[:16].replace("T", " "),
         versions=sorted({f"{name} {v}" for r in table.records for name, v in r["versions"].items()}),
-        bars=bars(table, margin_rows),
+        targets=targets(table, margin_rows),
         margins=margin_rows,
         sets=[section(table, name, options) for name in names],
-        dial=dials,
+        sweep=sweeps,
         growth=growth(table),
         speed=speed(Path(options.measurements)),
     )
@@ -478,8 +468,8 @@ def speed(folder):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=HERE / "results", metavar="DIR")
-    parser.add_argument("--measurements", default=HERE / "measurements", metavar="DIR", help="what kernels.py measured")
+    parser.add_argument("--results", default=BENCH / "results", metavar="DIR")
+    parser.add_argument("--measurements", default=BENCH / "measurements", metavar="DIR", help="of kernels.py")
     parser.add_argument("--data-dir", metavar="DIR", help="for pictures; default: $APHASH_DATA, or data")
     parser.add_argument("--work", metavar="DIR", help="run.py's --work, for pictures")
     parser.add_argument("--cache", metavar="DIR", help="run.py's --cache; default: WORK/features")

@@ -4,7 +4,7 @@ Binary methods are ``Method(n_bits, random_state).fit(X).transform(X)``, which g
 Methods that rank by something else than Hamming distance (:class:`Floats`, the faiss quantisers) have
 ``fit(X)`` with the database, ``distances(Q)`` instead of ``transform``, and ``state()`` that :func:`restore` reads.
 
-Names: V = X centred on the principal directions, R a rotation or frame, W a linear map, T its target.
+Names: V = X centred on the principal directions, R a rotation or an orthonormal projection, W a map, T its target.
 """
 
 import numpy as np
@@ -18,14 +18,14 @@ def signs(Z):
     return np.where(Z >= 0, np.float32(1), np.float32(-1))
 
 
-def random_frame(p, r, rng):
+def random_orthonormal(p, r, rng):
     """Random p x r matrix with orthonormal rows (p <= r) or columns."""
     q, _ = linalg.qr(rng.standard_normal((max(p, r), min(p, r))), mode="economic")
     return (q if p >= r else q.T).astype(np.float32)
 
 
 def towards_signs(V, R, n_iter):
-    """Alternate T = sign(V R) and R = argmin |T - V R| over frames (Gong & Lazebnik, CVPR 2011)."""
+    """Alternate T = sign(V R) and R = argmin |T - V R| over orthonormal projections (Gong & Lazebnik, CVPR 2011)."""
     for _ in range(n_iter):
         U, _, Zt = linalg.svd(V.T @ signs(V @ R), full_matrices=False)
         R = U @ Zt
@@ -92,7 +92,7 @@ class PCASigns(Linear):
 
 
 class ITQ(Linear):
-    """PCA to p dimensions, then a frame to n_bits that turns them towards signs (Gong & Lazebnik 2011 for p = n_bits).
+    """PCA to p dimensions, then a projection to n_bits towards signs (Gong & Lazebnik 2011 for p = n_bits).
 
     p < n_bits is the simple baseline that spends all bits on the leading directions.
     """
@@ -107,7 +107,7 @@ class ITQ(Linear):
         Xc = self.centred(X)
         D = principal_directions(Xc, self.n_components or self.n_bits)
         rng = np.random.default_rng(self.random_state)
-        self.W_ = D @ towards_signs(Xc @ D, random_frame(D.shape[1], self.n_bits, rng), self.n_iter)
+        self.W_ = D @ towards_signs(Xc @ D, random_orthonormal(D.shape[1], self.n_bits, rng), self.n_iter)
         return self
 
 
@@ -138,7 +138,7 @@ class Control(Linear):
         D = principal_directions(Xc, r)
         B = Xc @ D
         B *= (B.std(axis=0) / B[:, 0].std()) ** -self.whitening
-        start = random_frame(D.shape[1], r, rng)
+        start = random_orthonormal(D.shape[1], r, rng)
         rows = 20_000 if self.rotation == "random" else max(20_000, min(100_000, 6_400_000 // r))
         sample = rng.permutation(len(X))[:rows]
         B = B @ towards_signs(B[sample], start, 100)
@@ -149,7 +149,7 @@ class Control(Linear):
         for number in range(1, self.n_rounds + 1):
             B /= np.abs(B).mean()
             B -= B.mean(axis=0)
-            start = random_frame(r, r, rng) if self.rotation == "random" else np.eye(r, dtype=np.float32)
+            start = random_orthonormal(r, r, rng) if self.rotation == "random" else np.eye(r, dtype=np.float32)
             B = B @ towards_signs(B[sample], start, 30)
             W = linalg.cho_solve(
                 last if number == self.n_rounds else factor, (X1.T @ signs(B)).astype(np.float64)
@@ -239,7 +239,7 @@ class FullAffinity(Linear):
         Xc = self.centred(X)
         D = principal_directions(Xc, r)
         B = Xc @ D
-        B = B @ towards_signs(B, random_frame(D.shape[1], r, rng), 50)
+        B = B @ towards_signs(B, random_orthonormal(D.shape[1], r, rng), 50)
         B /= np.abs(B).mean()
         d = np.sqrt(np.maximum(squared_distances(Xc, Xc), 0))
         theta = np.partition(d, max(1, n // 20) - 1, axis=1)[:, : max(1, n // 20)].mean(axis=1)

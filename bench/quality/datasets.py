@@ -7,6 +7,7 @@ is downloaded: where a file is missing, the message says what belongs where.
 import gzip
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -298,14 +299,44 @@ def ann_benchmarks(path):
     return Dataset(path.stem, l2_normalised(X) if distance == "angular" else X, None, n_train)
 
 
-BY_NAME = {
-    "digits": digits,
-    "cnn": cnn,
-    "gist": gist,
-    "fashion": fashion,
-    "wordnet": wordnet,
-    "youtube-faces": youtube_faces,
+@dataclass(frozen=True)
+class Entry:
+    """What the other scripts know of a set.
+
+    Attributes
+    ----------
+    read : callable
+        ``read(data_dir, cache_dir)`` gives the :class:`Dataset`.
+    title : str
+        Its name in the report.
+    lengths : tuple of int
+        Lengths of codes that ``run.py --all`` measures; the set is left out where there are none.
+    sweep : bool
+        Whether ``--all`` tries several n_neighbors.
+    n_directions : int or None
+        Principal directions, where there are fewer than features.
+    """
+
+    read: Callable
+    title: str
+    lengths: tuple = ()
+    sweep: bool = False
+    n_directions: int | None = None
+
+
+REGISTRY = {  # in the report's order
+    "digits": Entry(digits, "Digits", (64, 16, 32), n_directions=61),
+    "cnn": Entry(cnn, "CIFAR-10, CNN features", (64, 128, 16, 32, 256), sweep=True),
+    "gist": Entry(gist, "CIFAR-10, GIST-512", (64, 128, 16, 32)),
+    "fashion": Entry(fashion, "Fashion-MNIST", (64, 128, 16, 32), sweep=True),
+    "wordnet": Entry(wordnet, "WordNet glosses (text)", (64,)),
+    "youtube-faces": Entry(youtube_faces, "YouTube Faces"),
 }
+
+
+def title_of(name):
+    """Return a set's name in the report; of one that is not in the registry, its own."""
+    return REGISTRY[name].title if name in REGISTRY else name
 
 
 def load(name, data_dir=None, cache_dir=None):
@@ -317,10 +348,10 @@ def load(name, data_dir=None, cache_dir=None):
         When its files are not there or not what they should be.
     """
     data_dir = data_dir or os.environ.get("APHASH_DATA") or "data"
-    if name in BY_NAME:
-        return BY_NAME[name](data_dir, cache_dir)
+    if name in REGISTRY:
+        return REGISTRY[name].read(data_dir, cache_dir)
     if str(name).endswith(".npy"):
         return array_file(name)
     if str(name).endswith((".hdf5", ".h5")):
         return ann_benchmarks(name)
-    raise MissingData(f"unknown data set {name!r}: one of {', '.join(BY_NAME)}, or a .npy or .hdf5 file")
+    raise MissingData(f"unknown data set {name!r}: one of {', '.join(REGISTRY)}, or a .npy or .hdf5 file")

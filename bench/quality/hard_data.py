@@ -1,8 +1,8 @@
 """Data that ruin learners: each mode beside random projections of the same bits, over a grid of hard sets.
 
-    python bench/hard_data.py [--bits 16 64 256] [--modes semantic neighbors paper] [--sets few tight ...] [--n 3000]
-                              [--processes 2] [--json bench/measurements/hard_data.jsonl]
-    python bench/hard_data.py --table bench/measurements/hard_data*.jsonl      a table by kind of what was measured
+    python bench/quality/hard_data.py [--bits 16 64 256] [--modes semantic neighbors paper]
+        [--sets few tight ...] [--n 3000] [--processes 2] [--json bench/measurements/hard_data.jsonl]
+    python bench/quality/hard_data.py --table bench/measurements/hard_data*.jsonl  a table by kind of what was measured
 
 Measures, of 200 queries that are not in the database, codes by ``transform``, ties at their expectation: recall10@100
 (the share of the 10 nearest by Euclidean distance in the first 100; as far as the 10th counts as near), P@100 of the

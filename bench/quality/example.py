@@ -1,10 +1,10 @@
 """The README's worked example: 100,000 images, their near-duplicates found, saved, mapped, searched, rescored.
 
-    python bench/example.py --data-dir DATA [--work WORK]
+    python bench/quality/example.py --data-dir DATA [--work WORK]
 
 The images are CIFAR-10's 60,000 and, of 40,000 of them, a copy that is brighter or darker by up to a tenth and was
 stored again as JPEG (quality 75 to 95). So it is known which images are near-duplicates. Their features are GIST-512
-(bench/features.py), extracted once into WORK.
+(bench/quality/features.py), extracted once into WORK.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import datasets
+import evaluation
 import features
-import measure
 import numpy as np
 from PIL import Image
 
@@ -105,7 +105,7 @@ def main():
     ids = index.search(codes, 10, filter=np.arange(n_images), rescore=VectorRescore(X), rescore_queries=queries)[1]
     first = np.mean(ids[:, 0] == original[-N_QUERIES:])
     clock(f"the same, 100 candidates ranked by their vectors: {first:.1%}")
-    exact = measure.true_neighbors(np.asarray(X[:n_images]), np.asarray(queries), k=1)[:, 0]
+    exact = evaluation.true_neighbors(np.asarray(X[:n_images]), np.asarray(queries), k=1)[:, 0]
     clock(f"brute force over the vectors: {np.mean(exact == original[-N_QUERIES:]):.1%}")
 
 

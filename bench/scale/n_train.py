@@ -1,6 +1,6 @@
 """What learning from fewer rows costs: quality and seconds of a fit against n_train, for each mode.
 
-    python bench/n_train.py --data-dir DATA [--datasets cnn fashion wordnet --bits 64 --seeds 0 --n-jobs 1]
+    python bench/scale/n_train.py --data-dir DATA [--datasets cnn fashion wordnet --bits 64 --seeds 0 --n-jobs 1]
                             [--n-train 2000 4000 8000 16000 32000 all] [--json bench/measurements/n_train.jsonl]
 
 Queries and database are those of ``run.py``; the database is the codes of all rows by ``transform``. Measured are mAP,
@@ -9,8 +9,11 @@ P@100 and recall10, and the seconds of ``fit``, encoding the rows that did not l
 
 import argparse
 import json
+import sys
 import time
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "quality"))
 import datasets
 from run import Split
 

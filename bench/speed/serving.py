@@ -1,7 +1,7 @@
 """What a service pays: one query's code, beside numpy's product, and the first load in a process. All in turn, medians.
 
-    python bench/serving.py row [--times 500]
-    python bench/serving.py load [--runs 15] [--other PYTHON]      PYTHON: of an environment with another build
+    python bench/speed/serving.py row [--times 500]
+    python bench/speed/serving.py load [--runs 15] [--other PYTHON]      PYTHON: of an environment with another build
 
 ``row``: ``transform`` of one float32 row beside ``numpy.sign(x @ W)``; the same signs are checked. ``load``: seconds of
 CPU of a process that opens a saved model with its index (1,536 features, 256 bits, 100,000 codes) and encodes and

@@ -1,6 +1,7 @@
 """What rescoring is worth: recall of the true neighbours and precision against the factor, by codes and by weights.
 
-    python bench/rescoring.py --data-dir DATA [--dataset cnn --bits 64 --seeds 0 1 2] [--plot docs/rescoring.svg]
+    python bench/quality/rescoring.py --data-dir DATA [--dataset cnn --bits 64 --seeds 0 1 2]
+                                      [--plot docs/rescoring.svg]
 
 A search for k results takes ``factor * k`` candidates, by the queries' codes or by their weights, and ranks them by
 ``VectorRescore`` (the float vectors). Printed, as JSON lines

@@ -1,6 +1,6 @@
 """This build's search beside another build's, in turn: what a change of the code costs.
 
-    python bench/against.py PYTHON [--quick] [--only WORD] [--repeats N] [--json FILE]
+    python bench/speed/against.py PYTHON [--quick] [--only WORD] [--repeats N] [--json FILE]
 
 PYTHON is the interpreter of an environment that has the other build, for instance a checkout of the commit before. Each
 row runs in two processes at a time, one with each build, that make the same index and answer in turn; the figure is the

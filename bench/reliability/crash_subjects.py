@@ -1,4 +1,4 @@
-"""What faults.py damages: files of aphash and of its peers, each made, saved, loaded, compared and used in one way."""
+"""What crash_tests.py damages: files of aphash and of its peers, each made, saved, loaded and used in one way."""
 
 import functools
 import warnings

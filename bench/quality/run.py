@@ -1,26 +1,23 @@
 """The one entry to every measurement of quality: learns, stores codes, measures, and writes one JSON line a run.
 
-    python bench/run.py --all --data-dir DATA --work WORK --processes 2 --n-jobs 1
+    python bench/quality/run.py --all --data-dir DATA --work WORK --processes 2 --n-jobs 1
                                                                    everything that the report shows; resumable
-    python bench/run.py --dataset cnn --method itq aphash-semantic --bits 64 --seeds 0 1 2
-    python bench/run.py --method control:n_rounds=4,rotation=random aphash-semantic:n_neighbors=0.02
-    python bench/run.py --quick                                    digits only, seconds; what CI runs
-    python bench/run.py --proof                                    the claims of the README against ITQ
+    python bench/quality/run.py --dataset cnn --method itq aphash-semantic --bits 64 --seeds 0 1 2
+    python bench/quality/run.py --method control:n_rounds=4,rotation=random aphash-semantic:n_neighbors=0.02
+    python bench/quality/run.py --quick                                    digits only, seconds; what CI runs
+    python bench/quality/run.py --proof                                    the claims of the README against ITQ
 
 A run is a data set, a protocol, a seed, a method with its parameters and a length. A run whose line is there is
 skipped (--force repeats it); --measure computes the measures of stored codes again. Seconds are those of a machine that
-may be doing other things: speed is compared in bench/kernels.py, not here.
+may be doing other things: speed is compared in bench/speed/kernels.py, not here.
 """
 
 import argparse
-import ast
 import concurrent.futures
 import contextlib
 import datetime
 import functools
 import importlib.metadata
-import inspect
-import json
 import multiprocessing
 import os
 import platform
@@ -33,41 +30,20 @@ from pathlib import Path
 
 import baselines
 import datasets
-import measure
+import evaluation
 import numpy as np
+from methods import make
+from results import BENCH, Results, codes_path, key_of
 from threadpoolctl import threadpool_limits
 
 import aphash
 
-HERE = Path(__file__).resolve().parent
-
-BASELINES = {
-    "random": baselines.RandomProjections,
-    "signs": baselines.RawSigns,
-    "pca": baselines.PCASigns,
-    "itq": baselines.ITQ,
-    "sh": baselines.SpectralHashing,
-    "agh": baselines.AnchorGraphHashing,
-    "control": baselines.Control,
-    "full": baselines.FullAffinity,
-    "pq": baselines.PQ,
-    "opq": baselines.OPQ,
-    "rabitq": baselines.RaBitQ,
-    "floats": baselines.Floats,
-}
 # The controls that --all runs: rounds from the identity, at random, and at random from a start of such a whitening.
 CONTROLS_64 = (4, 8, 16), (4, 8, 16), {0.5: (6, 8, 10), 0.75: (8, 10, 12, 14)}
 CONTROLS_128 = (8,), (4, 8), {0.5: (8, 10), 0.75: (12, 14)}
 CONTROLS_OTHER = (), (8,), {0.75: (12,)}
-OURS = ["aphash-semantic", "aphash-neighbors", "aphash-paper"]
-DIAL = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.01, 0.02, 0.04)]
-ALL = [  # (lengths, sets), in this order, so that what matters most is there first
-    ((64,), ("cnn", "gist", "fashion", "digits")),
-    ((128,), ("cnn", "gist", "fashion")),
-    ((16, 32), ("gist", "fashion", "cnn", "digits")),
-    ((64,), ("wordnet",)),
-    ((256,), ("cnn",)),
-]
+SWEEP = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.01, 0.02, 0.04)]
+LENGTHS = (64, 128, 16, 32, 256)  # that --all measures, in this order: what matters most is there first
 QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors"]
 
 
@@ -83,15 +59,16 @@ def controls(identity, random, whitened):
 def methods_for(n_bits, dataset, first):
     """The specs that --all runs at a length: most at 64 bits; those that take minutes with the first seed only."""
     specs = ["aphash-semantic", "aphash-neighbors", "random", "pca", "itq", "sh", "pq", "rabitq:inside=False"]
-    if dataset == "digits" and n_bits == 64:
-        specs.remove("pca")  # its pixels have 61 principal directions
+    entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
+    if entry.n_directions is not None and n_bits > entry.n_directions:
+        specs.remove("pca")
     if n_bits > 64:
         specs += ["rabitq"]
     if n_bits != 256:
         specs += ["agh"]
     if n_bits == 64:
         specs += ["itq:n_components=16", "itq:n_components=32", *controls(*CONTROLS_64), "floats"]
-        specs += DIAL if dataset in ("cnn", "fashion") else []
+        specs += SWEEP if entry.sweep else []
     elif n_bits == 128:
         specs += controls(*CONTROLS_128)
     else:
@@ -100,36 +77,6 @@ def methods_for(n_bits, dataset, first):
         specs += ["opq"] if n_bits in (64, 128) else []
         specs += ["aphash-paper"] if dataset == "gist" or n_bits == 64 else []
     return specs
-
-
-def parse_spec(spec):
-    """Return (name, parameters) of "name:parameter=value,...": values are Python literals, or words."""
-    name, _, rest = spec.partition(":")
-    params = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"method {spec!r}: expected parameter=value, got {part!r}")
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-        params[key] = value
-    return name, params
-
-
-def make(spec, n_bits, seed, n_jobs):
-    """Return the estimator of a spec."""
-    name, params = parse_spec(spec)
-    if name.startswith("aphash-"):
-        mode = name.removeprefix("aphash-")
-        own = inspect.signature(aphash.APHash).parameters
-        study = {name: value for name, value in params.items() if name not in own}
-        if study:  # of the method's parameters, those that only a recipe has
-            mode = aphash.Recipe.preset(mode).replace(**study)
-        given = {name: value for name, value in params.items() if name in own}
-        return aphash.APHash(n_bits, mode=mode, random_state=seed, n_jobs=n_jobs, **given)
-    if name not in BASELINES:
-        raise ValueError(f"unknown method {name!r}: one of {', '.join([*BASELINES, *OURS])}")
-    return BASELINES[name](n_bits, random_state=seed, **params)
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
@@ -178,7 +125,7 @@ def versions():
 
 def commit():
     def git(*args):
-        return subprocess.run(["git", "-C", HERE, *args], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", "-C", BENCH, *args], capture_output=True, text=True, check=False).stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!results")
     return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
@@ -203,7 +150,7 @@ class Split:
         if self._truth is None:
             y = self.dataset.y
             labels = (None, None) if y is None else (y[self.database], y[self.queries])
-            self._truth = measure.Truth(self.X, self.Q, *labels)
+            self._truth = evaluation.Truth(self.X, self.Q, *labels)
         return self._truth
 
     def key(self, spec, n_bits):
@@ -218,18 +165,6 @@ class Split:
         }
 
 
-KEY = ("dataset", "checksum", "protocol", "seed", "n", "method", "n_bits")
-
-
-def key_of(record):
-    return tuple(record[name] for name in KEY)
-
-
-def codes_path(work, key):
-    words = [str(key[name]) for name in ("dataset", "checksum", "protocol", "seed", "n", "method", "n_bits")]
-    return Path(work) / "codes" / (re.sub(r"[^\w.=-]+", "_", "-".join(words)) + ".npz")
-
-
 def learn(split, spec, n_bits, n_jobs, work):
     """Fit, encode, store the codes, and return the record without measures."""
     key = split.key(spec, n_bits)
@@ -239,7 +174,7 @@ def learn(split, spec, n_bits, n_jobs, work):
         "d": split.X.shape[1],
         "n_queries": len(split.Q),
         "bytes_per_item": n_bits / 8,
-        "ties": measure.TIES,
+        "ties": evaluation.TIES,
         "seconds": {},
     }
     begun = time.perf_counter()
@@ -288,38 +223,6 @@ def measured(record, split, work):
 
 
 # -- many runs --------------------------------------------------------------------------------------------------------
-
-
-class Results:
-    """The lines of one folder, a file a data set; a line that is written again replaces the one with its key."""
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.records = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                try:
-                    record = json.loads(line)
-                    self.records[key_of(record)] = record
-                except (ValueError, KeyError) as error:
-                    raise SystemExit(f"{path}:{number}: not a line of results ({error})") from None
-
-    def __contains__(self, key):
-        return key_of(key) in self.records
-
-    def add(self, record):
-        replaces = key_of(record) in self.records
-        self.records[key_of(record)] = record
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{record['dataset']}.jsonl"
-        if not replaces:
-            with path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            return
-        lines = [json.dumps(r) + "\n" for r in self.records.values() if r["dataset"] == record["dataset"]]
-        partial = path.with_suffix(".part")
-        partial.write_text("".join(lines))
-        partial.replace(path)
 
 
 def show(record):
@@ -474,7 +377,7 @@ def quick(options, results):
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", nargs="+", default=["digits"], metavar="NAME",
-                        help=f"{', '.join(datasets.BY_NAME)}, FILE.npy or FILE.hdf5")  # fmt: skip
+                        help=f"{', '.join(datasets.REGISTRY)}, FILE.npy or FILE.hdf5")  # fmt: skip
     parser.add_argument("--method", nargs="+", metavar="SPEC", help="default: all methods; see the top")
     parser.add_argument("--bits", nargs="+", type=int, default=[64], metavar="N")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
@@ -491,7 +394,7 @@ def parse(argv):
     parser.add_argument("--data-dir", metavar="DIR", help="default: $APHASH_DATA, or data")
     parser.add_argument("--work", metavar="DIR", help="codes and features; default: data/bench-work")
     parser.add_argument("--cache", metavar="DIR", help="features; default: WORK/features")
-    parser.add_argument("--results", metavar="DIR", default=HERE / "results")
+    parser.add_argument("--results", metavar="DIR", default=BENCH / "results")
     parser.add_argument("--n-jobs", type=int, metavar="N", default=os.cpu_count(), help="threads of a run")
     parser.add_argument("--processes", type=int, metavar="N", default=1, help="runs at the same time")
     options = parser.parse_args(argv)
@@ -508,7 +411,7 @@ def main(argv=None):
     with temporary as folder:
         if options.quick:
             options.work = options.results = folder
-        options.work = options.work or HERE.parent / "data" / "bench-work"
+        options.work = options.work or BENCH.parent / "data" / "bench-work"
         results = Results(options.results)
         begun = time.perf_counter()
         if options.quick:
@@ -518,7 +421,12 @@ def main(argv=None):
         else:
             plan = [(name, options.bits, options.seeds, options.method) for name in options.dataset]
             if options.all:
-                plan = [(name, bits, options.seeds, options.method) for bits, names in ALL for name in names]
+                plan = [
+                    (name, [bits], options.seeds, options.method)
+                    for bits in LENGTHS
+                    for name, entry in datasets.REGISTRY.items()
+                    if bits in entry.lengths
+                ]
             failed = run(plan, options, results)[1]
             if options.all:
                 failed += grow(options, results)
