@@ -1,6 +1,7 @@
 """HammingIndex: exact search over packed codes. Needs numpy only."""
 
 import functools
+import math
 import numbers
 
 import numpy as np
@@ -951,7 +952,7 @@ def integers_within(index, rows, radius, filter):
 
 def _search_and_rescore(rows, k, rescore, n, nearest):
     distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
-    n_candidates = max(k, min(k * rescore.factor, n))
+    n_candidates = max(k, min(math.ceil(k * rescore.factor), n))
     step = max(1, _MOST_CANDIDATES // n_candidates)
     for start in range(0, len(rows), step):
         found = nearest(rows[start : start + step], n_candidates)[1]

@@ -89,7 +89,12 @@ class VectorRescore:
                 f"X has {n} rows, the index {n_codes} codes{'' if counted() else ', whose ids are not 0 .. n - 1'}: "
                 "pass VectorRescore(X, ids) with the ids of the rows"
             )
-        return _Vectors(self, queries.astype(np.float64))
+        return with_queries(self, queries)
+
+    def _take(self, ids):
+        """Return the rows of X of ids, none of them -1."""
+        rows, where = np.unique(self._rows_of(ids), return_inverse=True)
+        return np.asarray(_read_rows(self.X, rows))[where]
 
     def _rows_of(self, ids):
         """Rows of X of the ids; 0 for -1."""
@@ -147,6 +152,11 @@ def bind(rescore, queries, *, n_queries, n_codes, counted):
     return rescore._bind(queries, n_codes, counted)
 
 
+def with_queries(rescore, queries):
+    """Return a VectorRescore with queries (n_queries, d), floats that are known to be good: see :func:`bind`."""
+    return _Vectors(rescore, queries.astype(np.float64))
+
+
 @dataclass(frozen=True)
 class _Vectors:
     """A VectorRescore with queries (n_queries, d) of float64."""
@@ -190,7 +200,7 @@ def _ip(x, where, queries):
 
 def _cosine(x, where, queries):
     """1 - cos = |u - v|^2 / 2 of unit vectors: it cannot be negative, and is 0 for what is equal."""
-    (x, x_zero), (queries, q_zero) = _unit(x), _unit(queries.astype(x.dtype))
+    (x, x_zero), (queries, q_zero) = unit_vectors(x), unit_vectors(queries.astype(x.dtype))
     cosine = np.minimum(_squared_difference(x[where], queries[:, None]) / 2, 2)
     return np.where(x_zero[where] | q_zero[:, None], 1, cosine)
 
@@ -219,7 +229,7 @@ def _inner(x, queries):
     return np.einsum("...d,...d->...", x, queries)
 
 
-def _unit(x):
+def unit_vectors(x):
     """Return unit vectors, and which were zero. Those of extreme size are first divided by their largest number."""
     norm = _norm(x)
     extreme = ~((norm > 1e-30) & (norm < 1e30))

@@ -316,8 +316,8 @@ class Encoder:
     def _read(self, X, n_jobs):
         """Return X as float rows in C order, checked, how many threads they are worth, and whether X was one vector."""
         if type(X) is not np.ndarray:
-            _refuse_sparse(X)
-            self._check_names(_names_of(X))
+            refuse_sparse(X)
+            self._check_names(names_of(X))
         elif self.feature_names is not None:
             self._check_names(None)
         array = as_floats(X, "X")
@@ -422,7 +422,7 @@ def refuse_steps(path, params):
         )
 
 
-def _refuse_sparse(X):
+def refuse_sparse(X):
     """Raise TypeError for a sparse matrix; scipy is not imported to find out that there are none."""
     sparse = sys.modules.get("scipy.sparse")
     if sparse is not None and sparse.issparse(X):
@@ -431,7 +431,7 @@ def _refuse_sparse(X):
         )
 
 
-def _names_of(X):
+def names_of(X):
     """Return the names of a data frame's columns (pandas, polars, pyarrow), or None where they are no texts."""
     if isinstance(X, np.ndarray | list | tuple):
         return None

@@ -922,6 +922,24 @@ cdef class Store:
         draft.start(self.present, self.tail, self.slabs, self.slab_at)
         return draft
 
+    def successor(self):
+        """Return a store that goes on from what this one holds; neither sees the other's changes.
+
+        For a change of several stores that is to be seen at once or not at all: each one's successor is changed, and
+        they take the places of the stores together. The room in the last page passes to the successor; a later change
+        of this store copies that page.
+        """
+        cdef Store store = Store(self.present.n_bits)
+        lock = self.lock.enter()
+        try:
+            store.present = self.present
+            store.tail, store.slabs, store.slab_at = self.tail, self.slabs, self.slab_at
+            memset(&self.tail, 0, sizeof(self.tail))
+            self.slabs, self.slab_at = [], 0
+        finally:
+            self.lock.leave(lock)
+        return store
+
     cdef Draft empty_draft(self):
         """A draft of no codes, in pages of its own."""
         cdef tail_t none
