@@ -22,11 +22,11 @@ LAYERS = [
     "_learning.item_encoder",
     "_learning.encoder",
     "_learning.training_data _learning.affinity _searching.lookup",
-    "_learning.descent _searching.pairs _searching.index_file _searching.expansion",
-    "_learning.scores _learning.model_file _distributed.training_data",
+    "_learning.descent _searching.pairs _searching.index_file _searching.expansion _searching.brute_force _searching.calibration",
+    "_learning.scores _learning.model_file _distributed.training_data _searching.kept",
     "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes",
-    "interchange dask __main__ _show_versions _product",
+    "interchange dask __main__ _show_versions _product vectors",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 KERNELS = ("_source", "_distances", "_affinity_pass", "_projection")  # what bench/kernels* measure

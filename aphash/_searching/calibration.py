@@ -7,6 +7,7 @@ of codes and of vectors go together: what radius finds most pairs within a dista
 Needs numpy only.
 """
 
+import functools
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -22,7 +23,26 @@ _RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # neighbours 
 _OTHERS = 16  # rows at random that each query is paired with
 _LEAST_PAIRS = 100  # of the sample that a radius is chosen by
 _KNOTS = 65  # of the tables from distances of codes to distances of vectors
+_REMEMBERED = 1024  # answers
 _TIE = 1e-6  # relative: as far as the last neighbour
+
+
+def _remembered(method):
+    """Keep what a method returns: a search for one query takes less time than finding out how many candidates."""
+
+    @functools.wraps(method)
+    def remembered(self, *args):
+        key = method.__name__, *args
+        try:  # other threads may forget it meanwhile
+            return self._memory[key]
+        except KeyError:
+            found = method(self, *args)
+        if len(self._memory) >= _REMEMBERED:
+            self._memory.clear()
+        self._memory[key] = found
+        return found
+
+    return remembered
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,10 @@ class Calibration:
         Ascending.
     recall : ndarray of float64, shape (len(KS), g)
         Of the true k nearest among the k nearest of so many candidates by the kept vectors.
+    errors : ndarray of float64, shape (len(KS), g)
+        Standard errors of recall.
+    ceiling : ndarray of float64, shape (len(KS),)
+        The same with all codes as candidates.
     distances, shares, bits : ndarray of float32, float32, int32, shape (m, s)
         Of sampled pairs: distance of the vectors, share of the query's weights on bits that differ, and bits that
         differ.
@@ -47,12 +71,15 @@ class Calibration:
     n: int
     candidates: np.ndarray
     recall: np.ndarray
+    errors: np.ndarray
+    ceiling: np.ndarray
     distances: np.ndarray
     shares: np.ndarray
     bits: np.ndarray
     counts: np.ndarray
 
     def __post_init__(self):
+        object.__setattr__(self, "_memory", {})
         of_pairs = self.distances.ravel(), np.broadcast_to(self.counts, self.distances.shape).ravel()
         for name in ("shares", "bits"):
             object.__setattr__(self, f"_by_{name}", _table(getattr(self, name).ravel(), *of_pairs))
@@ -68,48 +95,63 @@ class Calibration:
         found = {each.name: np.array(arrays[each.name]) for each in fields(cls) if each.name != "n"}
         m, s = found["distances"].shape
         g = len(found["candidates"])
-        shapes = {"candidates": (g,), "recall": (len(KS), g), "shares": (m, s), "bits": (m, s), "counts": (s,)}
+        shapes = {"candidates": (g,), "recall": (len(KS), g), "errors": (len(KS), g), "ceiling": (len(KS),)}
+        shapes |= {"shares": (m, s), "bits": (m, s), "counts": (s,)}
         if type(params["n"]) is not int or any(found[name].shape != shape for name, shape in shapes.items()):
             raise ValueError("a calibration whose parts do not fit each other")
         return cls(params["n"], **found)
 
     # ---- how many candidates ----
 
+    @_remembered
     def candidates_for(self, recall, k, n):
         """Return how many candidates give a recall of k results among n codes; None where none that were measured do.
 
+        They gave a recall of one standard error more, so that what the sample happened to be does not make it less.
         Log-linear between measured numbers of candidates, and between measured k; in proportion to k beyond, and to n
         once there are more codes than were measured with, which is more than it takes.
         """
         if not len(self.candidates):
             return n
-        measured = [self._candidates_at(row, recall) for row in range(len(KS))]
-        if None in [measured[row] for row in _around(k)]:
-            return n if recall <= self.recall[:, -1].min() and self.candidates[-1] >= self.n - 1 else None
-        needed = _between(k, measured) * max(1, k / KS[-1]) * max(1, n / self.n)
-        return min(n, max(k, int(np.ceil(needed))))
+        needed = self._needed(self.recall - self.errors, recall, k, n)
+        if not np.isfinite(needed):
+            return None
+        return int(min(n, max(k, np.ceil(needed - 1e-9))))
 
+    @_remembered
     def recall_for(self, candidates, k, n):
         """Return the recall of k results that so many candidates give among n codes."""
-        if not len(self.candidates):
-            return float(candidates >= n)
-        scaled = np.log(max(candidates / (max(1, k / KS[-1]) * max(1, n / self.n)), 1))
-        of_k = [np.interp(scaled, np.log(self.candidates), row) for row in self.recall]
         if candidates >= n:
-            of_k = [1.0 if self.candidates[-1] < self.n - 1 else row[-1] for row in self.recall]
-        low, high = _around(k)
-        share = _share(k, low, high)
-        return float(of_k[low] + share * (of_k[high] - of_k[low]))
+            return self._of_all(k)
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._needed(self.recall, middle, k, n) <= candidates else (low, middle)
+        return low
 
     def best(self, k, n):
         """Return the largest recall of k results that was measured, and how many candidates give it."""
-        candidates = min(n, int(self.candidates[-1] * max(1, k / KS[-1]) * max(1, n / self.n)))
-        return self.recall_for(candidates, k, n), candidates
+        low, high = _around(k)
+        reached = float((self.recall - self.errors)[[low, high]].max(axis=1, initial=0).min())
+        return reached, self.candidates_for(reached, k, n)
 
-    def _candidates_at(self, row, recall):
-        reached = np.maximum.accumulate(self.recall[row])
+    def _of_all(self, k):
+        """The recall of k results when all are ranked by vectors, which may be kept less finely than they were."""
+        return float(self.ceiling[list(_around(k))].min())
+
+    def _needed(self, measured, recall, k, n):
+        """Return how many candidates it takes, a real number; infinity where none that were measured do."""
+        if not len(self.candidates):
+            return np.inf
+        low, high = _around(k)
+        share = 0.0 if low == high else np.log(k / KS[low]) / np.log(KS[high] / KS[low])
+        needed = self._reaching(measured[low], recall) ** (1 - share) * self._reaching(measured[high], recall) ** share
+        return needed * max(1, k / KS[-1]) * max(1, n / self.n)
+
+    def _reaching(self, measured, recall):
+        reached = np.maximum.accumulate(measured)
         if recall > reached[-1]:
-            return None
+            return np.inf
         at = int(np.argmax(reached >= recall))
         if at == 0:
             return float(self.candidates[0])
@@ -176,16 +218,6 @@ def _around(k):
     return (high if k >= KS[high] else high - 1), high
 
 
-def _share(k, low, high):
-    return 0.0 if low == high else np.log(k / KS[low]) / np.log(KS[high] / KS[low])
-
-
-def _between(k, numbers):
-    low, high = _around(k)
-    share = _share(k, low, high)
-    return numbers[low] ** (1 - share) * numbers[high] ** share
-
-
 def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_distances, random_rows, random_distances):
     """Return a Calibration.
 
@@ -202,7 +234,7 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
         they were given, and as they are kept.
     random_rows, random_distances : ndarray, shape (m, r)
     """
-    n, (m, n_true) = len(codes), true.shape
+    n, n_true = len(codes), true.shape[1]
     ranks = _ranks(codes, weights, own_rows, true)
     most = min(n - 1, MOST_CANDIDATES)
     grid = np.unique(np.rint(np.geomspace(1, most, _GRID)).astype(np.int64))
@@ -211,10 +243,13 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
     rest = max(0, n - 1 - n_true)
     sampled = np.concatenate([true[:, places], random_rows], axis=1)
     bits, shares = _code_distances(codes, weights, own_codes, sampled)
+    recall, errors = _recall(ranks, true_distances, kept_distances, [*grid, n + 1])
     return Calibration(
         n=n,
         candidates=grid,
-        recall=_recall(ranks, true_distances, kept_distances, grid),
+        recall=recall[:, :-1],
+        errors=errors[:, :-1],
+        ceiling=recall[:, -1],
         distances=np.concatenate([true_distances[:, places], random_distances], axis=1).astype(np.float32),
         shares=shares,
         bits=bits,
@@ -225,8 +260,8 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
 def nothing(n):
     """Return a Calibration of too few rows to measure anything."""
     return Calibration(
-        n, np.zeros(0, np.int64), np.zeros((len(KS), 0)), np.zeros((0, 0), np.float32),
-        np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int32), np.zeros(0),
+        n, np.zeros(0, np.int64), np.zeros((len(KS), 0)), np.zeros((len(KS), 0)), np.ones(len(KS)),
+        np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int32), np.zeros(0),
     )  # fmt: skip
 
 
@@ -250,8 +285,9 @@ def _ranks(codes, weights, own_rows, true):
 
 
 def _recall(ranks, true_distances, kept_distances, grid):
+    """Return (recall, its standard error), (len(KS), len(grid)), of numbers of candidates."""
     order = np.argsort(kept_distances, axis=1, kind="stable")
-    ranks, found = np.take_along_axis(ranks, order, axis=1), np.empty((len(KS), len(grid)))
+    ranks, found = np.take_along_axis(ranks, order, axis=1), np.empty((2, len(KS), len(grid)))
     distances = np.take_along_axis(true_distances, order, axis=1)
     for row, k in enumerate(KS):
         k = min(k, ranks.shape[1])
@@ -259,7 +295,8 @@ def _recall(ranks, true_distances, kept_distances, grid):
         for column, candidates in enumerate(grid):
             among = ranks <= candidates
             first = among & (np.cumsum(among, axis=1) <= k)
-            found[row, column] = (first & is_true).sum() / (k * len(ranks))
+            of_queries = (first & is_true).sum(axis=1) / k
+            found[:, row, column] = of_queries.mean(), of_queries.std() / np.sqrt(len(ranks))
     return found
 
 

@@ -179,8 +179,8 @@ class KeptVectors:
         rows = np.empty((len(numbers), self.n_features), KINDS[self.kind])
         scales = np.empty(len(numbers), np.float32) if self.kind == "int8" else None
         which = np.searchsorted([part.start for part in self._parts], numbers, "right") - 1
-        for i in np.unique(which):
-            part, some = self._parts[i], which == i
+        for i, part in enumerate(self._parts):
+            some = which == i
             rows[some] = part.rows[numbers[some] - part.start]
             if scales is not None:
                 scales[some] = part.scales[numbers[some] - part.start]
