@@ -17,6 +17,8 @@ from aphash import interchange as interchange
 from aphash import metrics as metrics
 from aphash.codes import pack_codes as pack_codes
 from aphash.codes import unpack_codes as unpack_codes
+from aphash.vectors import Found as _Found
+from aphash.vectors import Pairs as _Pairs
 
 __all__ = [
     "APHash",
@@ -328,23 +330,6 @@ class HammingNeighbors:
 
 _Metric: TypeAlias = Literal["cosine", "l2"]
 
-class Found(tuple[Any, ...]):
-    @property
-    def distances(self) -> NDArray[np.float32]: ...
-    @property
-    def ids(self) -> NDArray[np.int64]: ...
-    exact: bool
-    candidates: int
-    recall: float
-
-class Pairs(Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]):
-    radius: int
-    recall: float
-    precision: float
-    exact: bool
-    def __next__(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]: ...
-    def close(self) -> None: ...
-
 class VectorIndex:
     n_bits: int
     metric: _Metric
@@ -392,7 +377,7 @@ class VectorIndex:
         expand: int = 0,
         expand_weight: float = 1.0,
         n_jobs: int | None = None,
-    ) -> Found: ...
+    ) -> _Found: ...
     def radius_search(
         self,
         Q: ArrayLike,
@@ -401,7 +386,7 @@ class VectorIndex:
         filter: Filter | ArrayLike | None = None,
         recall: float = 0.95,
         n_jobs: int | None = None,
-    ) -> Found: ...
+    ) -> _Found: ...
     def pairs(
         self,
         distance: float,
@@ -410,7 +395,7 @@ class VectorIndex:
         filter: Filter | ArrayLike | None = None,
         n_jobs: int | None = None,
         verbose: int = 0,
-    ) -> Pairs: ...
+    ) -> _Pairs: ...
     def knn_graph(
         self, k: int, *, recall: float | None = None, n_jobs: int | None = None
     ) -> tuple[NDArray[np.int64], csr_array]: ...

@@ -6,7 +6,9 @@ import io
 import numbers
 import os
 import threading
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -33,31 +35,56 @@ _METRICS = ("cosine", "l2")
 _TRAIN_ROWS = 250_000  # what n_train="auto" learns from at most
 _QUERIES = 1000  # rows that do not learn, but calibrate; at most a fifth
 _BLOCK_BYTES = 1 << 24  # of rows that are normalised and encoded at a time
+_FILTERED = 2  # times as many candidates with a filter
 _GRAPH_ROWS = 1024  # that are searched for at a time
 
 
-class Found(tuple):
-    """What a search found: a tuple ``(distances, ids)`` that knows where its distances come from.
+class Found:
+    """What a search found: ``distances, ids = found``; and where the distances come from.
 
     Attributes
     ----------
     distances, ids : ndarray
+    offsets : ndarray
+        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
     exact : bool
         Whether the distances are those of vectors; otherwise they are estimated from the codes.
     candidates : int
-        How many codes were ranked anew for each query, 0 where none were.
+        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
     recall : float
         The share of the true nearest neighbours that is expected in the results.
     """
 
-    distances = property(lambda self: self[-2])
-    ids = property(lambda self: self[-1])
+    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
+        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
 
-    @classmethod
-    def _of(cls, parts, exact, candidates, recall):
-        self = cls(parts)
-        self.exact, self.candidates, self.recall = exact, candidates, recall
-        return self
+    @property
+    def distances(self) -> np.ndarray:
+        return self._parts[-2]
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self._parts[-1]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        if len(self) != 3:
+            raise AttributeError("only a radius search has offsets")
+        return self._parts[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._parts[place]
+
+    def __repr__(self) -> str:
+        kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
+        parts = ", ".join(map(repr, self._parts))
+        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
 
 
 class Pairs:
@@ -75,20 +102,20 @@ class Pairs:
         Whether distances are those of vectors.
     """
 
-    def __init__(self, blocks, radius, recall, precision, exact):
+    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
         self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
 
-    def __iter__(self):
+    def __iter__(self) -> Self:
         return self
 
-    def __next__(self):
+    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return next(self._blocks)
 
-    def close(self):
+    def close(self) -> None:
         """Stop; what the pairs keep of the index is given back."""
         self._blocks.close()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         kind = "verified" if self.exact else f"precision {self.precision:.3g}"
         return f"<pairs within {self.radius} bits: expected recall {self.recall:.3g}, {kind}>"
 
@@ -173,7 +200,7 @@ class VectorIndex:
     >>> import numpy as np
     >>> from aphash import VectorIndex
     >>> X = np.random.default_rng(0).standard_normal((2000, 32)).astype(np.float32)
-    >>> index = VectorIndex(64, keep="float16", random_state=0).fit(X)
+    >>> index = VectorIndex(32, keep="float16", random_state=0).fit(X)
     >>> distances, ids = index.search(X[:2], 3)
     >>> ids[:, 0]
     array([0, 1])
@@ -250,8 +277,8 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> VectorIndex(32, random_state=0).fit(X)
-        VectorIndex(n_bits=32, mode='scores', metric='cosine', keep=None), 1000 vectors of 16 numbers
+        >>> VectorIndex(16, random_state=0).fit(X)
+        VectorIndex(n_bits=16, mode='scores', metric='cosine', keep=None), 1000 vectors of 16 numbers
         """
         from sklearn.utils import check_random_state
 
@@ -385,10 +412,10 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, keep="int8", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="int8", random_state=0).fit(X)
         >>> about = index.info()
         >>> about["code_bytes"], about["vector_bytes"], about["distances"]
-        (4, 20, 'exact')
+        (2, 20, 'exact')
         """
         state = self._fitted()
         n, measured, d = len(state.codes), state.calibration, state.encoder.n_features
@@ -433,7 +460,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, random_state=0).fit(X)
+        >>> index = VectorIndex(16, random_state=0).fit(X)
         >>> index.add(X[:2] + 1)
         array([1000, 1001])
         """
@@ -470,7 +497,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, random_state=0).fit(X)
+        >>> index = VectorIndex(16, random_state=0).fit(X)
         >>> index.upsert(X[:2], [7, 5000])
         1
         """
@@ -510,7 +537,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, random_state=0).fit(X)
+        >>> index = VectorIndex(16, random_state=0).fit(X)
         >>> index.remove([1, 2])
         2
         """
@@ -532,7 +559,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, random_state=0).fit(X)
+        >>> index = VectorIndex(16, random_state=0).fit(X)
         >>> index.compact()
         """
         with self._changes:
@@ -569,7 +596,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, random_state=0).fit(X)
+        >>> index = VectorIndex(16, random_state=0).fit(X)
         >>> index.search(X[:1], 5).exact, index.attach_vectors(X).search(X[:1], 5).exact
         (False, True)
         """
@@ -614,7 +641,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, keep="float32", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="float32", random_state=0).fit(X)
         >>> bool((index.get([3, 5]) == X[[3, 5]].astype(np.float32)).all())
         True
         """
@@ -639,7 +666,9 @@ class VectorIndex:
             Which vectors take part, by ids, mask or :class:`aphash.Filter`: see :meth:`aphash.HammingIndex.search`.
         recall : float, optional
             The share of the true k nearest that is to be found, above 0 and at most 1: as many codes are ranked anew by
-            vectors as that takes. By default .95 where there are vectors, and what the codes give where there are none.
+            vectors as that takes, and twice as many with a filter: that holds for filters at random and by kind, and
+            may not where a filter leaves nothing near the query. By default .95 where there are vectors, and what the
+            codes give where there are none.
         candidates : int, optional
             How many codes are ranked anew instead; 0: none, and distances are estimated.
         expand : int, default=0
@@ -657,7 +686,7 @@ class VectorIndex:
             In order of (distance, id); estimated distances in the order of the search by codes. -1 where there is no
             vector left.
 
-            The tuple of both has attributes, too: ``exact``, whether the distances are those of vectors or estimated;
+            The result has attributes, too: ``exact``, whether the distances are those of vectors or estimated;
             ``candidates``, and the ``recall`` that is expected.
 
         Raises
@@ -671,7 +700,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, keep="float16", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="float16", random_state=0).fit(X)
         >>> found = index.search(X[5], 2, recall=0.9)
         >>> found.ids[0], found.exact
         (np.int64(5), True)
@@ -679,7 +708,7 @@ class VectorIndex:
         state = self._fitted()
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
         k = check_count(k, "k", 1)
-        candidates, expected = _plan(state, k, recall, candidates, expand)
+        candidates, expected = _plan(state, k, recall, candidates, expand, filter is not None)
         Q, threads, one = state.encoder._read(Q, n_jobs)
         weights = _weights(state.encoder, Q, state.metric, threads)
         shared = {"filter": filter, "expand": expand, "expand_weight": expand_weight, "n_jobs": n_jobs}
@@ -692,7 +721,7 @@ class VectorIndex:
             if not expand:
                 distances = _estimated(state, distances, _sums(weights)[:, np.newaxis])
         parts = (distances[0], ids[0]) if one else (distances, ids)
-        return Found._of(parts, bool(candidates), candidates, expected)
+        return Found(parts, bool(candidates), candidates, expected)
 
     def radius_search(self, Q, distance, *, filter=None, recall=0.95, n_jobs=None):
         """Find the vectors within a distance.
@@ -715,7 +744,7 @@ class VectorIndex:
         offsets : ndarray of int64, shape (n_queries + 1,)
         distances : ndarray of float32, shape (offsets[-1],)
         ids : ndarray of int64, shape (offsets[-1],)
-            Those of query i stand at ``offsets[i] : offsets[i + 1]``, in order of (distance, id). The tuple has the
+            Those of query i stand at ``offsets[i] : offsets[i + 1]``, in order of (distance, id). The result has the
             attributes of :meth:`search`'s. Without vectors all that the codes found is there, with estimated distances,
             of which some are beyond ``distance``.
 
@@ -729,7 +758,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, keep="float16", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="float16", random_state=0).fit(X)
         >>> offsets, distances, ids = index.radius_search(X[:2], 0.01)
         >>> offsets, ids
         (array([0, 1, 2]), array([0, 1]))
@@ -744,7 +773,7 @@ class VectorIndex:
         offsets, shares, ids = state.codes.radius_search(weights, min(radius, 2.0), filter=filter, n_jobs=n_jobs)
         exact = state.has_vectors()
         if not exact:
-            return Found._of((offsets, _estimated(state, shares, 1.0), ids), False, 0, expected)
+            return Found((offsets, _estimated(state, shares, 1.0), ids), False, 0, expected)
         query = np.repeat(np.arange(len(Q)), np.diff(offsets))
         distances = np.empty(len(ids))
         step = max(1, _BLOCK_BYTES // (8 * Q.shape[1]))
@@ -756,7 +785,7 @@ class VectorIndex:
         order = np.lexsort((found, distances, query))
         ends = np.cumsum(np.bincount(query, minlength=len(Q)))
         parts = np.concatenate([[0], ends]), distances[order].astype(np.float32), found[order]
-        return Found._of(parts, True, len(ids) // max(1, len(Q)), expected)
+        return Found(parts, True, len(ids) // max(1, len(Q)), expected)
 
     # ---- vectors against each other ----
 
@@ -800,7 +829,7 @@ class VectorIndex:
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
         >>> X[999] = X[0] + 0.001
-        >>> index = VectorIndex(32, keep="float16", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="float16", random_state=0).fit(X)
         >>> for ids_i, ids_j, distances in index.pairs(0.01):
         ...     print(ids_i, ids_j)
         [0] [999]
@@ -845,7 +874,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> ids, graph = VectorIndex(32, keep="float16", random_state=0).fit(X).knn_graph(3)
+        >>> ids, graph = VectorIndex(16, keep="float16", random_state=0).fit(X).knn_graph(3)
         >>> graph.shape, graph.nnz
         ((1000, 1000), 3000)
         """
@@ -901,12 +930,12 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, keep="int8", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="int8", random_state=0).fit(X)
         >>> import io
         >>> file = io.BytesIO()
         >>> index.save(file)
         >>> VectorIndex.load(file.getvalue())
-        VectorIndex(n_bits=32, mode='scores', metric='cosine', keep='int8'), 1000 vectors of 16 numbers
+        VectorIndex(n_bits=16, mode='scores', metric='cosine', keep='int8'), 1000 vectors of 16 numbers
         """
         arrays, params = self._to_file()
         container.write(path, arrays, kind=KIND, version=VERSION, params=params)
@@ -935,7 +964,7 @@ class VectorIndex:
         >>> import numpy as np
         >>> from aphash import VectorIndex
         >>> X = np.random.default_rng(0).standard_normal((1000, 16))
-        >>> index = VectorIndex(32, keep="int8", random_state=0).fit(X)
+        >>> index = VectorIndex(16, keep="int8", random_state=0).fit(X)
         >>> import os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "vectors.aphash")
@@ -1040,8 +1069,13 @@ class _Changes:
         self._lock.release()
 
 
-def _plan(state, k, recall, candidates, expand):
-    """Return (how many codes are ranked anew, 0 for none; the recall that is expected)."""
+def _plan(state, k, recall, candidates, expand, filtered=False):
+    """Return (how many codes are ranked anew, 0 for none; the recall that is expected).
+
+    With a filter twice as many: neighbours are farther where it leaves out those that are near, and codes say less of
+    what is far.
+    """
+    more = _FILTERED if filtered and candidates is None else 1
     n, measured = len(state.codes), state.calibration
     if recall is not None and candidates is not None:
         raise TypeError("recall and candidates were both given: either says how many codes are ranked anew")
@@ -1075,10 +1109,10 @@ def _plan(state, k, recall, candidates, expand):
                 f"recall={recall:g} of {k} results was not reached: the best that was measured is {best:.4f}, with "
                 f"{most} candidates. More bits or finer vectors (keep) find more; candidates={n} ranks all by vectors"
             )
-        candidates = max(candidates, k)
+        candidates = max(min(more * candidates, n), k)
     if n == 0:
         return 0, 1.0
-    return candidates, measured.recall_for(max(candidates, k), k, n)
+    return candidates, measured.recall_for(max(candidates // more, k), k, n)
 
 
 def _check_recall(recall):
