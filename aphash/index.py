@@ -412,7 +412,7 @@ class HammingIndex:
         self._store.compact()
         if lookup is not None:
             present = self._store.present
-            self._store.set_lookup(lookup.rebuilt(present), present)
+            self._store.set_lookup(lookup.rebuild_tables(present), present)
 
     # ---- lookup ----
 
@@ -438,8 +438,8 @@ class HammingIndex:
 
         Notes
         -----
-        Memory: about 8 bytes a code for each of the n_bits / log2(n) spans of the bits that the tables are made of.
-        They are saved and pickled with the index.
+        Memory: about 8 bytes a code for each of the n_bits / log2(n) substrings of the bits that the tables are made
+        of. They are saved and pickled with the index.
 
         Examples
         --------
@@ -711,10 +711,10 @@ class HammingIndex:
         The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
         kept until the last block is taken or the generator is closed.
 
-        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
-        n (n - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` spans of
-        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 24
-        bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
+        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have n (n
+        - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` substrings of
+        their bits, so only such are compared; where the substrings are too short for that, all are, by scans. Memory:
+        24 bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
 
         Examples
         --------

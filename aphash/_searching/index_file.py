@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from aphash._common import container
-from aphash._common.checks import ascend
+from aphash._common.checks import is_sorted
 from aphash._searching._store import Store
 from aphash._searching.lookup import Lookup
 from aphash.codes import check_n_bits, n_words
@@ -135,5 +135,5 @@ def _check_contents(groups, ids, n_bits, ascending):
             raise ValueError("codes with padding bits set")
     if ids is not None and (ids == -1).any():
         raise ValueError("an id is -1")
-    if ids is not None and ascending and not ascend(ids):
+    if ids is not None and ascending and not is_sorted(ids):
         raise ValueError("ids do not ascend")

@@ -7,7 +7,9 @@ from aphash._common.progress import ProgressBar
 from aphash._searching import _search
 from aphash._searching.engines import engine_of
 
-COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
+COMPARE_COST = (
+    10.0  # nanoseconds for two codes that agree in a substring, at scattered places: an estimate, not measured
+)
 
 _BLOCK_CODES = 512  # a scan begins at a multiple of it
 _TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64, and of _BLOCK_CODES
