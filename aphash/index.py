@@ -5,10 +5,10 @@ import numbers
 
 import numpy as np
 
-from aphash import _kernels
 from aphash._common import container
 from aphash._common.checks import as_ids, check_count, check_ids
 from aphash._common.threads import n_threads
+from aphash._kernels import max_threads, scan_costs
 from aphash._searching import _search, index_file, pairs
 from aphash._searching import queries as kinds
 from aphash._searching._store import Store, refuse_unknown
@@ -727,7 +727,7 @@ class HammingIndex:
         [(0, 1, 1), (1, 2, 1), (2, 3, 1)]
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        present, threads = self._store.present, n_threads(n_jobs, max_threads())
         return pairs.pairs(present, radius, prepare(filter, present), threads, verbose)
 
     def groups(self, radius, *, filter=None, n_jobs=None, verbose=0):
@@ -769,7 +769,7 @@ class HammingIndex:
         (array([0, 1, 2, 3, 4]), array([0, 0, 0, 0, 1]))
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        present, threads = self._store.present, n_threads(n_jobs, max_threads())
         return pairs.groups(present, radius, prepare(filter, present), threads, verbose)
 
     def knn_graph(self, k, *, n_jobs=None):
@@ -809,7 +809,7 @@ class HammingIndex:
         (array([1, 0, 1, 2]), array([1, 1, 1, 1], dtype=int32))
         """
         k = check_count(k, "k", 1)
-        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, _kernels.max_threads()))
+        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, max_threads()))
 
     # ---- files ----
 
@@ -904,9 +904,9 @@ class HammingIndex:
 
 
 def _threads(n_jobs, snapshot, rows):
-    cost = _kernels.scan_costs(kinds.is_float(rows))[0]
+    cost = scan_costs(kinds.is_float(rows))[0]
     small = snapshot.lookup is None and _search.is_small(len(snapshot) * snapshot.n_words * len(rows) * cost)
-    return n_threads(n_jobs, _kernels.max_threads(), split=not small)
+    return n_threads(n_jobs, max_threads(), split=not small)
 
 
 def _fingerprint_of(codes):

@@ -13,12 +13,12 @@ from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
+from aphash._kernels import max_threads
 from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
@@ -259,7 +259,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_params()
         rng = self._random_state()
         look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
-        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
+        n_threads = threads.n_threads(self.n_jobs, max_threads())
         with _naming_X():
             checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)

@@ -4,7 +4,7 @@ import numbers
 
 import numpy as np
 
-from aphash import _kernels
+from aphash._kernels import scan_costs
 from aphash._searching import _search
 from aphash._searching.engines import SCAN
 from aphash.codes import check_n_bits
@@ -94,7 +94,7 @@ class Lookup:
 
     def budget(self, n, n_queries):
         """Return how many nanoseconds a query may cost before the scan is the better choice."""
-        alone, batch = _kernels.scan_costs()
+        alone, batch = scan_costs()
         return self.max_scan_fraction * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
     def nearest(self, snapshot, queries, k, bitmap=None, n_threads=1):
