@@ -1,8 +1,8 @@
 """The file of an index: its arrays as they are in memory, so that a map of the file can be searched.
 
-``blocks`` (uint64, groups of 8 codes as csrc/search/pages.h lays them out, one page behind the other, the last group padded
-with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up from
-one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
+``blocks`` (uint64, groups of 8 codes as csrc/search/pages.h lays them out, one page behind the other, the last group
+padded with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up
+from one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
 follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its
 ``max_scan_fraction`` (null: infinity) is the parameter ``lookup``, under its first name, ``share``. Version 1 always
 has ``ids``.
