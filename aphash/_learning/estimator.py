@@ -45,9 +45,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
     mode : {"semantic", "neighbors", "scores", "paper"} or Recipe, default="semantic"
-        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": so
-        many of the true nearest neighbours are found by weighted queries,
-        ``index.search(hasher.query_projections(Q), k)``, as by no other codes of such a length that were tried.
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": the
+        most of the true nearest neighbours are found by weighted queries,
+        ``index.search(hasher.query_projections(Q), k)``; not by codes.
         "paper": the method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that
         only study the method, too.
     n_anchors : int or "auto"
