@@ -296,7 +296,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         elif rows is not None:
             learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
-        for name in ("feature_names_in_", "items_", *_OF_CODES):  # of an earlier fit
+        for name in NOT_OF_ALL_MODES:  # of an earlier fit
             vars(self).pop(name, None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
         self._encoder = encoder
@@ -653,7 +653,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has elsewhere, or not
+NOT_OF_ALL_MODES = ("feature_names_in_", "items_", "anchors_", "anchor_codes_", "thresholds_")  # attributes
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 
 
