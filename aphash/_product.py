@@ -48,7 +48,7 @@ def save(path, hasher, index):
     >>> aphash.load(file.getvalue())[1]
     HammingIndex(n_bits=32), 1797 codes
     """
-    from aphash import _steps  # with scikit-learn, which load_encoder does without
+    import aphash._steps as _steps  # with scikit-learn, which load_encoder does without
     from aphash._learning.estimator import APHash
     from aphash.neighbors import HammingNeighbors
 
@@ -131,7 +131,7 @@ def load(path, *, mmap=False, verify=None):
     hasher, index, step_arrays, params = _load(path, mmap, verify, model)
     if "steps" not in params:
         return hasher, index
-    from aphash import _steps
+    import aphash._steps as _steps
 
     try:
         steps, columns = _steps.from_file(step_arrays, params["steps"])

@@ -6,10 +6,10 @@ import numbers
 
 import numpy as np
 
-from aphash import _kernels
 from aphash._common import container
 from aphash._common.checks import as_ids, check_count, check_ids
 from aphash._common.threads import n_threads
+from aphash._kernels import max_threads, scan_costs
 from aphash._searching import _search, index_file, pairs
 from aphash._searching import queries as kinds
 from aphash._searching._store import Store, refuse_unknown
@@ -413,7 +413,7 @@ class HammingIndex:
         self._store.compact()
         if lookup is not None:
             present = self._store.present
-            self._store.set_lookup(lookup.rebuilt(present), present)
+            self._store.set_lookup(lookup.rebuild_tables(present), present)
 
     # ---- lookup ----
 
@@ -439,8 +439,8 @@ class HammingIndex:
 
         Notes
         -----
-        Memory: about 8 bytes a code for each of the n_bits / log2(n) spans of the bits that the tables are made of.
-        They are saved and pickled with the index.
+        Memory: about 8 bytes a code for each of the n_bits / log2(n) substrings of the bits that the tables are made
+        of. They are saved and pickled with the index.
 
         Examples
         --------
@@ -712,10 +712,10 @@ class HammingIndex:
         The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
         kept until the last block is taken or the generator is closed.
 
-        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
-        n (n - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` spans of
-        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 24
-        bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
+        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have n (n
+        - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` substrings of
+        their bits, so only such are compared; where the substrings are too short for that, all are, by scans. Memory:
+        24 bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
 
         Examples
         --------
@@ -728,7 +728,7 @@ class HammingIndex:
         [(0, 1, 1), (1, 2, 1), (2, 3, 1)]
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        present, threads = self._store.present, n_threads(n_jobs, max_threads())
         return pairs.pairs(present, radius, prepare(filter, present), threads, verbose)
 
     def groups(self, radius, *, filter=None, n_jobs=None, verbose=0):
@@ -770,7 +770,7 @@ class HammingIndex:
         (array([0, 1, 2, 3, 4]), array([0, 0, 0, 0, 1]))
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        present, threads = self._store.present, n_threads(n_jobs, max_threads())
         return pairs.groups(present, radius, prepare(filter, present), threads, verbose)
 
     def knn_graph(self, k, *, n_jobs=None):
@@ -810,7 +810,7 @@ class HammingIndex:
         (array([1, 0, 1, 2]), array([1, 1, 1, 1], dtype=int32))
         """
         k = check_count(k, "k", 1)
-        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, _kernels.max_threads()))
+        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, max_threads()))
 
     # ---- files ----
 
@@ -905,9 +905,9 @@ class HammingIndex:
 
 
 def _threads(n_jobs, snapshot, rows):
-    cost = _kernels.scan_costs(kinds.is_float(rows))[0]
+    cost = scan_costs(kinds.is_float(rows))[0]
     small = snapshot.lookup is None and _search.is_small(len(snapshot) * snapshot.n_words * len(rows) * cost)
-    return n_threads(n_jobs, _kernels.max_threads(), split=not small)
+    return n_threads(n_jobs, max_threads(), split=not small)
 
 
 def _fingerprint_of(codes):

@@ -21,7 +21,7 @@ import methods  # noqa: E402
 import report  # noqa: E402
 import run as runner  # noqa: E402
 
-from aphash import metrics, unpack_codes  # noqa: E402
+from aphash import HammingIndex, metrics, unpack_codes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +327,26 @@ def test_codes_and_distances_give_the_same_measures(vectors):
         assert by_codes[name] == pytest.approx(by_distances[name], abs=2e-5), name
     exact_figures = truth.of_distances(baselines.Floats().fit(X[:800]).distances)
     assert exact_figures["recall10@10"] == 1 and exact_figures["rescored recall10@10"] == 1
+
+
+def test_weights_are_measured_by_the_distances_of_the_search(vectors):
+    X, y = vectors
+    truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
+    hasher = methods.make("aphash-neighbors", 20, 0, 1).fit(X[:800])
+    weights = hasher.query_projections(X[800:])
+    index = HammingIndex(20)
+    index.add(hasher.transform(X[:800]))
+    measured = truth.of_weights(hasher.transform(X[:800]), weights)
+    ids = index.search(weights, 800)[1]
+    ranks = np.argsort(ids, axis=1)  # of the items
+    near = np.take_along_axis(ranks, truth.neighbors, axis=1) < 100
+    assert measured["recall10@100"] == pytest.approx(near.mean(), abs=0.01)  # ties are expected, or broken by id
+    assert (
+        measured["recall10@100"] > truth.of_codes(hasher.transform(X[:800]), hasher.transform(X[800:]))["recall10@100"]
+    )
+    label = methods.label("itq" + methods.BY_WEIGHTS)
+    assert label == "ITQ" and methods.queries_of("itq" + methods.BY_WEIGHTS) == "weights"
+    assert methods.queries_of("itq") == "codes" and methods.queries_of("pq") == "floats"
 
 
 def test_specs():

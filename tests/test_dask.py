@@ -100,9 +100,17 @@ def test_bits_in_other_settings(X, settings):
     )  # fmt: skip
 
 
-def test_scores_are_refused(X):
-    with pytest.raises(ValueError, match="mode='scores' learns on one machine"):
-        aphash.dask.APHash(8, mode="scores").fit(chunked(X, CHUNKS["uneven"]))
+@pytest.mark.parametrize("settings", [{}, {"n_train": 1500, "n_jobs": 2}], ids=str)
+def test_bits_of_scores(X, settings):
+    settings = {"n_bits": 24, "mode": "scores", "random_state": 0, "n_anchors": 800, "max_iter": 10} | settings
+    one = aphash.APHash(**settings).fit(X)
+    other = aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
+    for name in ("coef_", "intercept_", "anchor_indices_", "anchor_codes_", "objective_"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.fingerprint_ == other.fingerprint_ and not hasattr(other, "anchors_")
+    np.testing.assert_array_equal(one.codes_, other.codes_.compute())
+    np.testing.assert_array_equal(one.transform(X), other.transform(chunked(X, 700)).compute())
+    np.testing.assert_array_equal(one.codes_, other.to_local().codes_)
 
 
 @pytest.mark.parametrize("spoil", ["far rows", "few directions"])

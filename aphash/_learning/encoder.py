@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 
-from aphash import _kernels
 from aphash._common import container
 from aphash._common.arrays import as_floats
 from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
+from aphash._kernels import max_threads
 from aphash._learning import _projection, item_encoder
 from aphash._learning._source import Source
 from aphash._learning.item_encoder import ItemEncoder
@@ -337,7 +337,7 @@ class Encoder:
                 f"X has {rows.shape[1]} features, but APHash is expecting {self.n_features} features as input."
             )
         work = len(rows) * self.n_features * self.n_bits
-        threads = n_threads(n_jobs, _kernels.max_threads(), split=len(rows) > 1 and work > _SPLIT)
+        threads = n_threads(n_jobs, max_threads(), split=len(rows) > 1 and work > _SPLIT)
         self._check(rows, threads)
         return rows, threads, one
 

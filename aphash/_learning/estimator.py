@@ -13,12 +13,12 @@ from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
+from aphash._kernels import max_threads
 from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
@@ -45,9 +45,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
     mode : {"semantic", "neighbors", "scores", "paper"} or Recipe, default="semantic"
-        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": so
-        many of the true nearest neighbours are found by weighted queries,
-        ``index.search(hasher.query_projections(Q), k)``, as by no other codes of such a length that were tried.
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": the
+        most of the true nearest neighbours are found by weighted queries,
+        ``index.search(hasher.query_projections(Q), k)``; not by codes.
         "paper": the method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that
         only study the method, too.
     n_anchors : int or "auto"
@@ -259,7 +259,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_params()
         rng = self._random_state()
         look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
-        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
+        n_threads = threads.n_threads(self.n_jobs, max_threads())
         with _naming_X():
             checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)
@@ -296,7 +296,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         elif rows is not None:
             learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
-        for name in ("feature_names_in_", "items_", *_OF_CODES):  # of an earlier fit
+        for name in NOT_OF_ALL_MODES:  # of an earlier fit
             vars(self).pop(name, None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
         self._encoder = encoder
@@ -653,7 +653,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has elsewhere, or not
+NOT_OF_ALL_MODES = ("feature_names_in_", "items_", "anchors_", "anchor_codes_", "thresholds_")  # attributes
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 
 

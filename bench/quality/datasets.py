@@ -237,6 +237,14 @@ def wordnet(data_dir, cache_dir, n=40_000, n_features=256):
     return Dataset("wordnet", l2_normalised(X), y, n - 5000)
 
 
+def sentences(data_dir, cache_dir):
+    """The 40,000 glosses in 384 features of a sentence encoder, L2-normalised; the last 5,000 are the test part."""
+    path = _need(Path(data_dir) / "wordnet_minilm.npz", "an archive of x (40000, 384) and y")
+    with np.load(path) as file:
+        X, y = file["x"].astype(np.float32), file["y"]
+    return Dataset("sentences", l2_normalised(X), y, len(X) - 5000)
+
+
 def youtube_faces(data_dir, cache_dir, least=500):
     """YouTube Faces (Wolf, Hassner & Maoz 2011): aligned_images_DB/PERSON/VIDEO/*.jpg, LBP-1770, people as classes.
 
@@ -330,6 +338,7 @@ REGISTRY = {  # in the report's order
     "gist": Entry(gist, "CIFAR-10, GIST-512", (64, 128, 16, 32)),
     "fashion": Entry(fashion, "Fashion-MNIST", (64, 128, 16, 32), sweep=True),
     "wordnet": Entry(wordnet, "WordNet glosses (text)", (64,)),
+    "sentences": Entry(sentences, "WordNet glosses, sentence embeddings", (64, 128, 256)),
     "youtube-faces": Entry(youtube_faces, "YouTube Faces"),
 }
 

@@ -8,7 +8,7 @@ and recall are divided by all relevant items of the database. Relevant are the i
 import baselines
 import numpy as np
 
-from aphash import HammingIndex, metrics
+from aphash import HammingIndex, metrics, unpack_codes
 
 TIES = "expectation over random order within equal distances"
 N_TRUE = 10
@@ -58,6 +58,19 @@ class Truth:
             out |= {"P(r<=2)": ball.precision.mean(), "R(r<=2)": ball.recall.mean(), "empty(r<=2)": ball.empty}
             out["curve"] = _curve(*metrics.precision_recall_curve(same))
         return _rounded(out | self._rescored(found))
+
+    def of_weights(self, database, weights):
+        """The same for packed codes that are asked by weights (n_queries, n_bits), with the distances of the search."""
+        bits = unpack_codes(database, weights.shape[1]).T.astype(np.float64)
+        scale = np.abs(weights).max(axis=1, keepdims=True).astype(np.float64)
+        integers = np.copysign(np.rint(np.abs(weights) / np.where(scale > 0, scale, 1) * 65535), weights)
+        rows = iter(np.array_split(integers, range(_QUERIES, len(weights), _QUERIES)))
+
+        def distances(_):  # bits that differ: the positive weights, less those of set bits
+            some = next(rows)
+            return np.maximum(some, 0).sum(axis=1, keepdims=True) - some @ bits
+
+        return self.of_distances(distances)
 
     def of_distances(self, distances):
         """The same for a function from queries to distances to all items."""

@@ -22,9 +22,11 @@ BASELINES = {
     "rabitq": baselines.RaBitQ,
     "floats": baselines.Floats,
 }
-OURS = ["aphash-semantic", "aphash-neighbors", "aphash-paper"]
+OURS = ["aphash-semantic", "aphash-neighbors", "aphash-scores", "aphash-paper"]
+BY_WEIGHTS = " by weights"  # behind a spec: the same stored codes, asked by real queries; for the report, not for runs
 NAMES = {  # for readers
-    "aphash-semantic": "APHash semantic", "aphash-neighbors": "APHash neighbors", "aphash-paper": "APHash paper",
+    "aphash-semantic": "APHash semantic", "aphash-neighbors": "APHash neighbors",
+    "aphash-scores": "APHash scores", "aphash-paper": "APHash paper",
     "random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ", "sh": "SH",
     "agh": "AGH", "pq": "PQ", "opq": "OPQ", "rabitq": "RaBitQ", "rabitq:inside=False": "RaBitQ + 8 bytes",
     "floats": "floats, brute force", "full": "full n x n affinity",
@@ -33,7 +35,7 @@ NAMES = {  # for readers
 
 def parse_spec(spec):
     """Return (name, parameters) of "name:parameter=value,...": values are Python literals, or words."""
-    name, _, rest = spec.partition(":")
+    name, _, rest = spec.removesuffix(BY_WEIGHTS).partition(":")
     params = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
@@ -62,12 +64,20 @@ def make(spec, n_bits, seed, n_jobs):
 
 
 def is_control(spec):
-    """Whether a method is one of ITQ's kin, which the learned codes are compared with at equal recall."""
-    return parse_spec(spec)[0] in ("control", "itq")
+    """Whether a method is one of ITQ's kin, which learned codes are compared with at equal recall, both by codes."""
+    return parse_spec(spec)[0] in ("control", "itq") and not spec.endswith(BY_WEIGHTS)
+
+
+def queries_of(spec):
+    """Return what a method's queries are: bits, weights for bits, or the vectors themselves."""
+    if spec.endswith(BY_WEIGHTS):
+        return "weights"
+    return "floats" if parse_spec(spec)[0] in ("pq", "opq", "rabitq", "floats") else "codes"
 
 
 def label(spec):
     """Return a method's name for readers."""
+    spec = spec.removesuffix(BY_WEIGHTS)
     if spec in NAMES:
         return NAMES[spec]
     name, params = parse_spec(spec)

@@ -18,7 +18,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from datasets import title_of
-from methods import is_control, label, parse_spec
+from methods import BY_WEIGHTS, is_control, label, parse_spec, queries_of
 from results import BENCH, codes_path, key_of
 from run import Split
 
@@ -31,7 +31,12 @@ LEAST_CONTROLS = 4  # with fewer there is no front to speak of
 INK = "#010203"  # what becomes the page's own text colour, light or dark
 COLUMNS = ("mAP", "P@10", "P@100", "P@1000", "recall10@10", "recall10@100", "rescored P@10", "P(r<=2)", "R(r<=2)",
            "empty(r<=2)")  # fmt: skip
-OURS = {"aphash-semantic": "#2f81e0", "aphash-neighbors": "#17a072", "aphash-paper": "#7d8590"}
+OURS = {
+    "aphash-semantic": "#2f81e0",
+    "aphash-neighbors": "#17a072",
+    "aphash-scores": "#8957e5",
+    "aphash-paper": "#7d8590",
+}
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",
            "floats": INK}  # fmt: skip
 PICTURED = ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "random", "floats")
@@ -49,6 +54,11 @@ class Table:
     def __init__(self, folder):
         lines = [line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_text().splitlines()]
         self.records = [r for r in map(json.loads, lines) if "measures" in r and r.get("protocol") != "validation"]
+        self.records += [
+            r | {"method": r["method"] + BY_WEIGHTS, "measures": r["by_weights"]}
+            for r in self.records
+            if "by_weights" in r
+        ]
         self.groups = {}
         for r in self.records:
             self.groups.setdefault((r["dataset"], r["protocol"], r["n"], r["n_bits"], r["method"]), []).append(r)
@@ -88,7 +98,8 @@ def order_of(spec):
     names = [*OURS, "control", "itq", "pca", "random", "signs", "sh", "agh", "opq", "pq", "rabitq", "floats"]
     name, params = parse_spec(spec)
     number = params.get("n_rounds", params.get("n_components", 0))
-    return names.index(name) if name in names else len(names), params.get("rotation") == "identity", number, spec
+    first = names.index(name) if name in names else len(names)
+    return spec.endswith(BY_WEIGHTS), first, params.get("rotation") == "identity", number, spec
 
 
 # -- the controls' front ----------------------------------------------------------------------------------------------
@@ -129,7 +140,7 @@ def margins(table, datasets_):
             three = {s: [table.mean(dataset, bits, s, m) for m in ("recall10@100", "mAP", "P@100")] for s in specs}
             controls = [v for s, v in three.items() if is_control(s) and None not in v]
             for spec in OURS:
-                if spec == "aphash-paper" or None in three.get(spec, [None]):
+                if spec in ("aphash-paper", "aphash-scores") or None in three.get(spec, [None]):
                     continue
                 recall, mAP, P = three[spec]
                 other = at_recall(controls, recall)
@@ -210,6 +221,8 @@ def svg(fig, caption):
 
 
 def style(spec):
+    if spec.endswith(BY_WEIGHTS):  # hollow
+        return style(spec.removesuffix(BY_WEIGHTS)) | {"markerfacecolor": "none"}
     name, params = parse_spec(spec)
     if spec in OURS:
         return {"color": OURS[spec], "marker": "o", "markersize": 8, "zorder": 5}
@@ -246,13 +259,17 @@ def plane(table, dataset, bits):
             right = x > 0.8
             axes.annotate(words, (x, y), (-7 if right else 7, 3), textcoords="offset points", fontsize=8.5,
                           ha="right" if right else "left", color=style(spec)["color"], weight=weight)  # fmt: skip
-        elif (params := parse_spec(spec)[1]).get("rotation") == "random":
+        elif (params := parse_spec(spec)[1]).get("rotation") == "random" and not spec.endswith(BY_WEIGHTS):
             rounds = str(params["n_rounds"])
             axes.annotate(rounds, (x, y), (-3, -11), textcoords="offset points", fontsize=7.5, color="#8b949e")
     axes.set(xlabel="recall10@100: the true neighbours", ylabel="mAP: the same kind", ylim=(low - 0.01, None))
     caption = f"{title_of(dataset)}, {bits} bits: up and right is better. "
     caption += "Grey line: the controls' front. " if drawn else ""
-    return svg(fig, caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + frame.")
+    return svg(
+        fig,
+        caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + frame. "
+        "Hollow: the same codes asked by weights.",
+    )
 
 
 def curves(table, dataset, bits):
@@ -395,7 +412,8 @@ def table_of(table, dataset, bits):
             cells.append({"mean": f"{v.mean():.4f}" if v.size else "", "spread": spread,
                           "best": bool(v.size) and abs(v.mean() - best[c]) < 5e-5})  # fmt: skip
         memory = [r["peak_memory_mib"] for r in records if r["peak_memory_mib"] is not None]
-        rows.append({"name": label(spec), "ours": spec in OURS, "bytes": f"{records[0]['bytes_per_item']:g}",
+        rows.append({"name": label(spec), "queries": queries_of(spec),
+                     "ours": spec.removesuffix(BY_WEIGHTS) in OURS, "bytes": f"{records[0]['bytes_per_item']:g}",
                      "cells": cells, "fit": f"{np.median([r['seconds']['fit'] for r in records]):.1f}",
                      "memory": f"{np.median(memory):.0f}" if memory else ""})  # fmt: skip
     seeds = sorted({r["seed"] for s in specs for r in table.one(dataset, bits, s)})

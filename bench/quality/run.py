@@ -44,7 +44,8 @@ CONTROLS_128 = (8,), (4, 8), {0.5: (8, 10), 0.75: (12, 14)}
 CONTROLS_OTHER = (), (8,), {0.75: (12,)}
 SWEEP = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.01, 0.02, 0.04)]
 LENGTHS = (64, 128, 16, 32, 256)  # that --all measures, in this order: what matters most is there first
-QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors"]
+QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors",
+         "aphash-scores"]  # fmt: skip
 
 
 def controls(identity, random, whitened):
@@ -58,7 +59,17 @@ def controls(identity, random, whitened):
 
 def methods_for(n_bits, dataset, first):
     """The specs that --all runs at a length: most at 64 bits; those that take minutes with the first seed only."""
-    specs = ["aphash-semantic", "aphash-neighbors", "random", "pca", "itq", "sh", "pq", "rabitq:inside=False"]
+    specs = [
+        "aphash-semantic",
+        "aphash-neighbors",
+        "aphash-scores",
+        "random",
+        "pca",
+        "itq",
+        "sh",
+        "pq",
+        "rabitq:inside=False",
+    ]
     entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
     if entry.n_directions is not None and n_bits > entry.n_directions:
         specs.remove("pca")
@@ -186,6 +197,8 @@ def learn(split, spec, n_bits, n_jobs, work):
             stored = {"database": method.transform(split.X)}
             record["seconds"]["encode"] = round(time.perf_counter() - begun, 3)
             stored["queries"] = method.transform(split.Q)
+            project = method.query_projections if hasattr(method, "query_projections") else method.project
+            stored["weights"] = np.asarray(project(split.Q), np.float32)
             if hasattr(method, "codes_"):
                 stored["learned"] = method.codes_
         else:
@@ -212,6 +225,8 @@ def measured(record, split, work):
     begun = time.perf_counter()
     if "database" in stored:
         record["measures"] = split.truth.of_codes(stored["database"], stored["queries"])
+        if "weights" in stored:
+            record["by_weights"] = split.truth.of_weights(stored["database"], stored["weights"])
         if "learned" in stored:
             learned = split.truth.of_codes(stored["learned"], stored["queries"])
             learned.pop("curve", None)
@@ -228,6 +243,11 @@ def measured(record, split, work):
 def show(record):
     m, s = record["measures"], record["seconds"]
     figures = "  ".join(f"{name} {m[name]:.4f}" for name in ("mAP", "P@100", "recall10@100") if name in m)
+    if "by_weights" in record:
+        m = record["by_weights"]
+        figures += "; by weights " + "  ".join(
+            f"{m[name]:.4f}" for name in ("mAP", "P@100", "recall10@100") if name in m
+        )
     words = f"{record['dataset']:10} {record['protocol']:6} seed {record['seed']} {record['n_bits']:4} bits  "
     print(f"{words}{record['method']:42} {figures}  fit {s['fit']:.1f} s", flush=True)
 

@@ -19,8 +19,7 @@ INLINE enum affinity_power power_of(double power)
 INLINE vf polynomial(vf x, const float *c, int n)
 {
     vf sum = splat(c[0]);
-    UNROLL
-    for (int i = 1; i < n; i++)
+    UNROLL_FOR (int i = 1; i < n; i++)
         sum = sum * x + c[i];
     return sum;
 }
@@ -29,8 +28,9 @@ INLINE vf polynomial(vf x, const float *c, int n)
  * Below e^-87 it is 0, and so it is for x = +inf, the padding. */
 INLINE vf negative_power(vf x, float a)
 {
-    static const float log_c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    static const float log_c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                                  -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                                  2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
     static const float exp_c[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                   4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
     const float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -126,24 +126,21 @@ INLINE vf x_of(const struct group *g, vf acc, int64_t i, int64_t j, int64_t from
 
 INLINE void keep_sums(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int64_t from)
 {
-    UNROLL
-    for (int row = 0; row < MR; row++)
+    UNROLL_FOR (int row = 0; row < MR; row++)
         for (int c = 0; c < NV && row < g->n_rows - i; c++)
             store(g->t + (i + row) * APH_TILE + j + c * VL, x_of(g, acc[row][c], i + row, j + c * VL, from));
 }
 
 /* From sums to V, w and T = w V (times weight) of the first n_rows rows of a register block. */
 INLINE void compute_weights(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int n_rows, int64_t from,
-                  enum affinity_power which, float power, int weighted)
+                            enum affinity_power which, float power, int weighted)
 {
     const vf one = splat(1.0f);
-    UNROLL
-    for (int row = 0; row < MR; row++) {
+    UNROLL_FOR (int row = 0; row < MR; row++) {
         if (row >= n_rows)
             break;
         vf z = load(g->z + (i + row) * VL), s = load(g->s + (i + row) * VL);
-        UNROLL
-        for (int c = 0; c < NV; c++) {
+        UNROLL_FOR (int c = 0; c < NV; c++) {
             const int64_t at = (i + row) * APH_TILE + j + c * VL;
             vf x = V_MAX(x_of(g, acc[row][c], i + row, j + c * VL, from), one);
             vf near = one / x;
@@ -217,10 +214,8 @@ static void second_product(const struct group *g, double *sums, int64_t ld)
             float tile[MR][WIDTH];
             row_pointers(p, g->t + i * APH_TILE, APH_TILE, g->n_rows - i);
             multiply(acc, p, g->columns->nat + c * APH_TILE, g->n_columns);
-            UNROLL
-            for (int row = 0; row < MR; row++)
-                UNROLL
-                for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int row = 0; row < MR; row++)
+                UNROLL_FOR (int v = 0; v < NV; v++)
                     store(&tile[row][v * VL], acc[row][v]);
             for (int64_t row = 0; row < min(MR, g->n_rows - i); row++) {
                 double *sum = sums + (i + row) * ld + c;
@@ -244,15 +239,12 @@ static void add_rows(const float *b, int64_t r, const struct near_pair *pairs, i
         float tile[WIDTH] = {0};
         if (valid == WIDTH) {
             vf acc[NV];
-            UNROLL
-            for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 acc[v] = (vf){0};
             for (int64_t e = 0; e < count; e++)
-                UNROLL
-                for (int v = 0; v < NV; v++)
+                UNROLL_FOR (int v = 0; v < NV; v++)
                     acc[v] += splat(pairs[e].v) * load(b + pairs[e].item * r + c + v * VL);
-            UNROLL
-            for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 store(tile + v * VL, acc[v]);
         } else {
             for (int64_t e = 0; e < count; e++)
@@ -342,8 +334,7 @@ static double sign_loss(const float *b, int64_t n)
     double lane[8] = {0};
     int64_t k = 0;
     for (; k + 8 <= n; k += 8)
-        UNROLL
-        for (int l = 0; l < 8; l++) {
+        UNROLL_FOR (int l = 0; l < 8; l++) {
             double t = (double)(fabsf(b[k + l]) - 1.0f);
             lane[l] += t * t;
         }
@@ -355,8 +346,8 @@ static double sign_loss(const float *b, int64_t n)
 }
 
 /* The pairs of one anchor: near += V, logs += log x = -log V, vector += V b. */
-static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near, double *logs,
-                         double *vector)
+static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near,
+                         double *logs, double *vector)
 {
     double product = 1;
     for (int64_t e = 0; e < count; e++) {
@@ -391,8 +382,16 @@ static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n
             pack_columns(items, count, r, q->scale, 0.0, &s.columns);
             *quantization_loss += sign_loss(items, count * r);
             for (int64_t first = 0; first < m; first += APH_ROW_GROUP) {
-                const struct group g = {h + first * r, h_bias + first, &s.columns, NULL, min(APH_ROW_GROUP, m - first),
-                                        panels_of(count) * WIDTH, r,   s.t,        s.v,  s.z,
+                const struct group g = {h + first * r,
+                                        h_bias + first,
+                                        &s.columns,
+                                        NULL,
+                                        min(APH_ROW_GROUP, m - first),
+                                        panels_of(count) * WIDTH,
+                                        r,
+                                        s.t,
+                                        s.v,
+                                        s.z,
                                         s.s};
                 first_product_of_power(&g, q->power);
                 second_product(&g, s.sums + first * ld, ld);
@@ -433,7 +432,8 @@ static void add_pairs(const struct group *g, const int64_t *indptr, const int32_
 static void item_step(const struct aph_step *step, double kl, double row_sum, const double *restrict sum,
                       float *restrict b, float *restrict m1, float *restrict m2, float *restrict out, int64_t r)
 {
-    const float quantization = (float)step->quantization, b1 = (float)step->b1, b2 = (float)step->b2, eps = (float)step->eps;
+    const float quantization = (float)step->quantization, b1 = (float)step->b1, b2 = (float)step->b2,
+                eps = (float)step->eps;
     const float new1 = (float)(1 - step->b1), new2 = (float)(1 - step->b2);
     const float rate = (float)(step->lr / step->c1), c2 = (float)(1 / step->c2);
     for (int64_t f = 0; f < r; f++) {
@@ -464,10 +464,17 @@ static void item_block(const struct aph_affinity *q, const struct aph_step *step
         memset(s.row_sums, 0, 8 * APH_ROW_GROUP);
         for (int64_t first = 0; first < m; first += APH_TILE) {
             const int64_t n_anchors = min(APH_TILE, m - first);
-            const struct group g = {b + j * r,    s.row_bias, columns + first / APH_TILE,
-                                    weight + first, count,    panels_of(n_anchors) * WIDTH,
-                                    r,            s.t,        s.v,
-                                    s.z,          s.s};
+            const struct group g = {b + j * r,
+                                    s.row_bias,
+                                    columns + first / APH_TILE,
+                                    weight + first,
+                                    count,
+                                    panels_of(n_anchors) * WIDTH,
+                                    r,
+                                    s.t,
+                                    s.v,
+                                    s.z,
+                                    s.s};
             first_product_of_power(&g, q->power);
             for (int64_t i = 0; i < count; i++)
                 s.row_sums[i] += lanes_sum(s.s + i * VL);

@@ -69,11 +69,9 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
                     vf acc[MR][NV];
                     row_pointers(p, a + i * d + from, d, m - i);
                     multiply(acc, p, s.panels + j * APH_DEPTH, depth);
-    UNROLL
-                    for (int row = 0; row < MR; row++)
+                    UNROLL_FOR (int row = 0; row < MR; row++)
                         if (row < m - i)
-                            UNROLL
-                            for (int v = 0; v < NV; v++) {
+                            UNROLL_FOR (int v = 0; v < NV; v++) {
                                 float *o = out + (i + row) * ld + j + v * VL;
                                 vf sum = acc[row][v];
                                 if (from)
@@ -200,7 +198,7 @@ static void merge_spare(int64_t k, uint64_t *best, int64_t *n_best, const uint64
 }
 
 static void topk_push(const float *d2, int64_t count, int64_t first, int64_t k, uint64_t *best, int64_t *n_best,
-                         uint64_t *spare, int64_t *n_spare, int64_t n_spare_max, uint64_t *limit, uint64_t *scratch)
+                      uint64_t *spare, int64_t *n_spare, int64_t n_spare_max, uint64_t *limit, uint64_t *scratch)
 {
     union {
         uint32_t bits;
@@ -228,7 +226,8 @@ static void topk_push(const float *d2, int64_t count, int64_t first, int64_t k, 
     *n_spare = n;
 }
 
-static void topk_finish(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare, uint64_t *scratch)
+static void topk_finish(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare,
+                        uint64_t *scratch)
 {
     merge_spare(k, best, n_best, spare, n_spare, scratch);
     sort_keys(best, *n_best, scratch);

@@ -56,17 +56,13 @@ static void pack_signs(const float *y, int64_t r, uint64_t *code)
 /* acc[c] = row (1 x depth) times panel c (depth x WIDTH): the sums that `multiply` makes of the row, to the bit. */
 INLINE void multiply_row(vf acc[TOGETHER][NV], const float *row, const float *const panels[TOGETHER], int64_t depth)
 {
-    UNROLL
-    for (int c = 0; c < TOGETHER; c++)
-        UNROLL
-        for (int v = 0; v < NV; v++)
+    UNROLL_FOR (int c = 0; c < TOGETHER; c++)
+        UNROLL_FOR (int v = 0; v < NV; v++)
             acc[c][v] = (vf){0};
     for (int64_t k = 0; k < depth; k++) {
         const vf x = splat(row[k]);
-        UNROLL
-        for (int c = 0; c < TOGETHER; c++)
-            UNROLL
-            for (int v = 0; v < NV; v++)
+        UNROLL_FOR (int c = 0; c < TOGETHER; c++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 acc[c][v] += x * load(panels[c] + k * WIDTH + v * VL);
     }
 }
@@ -79,23 +75,20 @@ static void project_row(const float *row, int64_t from, int64_t depth, const flo
         const int64_t valid = min(TOGETHER, (ld - c) / WIDTH);
         const float *p[TOGETHER];
         vf acc[TOGETHER][NV];
-        UNROLL
-        for (int t = 0; t < TOGETHER; t++)
+        UNROLL_FOR (int t = 0; t < TOGETHER; t++)
             p[t] = panels + (c + min(t, valid - 1) * WIDTH) * d + from * WIDTH;
         multiply_row(acc, row, p, depth);
-        UNROLL
-        for (int t = 0; t < TOGETHER; t++)
+        UNROLL_FOR (int t = 0; t < TOGETHER; t++)
             if (t < valid)
-                UNROLL
-                for (int v = 0; v < NV; v++) {
+                UNROLL_FOR (int v = 0; v < NV; v++) {
                     const int64_t o = c + t * WIDTH + v * VL;
                     store(sums + o, (from ? load(sums + o) : load(bias + o)) + acc[t][v]);
                 }
     }
 }
 
-static void project(const struct aph_source *items, int64_t start, int64_t count, const float *panels, const float *bias,
-                    int64_t r, float *out, uint64_t *codes, void *scratch)
+static void project(const struct aph_source *items, int64_t start, int64_t count, const float *panels,
+                    const float *bias, int64_t r, float *out, uint64_t *codes, void *scratch)
 {
     char *at = scratch;
     const struct project_scratch s = carve_project(&at, r, count);
@@ -121,11 +114,9 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
                     vf acc[MR][NV];
                     row_pointers(p, rows + i * RUN_LD, RUN_LD, n_rows - i);
                     multiply(acc, p, panels + c * d + from * WIDTH, depth);
-                    UNROLL
-                    for (int row = 0; row < MR; row++)
+                    UNROLL_FOR (int row = 0; row < MR; row++)
                         if (row < n_rows - i)
-                            UNROLL
-                            for (int v = 0; v < NV; v++) {
+                            UNROLL_FOR (int v = 0; v < NV; v++) {
                                 float *o = s.sums + (i + row) * ld + c + v * VL;
                                 store(o, (from ? load(o) : load(bias + c + v * VL)) + acc[row][v]);
                             }

@@ -183,7 +183,7 @@ INLINE int64_t finish(scratch_head *head, int32_t q, int part, vec hits, int64_t
 
 /* Codes of one word: the sums never leave the registers. Fills the masks of one part of a block for the active queries;
  * after the last part head->hot lists those that have a hit. Returns their number. */
-static int64_t many_narrow(const uint64_t *groups, int part, int64_t n_active, const scratch_parts *s)
+static int64_t bitsliced_narrow(const uint64_t *groups, int part, int64_t n_active, const scratch_parts *s)
 {
     scratch_head *head = s->head;
     int64_t n_hot = 0;
@@ -246,10 +246,10 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
     return n_hot;
 }
 
-/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. As many_narrow
+/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. As bitsliced_narrow
  * otherwise. */
-static int64_t many_wide(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
-                         const scratch_parts *s)
+static int64_t bitsliced_wide(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
+                              const scratch_parts *s)
 {
     scratch_head *head = s->head;
     int64_t n_hot = 0;

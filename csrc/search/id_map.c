@@ -70,7 +70,7 @@ int64_t aph_find(const aph_codes *db, const aph_runs *runs, const aph_idmap *map
 
 /* ---- the table ---- */
 
-static int enter(aph_idmap *map, int64_t id, int64_t position)
+static int insert(aph_idmap *map, int64_t id, int64_t position)
 {
     int64_t slot = home_of(map, id);
     for (; map->slots[slot] >= 0; slot = (slot + 1) & map->mask)
@@ -101,7 +101,7 @@ static int64_t pass_over(const aph_codes *db, const aph_runs *runs, int64_t posi
     return position;
 }
 
-int64_t aph_idmap_enter(aph_idmap *map, const aph_codes *db, const aph_runs *runs, int64_t first, int64_t end)
+int64_t aph_idmap_insert(aph_idmap *map, const aph_codes *db, const aph_runs *runs, int64_t first, int64_t end)
 {
     int64_t entered = 0;
     for (int64_t position = first; position < end; position++) {
@@ -111,7 +111,7 @@ int64_t aph_idmap_enter(aph_idmap *map, const aph_codes *db, const aph_runs *run
             break;
         const int64_t id = aph_id_of(db, position);
         if (aph_find_in_runs(db, runs, id) != position)
-            entered += enter(map, id, position);
+            entered += insert(map, id, position);
     }
     return entered;
 }
@@ -122,7 +122,7 @@ int64_t aph_idmap_take(aph_idmap *map, const aph_idmap *from, const aph_codes *d
     for (int64_t slot = 0; slot <= from->mask; slot++) {
         const int64_t position = from->slots[slot];
         if (position >= 0 && position < db->n)
-            entered += aph_idmap_enter(map, db, runs, position, position + 1);
+            entered += aph_idmap_insert(map, db, runs, position, position + 1);
     }
     return entered;
 }

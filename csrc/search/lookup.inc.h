@@ -26,13 +26,13 @@ static inline uint64_t query_value(const uint64_t *query, int32_t start, int32_t
     return value & ((UINT64_C(1) << bits) - 1);
 }
 
-/* Whether an earlier step than (r, span) has met this code: each is to be reported once. */
-static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint64_t *query, int r, int64_t span)
+/* Whether an earlier step than (r, substring) has met this code: each is to be reported once. */
+static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint64_t *query, int r, int64_t substring)
 {
-    for (int64_t j = 0; j < lookup->n_spans; j++) {
+    for (int64_t j = 0; j < lookup->n_substrings; j++) {
         const int32_t start = lookup->starts[j], bits = lookup->starts[j + 1] - start;
-        const int32_t d = count_word(aph_span_value(code, start, bits) ^ query_value(query, start, bits));
-        if (d < r || (d == r && j < span))
+        const int32_t d = count_word(aph_substring_value(code, start, bits) ^ query_value(query, start, bits));
+        if (d < r || (d == r && j < substring))
             return 1;
     }
     return 0;
@@ -42,10 +42,10 @@ static void take(const aph_codes *db, int64_t position, int32_t distance, aph_fo
 {
     found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | (uint64_t)(position - found->first);
     if (found->k && found->count >= found->capacity && found->count > found->k)
-        aph_tighten(found, db, bins);
+        aph_prune_hits(found, db, bins);
 }
 
-static double choose(int32_t n, int32_t r)
+static double binomial(int32_t n, int32_t r)
 {
     double value = 1;
     for (int32_t i = 0; i < r; i++)
@@ -62,8 +62,8 @@ typedef struct {
 } waiting_codes;
 
 /* Look at the codes that wait, which have been prefetched. Returns 0 when a buffer that keeps all is full. */
-static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_codes *db, const uint64_t *query, int r,
-                int64_t span, aph_found *found, int64_t *bins)
+static int verify_candidates(waiting_codes *waiting, const aph_lookup *lookup, const aph_codes *db,
+                             const uint64_t *query, int r, int64_t substring, aph_found *found, int64_t *bins)
 {
     for (int i = 0; i < waiting->n; i++) {
         const int64_t position = waiting->positions[i];
@@ -71,7 +71,7 @@ static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_code
         const int32_t distance = distance_to(code, db->n_words, query);
         if (distance > found->threshold || !aph_takes_part(db, position))
             continue;
-        if (is_stale(db, position) || met_before(lookup, code, query, r, span))
+        if (is_stale(db, position) || met_before(lookup, code, query, r, substring))
             continue;
         if (!found->k && found->count >= found->capacity)
             return 0;
@@ -104,15 +104,15 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
     }
 
     if (found->k && found->count >= found->k)
-        aph_tighten(found, db, bins);
+        aph_prune_hits(found, db, bins);
     waiting_codes waiting = {.n = 0};
     for (int32_t r = 0;; r++)
-        for (int64_t j = 0; j < lookup->n_spans; j++) {
+        for (int64_t j = 0; j < lookup->n_substrings; j++) {
             const int32_t start = lookup->starts[j], bits = lookup->starts[j + 1] - start;
             const uint64_t centre = query_value(query, start, bits), end = UINT64_C(1) << bits;
             const uint32_t *offsets = lookup->offsets + lookup->tables[j];
             const uint32_t *positions = lookup->positions + j * lookup->n_indexed;
-            const double probes = r <= bits ? choose(bits, r) : 0;
+            const double probes = r <= bits ? binomial(bits, r) : 0;
             if (spent + probes * (probe_cost + code_cost * (double)lookup->n_indexed / (double)end) > budget)
                 return APH_LOOKUP_DEAR;
             const int64_t before = found->count;
@@ -151,21 +151,21 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
                         __builtin_prefetch(code);
                         waiting.codes[waiting.n] = code;
                         waiting.positions[waiting.n++] = position;
-                        if (waiting.n == WAITING && !look(&waiting, lookup, db, query, r, j, found, bins))
+                        if (waiting.n == WAITING && !verify_candidates(&waiting, lookup, db, query, r, j, found, bins))
                             return APH_LOOKUP_FULL;
                     }
                 }
             }
-            if (!look(&waiting, lookup, db, query, r, j, found, bins))
+            if (!verify_candidates(&waiting, lookup, db, query, r, j, found, bins))
                 return APH_LOOKUP_FULL;
-            const int64_t certain = lookup->n_spans * r + j; /* all codes this near have been found */
+            const int64_t certain = lookup->n_substrings * r + j; /* all codes this near have been found */
             if (!found->k) {
                 if (certain >= found->threshold)
                     return APH_LOOKUP_DONE;
                 continue;
             }
             if (found->count > found->k || (found->count == found->k && before < found->k))
-                aph_tighten(found, db, bins); /* the threshold becomes the k-th distance */
+                aph_prune_hits(found, db, bins); /* the threshold becomes the k-th distance */
             if (found->count >= found->k && certain >= found->threshold)
                 return APH_LOOKUP_DONE;
             if (certain >= 64 * db->n_words)

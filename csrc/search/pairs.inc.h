@@ -4,7 +4,7 @@ static int agree(const uint64_t *x, const uint64_t *y, int32_t start, int32_t en
 {
     for (int32_t at = start; at < end; at += 32) {
         const int32_t bits = end - at < 32 ? end - at : 32;
-        if (aph_span_value(x, at, bits) != aph_span_value(y, at, bits))
+        if (aph_substring_value(x, at, bits) != aph_substring_value(y, at, bits))
             return 0;
     }
     return 1;
@@ -32,13 +32,14 @@ static int64_t pairs_step(aph_pairs *pairs, const aph_codes *db, int64_t room, i
                     distance += count_word(cx[w * APH_GROUP] ^ cy[w * APH_GROUP]);
                 if (distance > pairs->radius)
                     continue;
-                if (!agree(cx, cy, pairs->starts[pairs->span], pairs->starts[pairs->span + 1]))
+                if (!agree(cx, cy, pairs->starts[pairs->substring], pairs->starts[pairs->substring + 1]))
                     continue;
-                int64_t span = 0;
-                while (span < pairs->span && !agree(cx, cy, pairs->starts[span], pairs->starts[span + 1]))
-                    span++;
-                if (span < pairs->span)
-                    continue; /* reported for that span */
+                int64_t substring = 0;
+                while (substring < pairs->substring &&
+                       !agree(cx, cy, pairs->starts[substring], pairs->starts[substring + 1]))
+                    substring++;
+                if (substring < pairs->substring)
+                    continue; /* reported for that substring */
                 i[n] = x;
                 j[n] = y;
                 distances[n++] = distance;

@@ -21,7 +21,8 @@ INLINE vec lower(vec a, vec b)
 
 /* Fill hits[8], bit i of word i / 64 = code i of the block is within the threshold; returns whether any is. The running
  * minimum of 64 codes is compared once; they are looked at one by one only when it passes. */
-INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
+INLINE int popcount_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold,
+                          uint64_t *hits)
 {
     int any = 0;
     for (int run = 0; run < APH_GROUP; run++) {
@@ -50,19 +51,20 @@ INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *qu
     return any;
 }
 
-static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
+static int popcount_scan(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold,
+                         uint64_t *hits)
 {
     switch (n_words) { /* unrolled for the usual widths */
     case 1:
-        return few_block(groups, 1, query, threshold, hits);
+        return popcount_block(groups, 1, query, threshold, hits);
     case 2:
-        return few_block(groups, 2, query, threshold, hits);
+        return popcount_block(groups, 2, query, threshold, hits);
     case 3:
-        return few_block(groups, 3, query, threshold, hits);
+        return popcount_block(groups, 3, query, threshold, hits);
     case 4:
-        return few_block(groups, 4, query, threshold, hits);
+        return popcount_block(groups, 4, query, threshold, hits);
     default:
-        return few_block(groups, n_words, query, threshold, hits);
+        return popcount_block(groups, n_words, query, threshold, hits);
     }
 }
 

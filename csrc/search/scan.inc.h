@@ -10,8 +10,8 @@ INLINE void order_lanes(const uint64_t *lanes, uint64_t *r)
 }
 
 /* Append the hits of a block. `positions`: NULL, or the positions of a gathered block. */
-INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
-                        const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
+INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
+                      const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
 {
     const int64_t n_words = db->n_words;
     for (int i = 0; i < n; i++) {
@@ -27,7 +27,7 @@ INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, con
         const uint64_t position = (uint64_t)((positions ? positions[at] : first + at) - found->first);
         found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
         if (found->k && found->count >= found->capacity && found->count > found->k)
-            aph_tighten(found, db, bins);
+            aph_prune_hits(found, db, bins);
     }
 }
 
@@ -67,8 +67,8 @@ static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t
     int64_t n_hot = n_active;
     if (h->sliced)
         for (int part = 0; part < PARTS; part++)
-            n_hot = n_words == 1 ? many_narrow(groups, part, n_active, &h->s)
-                                 : many_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
+            n_hot = n_words == 1 ? bitsliced_narrow(groups, part, n_active, &h->s)
+                                 : bitsliced_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
     int dropped = 0;
     for (int64_t i = 0; i < n_hot; i++) {
         const int64_t q = h->sliced ? head->hot[i] : head->common.active[i];
@@ -79,11 +79,11 @@ static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t
         uint64_t runs[8];
         if (h->sliced)
             order_lanes(head->masks[q], runs);
-        else if (!few(groups, n_words, query, before, runs))
+        else if (!popcount_scan(groups, n_words, query, before, runs))
             continue;
         for (int run = 0; run < 8; run++)
             runs[run] &= allowed[run];
-        append_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, head->common.bins);
+        push_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, head->common.bins);
         dropped |= note_found(scan, found);
         if (h->sliced && found->threshold != before && found->threshold >= 0)
             set_bias(head->bias[q], h->n_planes, found->threshold);

@@ -181,7 +181,7 @@ static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t st
     return total;
 }
 
-void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
+void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins)
 {
     uint64_t *hits = found->hits;
     const int64_t k = found->k, count = found->count;

@@ -419,19 +419,19 @@ static void wide(const uint8_t *planes, int n_steps, int first, int last, weight
 
 /* ---- hits ---- */
 
-/* There is room for APH_MARGIN hits before `tighten` looks. */
-INLINE void append_hit(aph_found *found, uint32_t distance, uint32_t position)
+/* There is room for APH_MARGIN hits before `prune_hits` looks. */
+INLINE void push_hit(aph_found *found, uint32_t distance, uint32_t position)
 {
     found->hits[found->count] = (uint64_t)distance << APH_POSITION_BITS | position;
     found->count += distance <= found->threshold;
 }
 
-static void tighten(weighted_scan *w, int64_t q)
+static void prune_hits(weighted_scan *w, int64_t q)
 {
     aph_found *found = w->scan.found + q;
     if (found->k == 0 || found->count < found->capacity || found->count <= found->k)
         return;
-    aph_tighten(found, w->scan.db, w->scan.memory->bins);
+    aph_prune_hits(found, w->scan.db, w->scan.memory->bins);
     set_limit(w, q);
 }
 
@@ -445,8 +445,8 @@ static void append_waiting(weighted_scan *w, int64_t q)
     w->head->n_waiting[q] = 0;
     weighted_sums(w->codes + q * WAIT * n_words, n, n_words, w->queries[q].tables, w->n_tables, sums);
     for (int i = 0; i < n; i++) /* 2^32 may be passed on the way, but not by the distance */
-        append_hit(w->scan.found + q, sums[i] + constant, w->head->waiting[q][i]);
-    tighten(w, q);
+        push_hit(w->scan.found + q, sums[i] + constant, w->head->waiting[q][i]);
+    prune_hits(w, q);
 }
 
 static void append_all(weighted_scan *w)
@@ -561,10 +561,10 @@ static void count_exactly(scan_state *scan, const uint64_t *groups, const uint64
         for (int run = 0; run < 8; run++)
             for (uint64_t left = allowed[run]; left; left &= left - 1) {
                 const int at = run * 64 + __builtin_ctzll(left);
-                append_hit(found, sums[at] + constant,
-                           (uint32_t)((positions ? positions[at] : first + at) - found->first));
+                push_hit(found, sums[at] + constant,
+                         (uint32_t)((positions ? positions[at] : first + at) - found->first));
             }
-        tighten(w, q);
+        prune_hits(w, q);
         dropped |= note_found(scan, found);
     }
     if (dropped)
