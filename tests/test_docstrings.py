@@ -48,7 +48,7 @@ def test_an_example_runs(name):
     thing = DOCUMENTED[name]
     own = thing.__doc__ or ""
     if ">>>" not in own:
-        attribute = name.startswith(("aphash.HammingIndex.", "aphash.VectorIndex.")) and not own  # described in the class's text
+        attribute = name.startswith(("aphash.HammingIndex.", "aphash.VectorIndex.")) and not own  # see the class's text
         assert attribute or name in NO_EXAMPLE, f"{name} has no example"
         return
     for package in ("faiss", "usearch"):

@@ -22,7 +22,8 @@ LAYERS = [
     "_learning.item_encoder",
     "_learning.encoder",
     "_learning.training_data _learning.affinity _searching.lookup",
-    "_learning.descent _searching.pairs _searching.index_file _searching.expansion _searching.brute_force _searching.calibration",
+    "_learning.descent _searching.pairs _searching.index_file _searching.expansion "
+    "_searching.brute_force _searching.calibration",
     "_learning.scores _learning.model_file _distributed.training_data _searching.kept",
     "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes",
