@@ -40,10 +40,9 @@ def nearest_rows(X, own_rows, metric, k, n_threads):
         own = (own_rows >= start) & (own_rows < start + step)
         distances[own, own_rows[own] - start] = np.inf
         query, place = np.nonzero(distances < best[0][:, -1:])
-        if len(query) > m * wanted:  # in the first blocks, before much is known
-            place = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted] if wanted < distances.shape[1] else place
-            query = np.repeat(np.arange(m), wanted) if place.ndim == 2 else query
-            place = place.ravel()
+        if len(query) > m * wanted and wanted < len(block):  # in the first blocks, before much is known
+            place = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted].ravel()
+            query = np.repeat(np.arange(m), wanted)
         return query, place + start, distances[query, place]
 
     waiting, n_waiting = [], 0
