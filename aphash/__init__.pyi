@@ -17,6 +17,8 @@ from aphash import interchange as interchange
 from aphash import metrics as metrics
 from aphash.codes import pack_codes as pack_codes
 from aphash.codes import unpack_codes as unpack_codes
+from aphash.vectors import Found as _Found
+from aphash.vectors import Pairs as _Pairs
 
 __all__ = [
     "APHash",
@@ -25,6 +27,7 @@ __all__ = [
     "HammingIndex",
     "HammingNeighbors",
     "Recipe",
+    "VectorIndex",
     "VectorRescore",
     "__version__",
     "interchange",
@@ -324,6 +327,81 @@ class HammingNeighbors:
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
     def set_params(self, **params: Any) -> Self: ...
     def set_output(self, *, transform: str | None = None) -> Self: ...
+
+_Metric: TypeAlias = Literal["cosine", "l2"]
+
+class VectorIndex:
+    n_bits: int
+    metric: _Metric
+    keep: Literal["float32", "float16", "int8"] | None
+    def __init__(
+        self,
+        n_bits: int = 64,
+        *,
+        mode: Literal["semantic", "neighbors", "scores", "paper"] | Recipe = "scores",
+        metric: _Metric = "cosine",
+        keep: Literal["float32", "float16", "int8"] | None = None,
+        n_train: int | _Auto = "auto",
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        n_jobs: int | None = None,
+        verbose: int | _Auto = "auto",
+    ) -> None: ...
+    def fit(self, X: ArrayLike, y: object = None, *, ids: ArrayLike | None = None) -> Self: ...
+    @property
+    def encoder_(self) -> Encoder: ...
+    @property
+    def codes_(self) -> HammingIndex: ...
+    @property
+    def n_features_in_(self) -> int: ...
+    @property
+    def ids(self) -> NDArray[np.int64]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, id: int) -> bool: ...
+    def info(self) -> dict[str, Any]: ...
+    def add(self, X: ArrayLike, ids: ArrayLike | None = None) -> NDArray[np.int64]: ...
+    def upsert(self, X: ArrayLike, ids: ArrayLike) -> int: ...
+    def remove(self, ids: ArrayLike, *, missing: Literal["raise", "ignore"] = "raise") -> int: ...
+    def compact(self) -> None: ...
+    def attach_vectors(self, X: ArrayLike | None, ids: ArrayLike | None = None) -> Self: ...
+    def get(self, ids: ArrayLike) -> NDArray[np.floating]: ...
+    def search(
+        self,
+        Q: ArrayLike,
+        k: int,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        recall: float | None = None,
+        candidates: int | None = None,
+        expand: int = 0,
+        expand_weight: float = 1.0,
+        n_jobs: int | None = None,
+    ) -> _Found: ...
+    def radius_search(
+        self,
+        Q: ArrayLike,
+        distance: float,
+        *,
+        filter: Filter | ArrayLike | None = None,
+        recall: float = 0.95,
+        n_jobs: int | None = None,
+    ) -> _Found: ...
+    def pairs(
+        self,
+        distance: float,
+        *,
+        recall: float = 0.95,
+        filter: Filter | ArrayLike | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> _Pairs: ...
+    def knn_graph(
+        self, k: int, *, recall: float | None = None, n_jobs: int | None = None
+    ) -> tuple[NDArray[np.int64], csr_array]: ...
+    def save(self, path: _Target) -> None: ...
+    @classmethod
+    def load(cls, path: _Source, *, mmap: bool = False, verify: bool | None = None) -> Self: ...
 
 class VectorRescore:
     def __init__(

@@ -197,8 +197,8 @@ def itq(train, query, n_bits, seed):
     _, _, directions = np.linalg.svd(np.cov(train, rowvar=False), hermitian=True)
     directions = directions[:n_bits].T
     projected = ((train - mean) @ directions).astype(np.float32)
-    frame = linear.random_frame(directions.shape[1], n_bits, rng)
-    frame = linear.frame_towards_signs(projected, frame, 50)
+    frame = linear.random_orthonormal(directions.shape[1], n_bits, rng)
+    frame = linear.itq_rotation(projected, frame, 50)
     return pack_codes(projected @ frame), pack_codes((query - mean) @ directions @ frame)
 
 

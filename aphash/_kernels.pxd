@@ -139,7 +139,7 @@ cdef extern from "search/portable.h" nogil:
         int (*is_range)(const int64_t *, int64_t) noexcept nogil
         int64_t (*different)(const aph_codes *, const aph_codes *, int64_t, int64_t, int64_t *) noexcept nogil
         int64_t (*find)(const aph_codes *, const aph_runs *, const aph_idmap *, int64_t) noexcept nogil
-        int64_t (*idmap_enter)(aph_idmap *, const aph_codes *, const aph_runs *, int64_t, int64_t) noexcept nogil
+        int64_t (*idmap_insert)(aph_idmap *, const aph_codes *, const aph_runs *, int64_t, int64_t) noexcept nogil
         int64_t (*idmap_take)(aph_idmap *, const aph_idmap *, const aph_codes *, const aph_runs *) noexcept nogil
         int64_t (*idmap_live)(const aph_idmap *, const aph_codes *, const aph_runs *) noexcept nogil
         int64_t (*outside_runs)(const aph_codes *, const aph_runs *, int64_t, int64_t) noexcept nogil
@@ -153,8 +153,8 @@ cdef extern from "search/portable.h" nogil:
         int64_t (*bound_kth)(const uint32_t *, int64_t, int64_t, int64_t *) noexcept nogil
         int64_t (*sample)(const aph_codes *, int64_t, int64_t *) noexcept nogil
         int64_t (*count_bits)(const uint64_t *, int64_t) noexcept nogil
-        void (*span_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil
-        void (*span_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *,
+        void (*substring_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil
+        void (*substring_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *,
                            uint32_t *) noexcept nogil
         void (*hash_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *) noexcept nogil
         void (*hash_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *,

@@ -33,8 +33,22 @@ def save(path, hasher, index):
         When the model is not fitted.
     OSError
         With the path, when it cannot be written.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> import aphash
+    >>> X = load_digits().data
+    >>> hasher = aphash.APHash(32, random_state=0).fit(X)
+    >>> index = aphash.HammingIndex(32)
+    >>> ids = index.add(hasher.transform(X))
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> aphash.save(file, hasher, index)
+    >>> aphash.load(file.getvalue())[1]
+    HammingIndex(n_bits=32), 1797 codes
     """
-    from aphash import _steps  # with scikit-learn, which load_encoder does without
+    import aphash._steps as _steps  # with scikit-learn, which load_encoder does without
     from aphash._learning.estimator import APHash
     from aphash.neighbors import HammingNeighbors
 
@@ -93,6 +107,21 @@ def load(path, *, mmap=False, verify=None):
     ------
     OSError, ValueError
         With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> import aphash
+    >>> X = load_digits().data
+    >>> hasher = aphash.APHash(32, random_state=0).fit(X)
+    >>> index = aphash.HammingIndex(32)
+    >>> ids = index.add(hasher.transform(X))
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> aphash.save(file, hasher, index)
+    >>> hasher, index = aphash.load(file.getvalue())
+    >>> len(index), len(hasher.codes_)
+    (1797, 1797)
     """
     from aphash._learning.estimator import APHash
 
@@ -102,7 +131,7 @@ def load(path, *, mmap=False, verify=None):
     hasher, index, step_arrays, params = _load(path, mmap, verify, model)
     if "steps" not in params:
         return hasher, index
-    from aphash import _steps
+    import aphash._steps as _steps
 
     try:
         steps, columns = _steps.from_file(step_arrays, params["steps"])
@@ -132,6 +161,22 @@ def load_encoder(path, *, mmap=False, verify=None):
     ------
     OSError, ValueError
         As :func:`load`; and ValueError for a file of a Pipeline, whose steps need scikit-learn.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> import aphash
+    >>> X = load_digits().data
+    >>> hasher = aphash.APHash(32, random_state=0).fit(X)
+    >>> index = aphash.HammingIndex(32)
+    >>> ids = index.add(hasher.transform(X))
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> aphash.save(file, hasher, index)
+    >>> encoder, index = aphash.load_encoder(file.getvalue())
+    >>> distances, ids = index.search(encoder.transform(X[0]), 3)
+    >>> ids.shape
+    (3,)
     """
 
     def model(arrays, params):

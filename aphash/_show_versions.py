@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-from aphash import _kernels
+from aphash._kernels import has_openmp, isa, isa_names, max_threads
 from aphash._version import __version__
 
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "threadpoolctl", "tqdm")
@@ -22,15 +22,22 @@ def versions():
         "CPU": f"{_cpu()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs",
         **{name: _version(name) for name in _LIBRARIES},
         **{name: found for name in _OPTIONAL if (found := _version(name)) != "not installed"},
-        "OpenMP": f"yes, {_kernels.max_threads()} threads" if _kernels.has_openmp() else "no: one thread",
-        "instruction set": f"{_kernels.isa()} of {', '.join(_kernels.isa_names())}",
+        "OpenMP": f"yes, {max_threads()} threads" if has_openmp() else "no: one thread",
+        "instruction set": f"{isa()} of {', '.join(isa_names())}",
         **_thread_pools(),
         **{name: os.environ[name] for name in sorted(os.environ) if name.startswith(("APHASH_", "OMP_", "OPENBLAS_"))},
     }
 
 
 def show_versions():
-    """Print versions, CPU, instruction sets and threads; put it into reports of bugs."""
+    """Print versions, CPU, instruction sets and threads; put it into reports of bugs.
+
+    Examples
+    --------
+    >>> import aphash
+    >>> aphash.show_versions()  # doctest: +ELLIPSIS
+    aphash: ...
+    """
     found = versions()
     width = max(map(len, found))
     for name, value in found.items():

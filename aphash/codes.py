@@ -88,7 +88,14 @@ def _owner(codes):
 
 
 def check_n_bits(n_bits: object) -> int:
-    """Return n_bits as an int; TypeError or ValueError unless it is an integer in 1 .. 65,536."""
+    """Return n_bits as an int; TypeError or ValueError unless it is an integer in 1 .. 65,536.
+
+    Examples
+    --------
+    >>> from aphash.codes import check_n_bits
+    >>> check_n_bits(64)
+    64
+    """
     if isinstance(n_bits, bool) or not isinstance(n_bits, numbers.Integral):
         raise TypeError(f"n_bits must be an integer, got {shown(n_bits)}")
     if not 1 <= int(n_bits) <= MAX_BITS:
@@ -97,7 +104,14 @@ def check_n_bits(n_bits: object) -> int:
 
 
 def n_words(n_bits: int) -> int:
-    """Return the number of 64-bit words of a code of n_bits."""
+    """Return the number of 64-bit words of a code of n_bits.
+
+    Examples
+    --------
+    >>> from aphash.codes import n_words
+    >>> n_words(64), n_words(65)
+    (1, 2)
+    """
     return -(-n_bits // 64)
 
 
@@ -131,6 +145,13 @@ def pack_codes(bits: ArrayLike, *, n_bits: int | None = None, threshold: str = "
     Notes
     -----
     Needs the result, and 16,384 rows of n_bits bytes beside it.
+
+    Examples
+    --------
+    >>> from aphash import pack_codes
+    >>> pack_codes([[-1.0, 0.5, 2.0], [1.0, -0.5, -2.0]])
+    array([[6],
+           [1]], dtype=uint64)
     """
     if not isinstance(threshold, str) or threshold not in ("ge", "gt"):
         raise ValueError(f"threshold must be 'ge' or 'gt', got {shown(threshold)}")
@@ -215,6 +236,14 @@ def unpack_codes(codes: NDArray[np.uint64], n_bits: int) -> NDArray[np.bool]:
     ------
     TypeError, ValueError
         As :func:`check_codes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import unpack_codes
+    >>> unpack_codes(np.array([[6], [1]], np.uint64), 3)
+    array([[False,  True,  True],
+           [ True, False, False]])
     """
     n_bits = check_n_bits(n_bits)
     rows = check_codes(codes, n_bits)
@@ -242,6 +271,13 @@ def check_codes(codes: object, n_bits: int, name: str = "codes", *, padded: bool
         When the dtype is not uint64 in the machine's own byte order.
     ValueError
         When the width is not that of n_bits, a padding bit is set, or the codes are known to be packed from fewer bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash.codes import check_codes
+    >>> check_codes(np.array([5], np.uint64), 64).shape
+    (1, 1)
     """
     array: NDArray[Any] = as_array(codes, name)
     words = n_words(n_bits)

@@ -12,9 +12,10 @@ import copy
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
-from aphash._learning import estimator
+from aphash._learning import estimator, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
 from aphash._learning.encoder import encode, farthest, project
@@ -65,8 +66,6 @@ class APHash(estimator.APHash):
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
         settings = self._settings(n_train)
-        if settings.objective == "scores":
-            raise ValueError("mode='scores' learns on one machine, from n_anchors rows of X: see aphash.APHash")
         rows = None
         if n_train < n:
             rows = draw_rows(n, n_train, rng)
@@ -79,19 +78,26 @@ class APHash(estimator.APHash):
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
-            with estimator.FitProgress(self.verbose, settings, training.n) as progress:
-                found = learn(training, settings, rng, progress)
-            replaced = self._safeguard(found, training, sample, look)
+            if settings.objective == "scores":  # sums come from the workers; what is of anchors alone is done here
+                own_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
+                with estimator.ScoreProgress(self.verbose, settings) as progress:
+                    found = scores.learn(training, settings, rng, progress, own_threads)
+                all_by_encoder = True
+            else:
+                with estimator.FitProgress(self.verbose, settings, training.n) as progress:
+                    found = learn(training, settings, rng, progress)
+                all_by_encoder = bool(self._safeguard(found, training, sample, look))
         fitted = self._attributes(found, training, rows)
         encoder = estimator.encoder_of(fitted)
-        if replaced:
+        if all_by_encoder:
             codes = _encode(X, encoder)
         else:
             codes = training.codes()
             if rows is not None:
                 codes = _replace(_encode(X, encoder), rows, codes)
         fitted["codes_"] = codes.persist()
-        vars(self).pop("feature_names_in_", None)
+        for name in estimator.NOT_OF_ALL_MODES:
+            vars(self).pop(name, None)
         vars(self).update(fitted, n_features_in_=X.shape[1], _encoder=encoder)
         return self
 
@@ -205,6 +211,8 @@ def _project(X, encoder):
 
 
 def _by_rows(X, encoder, function, width, dtype):
+    if encoder.items is not None:  # megabytes of anchors: one task of the graph, not a part of each
+        encoder = dask.delayed(encoder)
     return X.map_blocks(
         _hash_block, encoder, function, dtype=dtype, chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype)
     )

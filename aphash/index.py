@@ -1,14 +1,15 @@
 """HammingIndex: exact search over packed codes. Needs numpy only."""
 
 import functools
+import math
 import numbers
 
 import numpy as np
 
-from aphash import _kernels
 from aphash._common import container
 from aphash._common.checks import as_ids, check_count, check_ids
 from aphash._common.threads import n_threads
+from aphash._kernels import max_threads, scan_costs
 from aphash._searching import _search, index_file, pairs
 from aphash._searching import queries as kinds
 from aphash._searching._store import Store, refuse_unknown
@@ -79,6 +80,17 @@ class HammingIndex:
     signal handler inside another change of the same thread raises RuntimeError. A forked child has the index as it was,
     whatever other threads were doing. Distances are int32, ids int64; results are ordered by (distance, id), the same
     for every instruction set, number of threads and batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> index.add(np.array([[0], [1], [3], [7]], np.uint64))
+    array([0, 1, 2, 3])
+    >>> distances, ids = index.search(np.array([2], np.uint64), 2)
+    >>> distances, ids
+    (array([1, 1], dtype=int32), array([0, 2]))
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
@@ -135,6 +147,16 @@ class HammingIndex:
         ids : ndarray of int64, shape (n,)
         codes : ndarray of uint64, shape (n, n_words)
             Copies.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> ids, codes = index.snapshot()
+        >>> ids.shape, codes.shape
+        ((4,), (4, 1))
         """
         present = self._store.present
         return present.load_ids(0, len(present)), present.load(0, len(present))
@@ -163,6 +185,18 @@ class HammingIndex:
         TypeError, ValueError, MemoryError
             When codes or ids are not as said, or the codes are another model's; the ids at fault are named. The index
             stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        array([0, 1, 2, 3])
+        >>> index.add(np.array([[15]], np.uint64), [100])
+        array([100])
+        >>> len(index)
+        5
         """
         made_by, codes = _fingerprint_of(codes), check_codes(codes, self.n_bits)
         if ids is not None:
@@ -187,6 +221,16 @@ class HammingIndex:
             When some are not in the index; they are named, and nothing is changed.
         TypeError, ValueError, MemoryError
             When codes or ids are not as said. The index stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.update(np.array([[255]], np.uint64), [2])
+        >>> index.get(2)
+        array([255], dtype=uint64)
         """
         made_by, codes = _fingerprint_of(codes), check_codes(codes, self.n_bits)
         self._store.update(codes, check_ids(ids, len(codes)), made_by)
@@ -211,6 +255,17 @@ class HammingIndex:
         ------
         TypeError, ValueError, MemoryError
             When codes or ids are not as said, or an id is given twice. The index stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.upsert(np.array([[255], [256]], np.uint64), [2, 50])
+        1
+        >>> index.ids
+        array([ 0,  1,  2,  3, 50])
         """
         made_by, codes = _fingerprint_of(codes), check_codes(codes, self.n_bits)
         added = self._store.upsert(codes, check_ids(ids, len(codes)), made_by)
@@ -237,6 +292,17 @@ class HammingIndex:
             When some are not in the index; they are named, and nothing is removed.
         TypeError, ValueError, MemoryError
             When an argument is not as said. The index stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.remove([1, 77], missing="ignore")
+        1
+        >>> sorted(index.ids.tolist())
+        [0, 2, 3]
         """
         if missing not in ("raise", "ignore"):
             raise ValueError(f"missing must be 'raise' or 'ignore', got {missing!r}")
@@ -258,6 +324,18 @@ class HammingIndex:
             When it is not a HammingIndex.
         ValueError
             When its ``n_bits`` is another, or ids are in both; they are named. The index stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> other = HammingIndex(64)
+        >>> ids = other.add(np.array([[9]], np.uint64), [10])
+        >>> index.merge(other)
+        >>> 10 in index
+        True
         """
         if not isinstance(other, HammingIndex):
             raise TypeError(f"other must be a HammingIndex, got {type(other).__name__}")
@@ -267,7 +345,18 @@ class HammingIndex:
         self._store.renew_lookup()
 
     def clear(self):
-        """Remove all codes. The next id that is counted is the same as before."""
+        """Remove all codes. The next id that is counted is the same as before.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.clear()
+        >>> index.add(np.array([[5]], np.uint64))
+        array([4])
+        """
         lookup = self._store.present.lookup
         self._store.clear(None if lookup is None else Lookup(Store(self.n_bits).present, lookup.max_scan_fraction))
 
@@ -284,6 +373,16 @@ class HammingIndex:
         ------
         TypeError, ValueError, MemoryError
             When n is not as said, or there is not so much. The index stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.reserve(1_000_000)
+        >>> len(index)
+        4
         """
         self._store.reserve(check_count(n, "n", 0))
 
@@ -297,12 +396,24 @@ class HammingIndex:
         ------
         MemoryError
             The index stays as it was.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.remove([0])
+        1
+        >>> index.compact()
+        >>> index.ids
+        array([1, 2, 3])
         """
         lookup = self._store.present.lookup
         self._store.compact()
         if lookup is not None:
             present = self._store.present
-            self._store.set_lookup(lookup.rebuilt(present), present)
+            self._store.set_lookup(lookup.rebuild_tables(present), present)
 
     # ---- lookup ----
 
@@ -328,14 +439,34 @@ class HammingIndex:
 
         Notes
         -----
-        Memory: about 8 bytes a code for each of the n_bits / log2(n) spans of the bits that the tables are made of.
-        They are saved and pickled with the index.
+        Memory: about 8 bytes a code for each of the n_bits / log2(n) substrings of the bits that the tables are made
+        of. They are saved and pickled with the index.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.build_lookup()
+        >>> index.radius_search(np.array([0], np.uint64), 1)[2]
+        array([0, 1])
         """
         present = self._store.present
         self._store.set_lookup(Lookup(present, max_scan_fraction), present)
 
     def drop_lookup(self):
-        """Forget the tables of :meth:`build_lookup`; searches scan again."""
+        """Forget the tables of :meth:`build_lookup`; searches scan again.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.build_lookup()
+        >>> index.drop_lookup()
+        """
         self._store.set_lookup(None, self._store.present)
 
     # ---- by id ----
@@ -355,6 +486,16 @@ class HammingIndex:
         ------
         KeyError
             When some are not in the index; they are named.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.get([3, 0])
+        array([[7],
+               [0]], dtype=uint64)
         """
         codes = _get(self._store.present, as_ids(ids))
         return codes[0] if np.ndim(ids) == 0 else codes
@@ -369,6 +510,17 @@ class HammingIndex:
         Returns
         -------
         ndarray of bool, shape (n_wanted,)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.contains([3, 4])
+        array([ True, False])
+        >>> 3 in index
+        True
         """
         return self._store.present.find(as_ids(ids)) >= 0
 
@@ -439,6 +591,17 @@ class HammingIndex:
         results are ordered by; distances are these sums times max|p| / 65535. So results are the same on every
         machine, and two codes whose distances round to the same float32 stay in their order. Such a search needs
         16 n_bits bytes for each query, at most 64 MiB at a time, beside the results.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> index.search(np.array([[0], [7]], np.uint64), 2)
+        (array([[0, 1],
+               [0, 1]], dtype=int32), array([[0, 1],
+               [3, 2]]))
         """
         rows = check_queries(queries, self.n_bits)
         k = check_count(k, "k", 1)
@@ -495,6 +658,16 @@ class HammingIndex:
         ------
         TypeError, ValueError
             When an argument is not as said.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> offsets, distances, ids = index.radius_search(np.array([[0], [7]], np.uint64), 1)
+        >>> offsets, distances, ids
+        (array([0, 2, 4]), array([0, 1, 0, 1], dtype=int32), array([0, 1, 3, 2]))
         """
         rows = check_queries(queries, self.n_bits)
         radius = kinds.check_radius(radius, self.n_bits, rows)
@@ -539,13 +712,23 @@ class HammingIndex:
         The pairs are those of the index at the call. Later changes are not seen, and the pages that they change are
         kept until the last block is taken or the generator is closed.
 
-        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have
-        n (n - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` spans of
-        their bits, so only such are compared; where the spans are too short for that, all are, by scans. Memory: 24
-        bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
+        Many equal codes are found by sorting, and one of them is compared with others for all: n equal codes have n (n
+        - 1) / 2 pairs, which are enumerated. Codes within a small radius agree in one of ``radius + 1`` substrings of
+        their bits, so only such are compared; where the substrings are too short for that, all are, by scans. Memory:
+        24 bytes a code, 60 with many equal ones, and 200 MiB at most for the blocks.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> for ids_i, ids_j, distances in index.pairs(1):
+        ...     print(sorted(zip(ids_i.tolist(), ids_j.tolist(), distances.tolist())))
+        [(0, 1, 1), (1, 2, 1), (2, 3, 1)]
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        present, threads = self._store.present, n_threads(n_jobs, max_threads())
         return pairs.pairs(present, radius, prepare(filter, present), threads, verbose)
 
     def groups(self, radius, *, filter=None, n_jobs=None, verbose=0):
@@ -575,9 +758,19 @@ class HammingIndex:
         -----
         Equal codes cost a sort. Memory: some 100 bytes a code beside the blocks of :meth:`pairs`, however many pairs
         there are.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> ids = index.add(np.array([[0xFF00]], np.uint64))
+        >>> index.groups(1)
+        (array([0, 1, 2, 3, 4]), array([0, 0, 0, 0, 1]))
         """
         radius = min(check_count(radius, "radius", 0), self.n_bits)
-        present, threads = self._store.present, n_threads(n_jobs, _kernels.max_threads())
+        present, threads = self._store.present, n_threads(n_jobs, max_threads())
         return pairs.groups(present, radius, prepare(filter, present), threads, verbose)
 
     def knn_graph(self, k, *, n_jobs=None):
@@ -605,9 +798,19 @@ class HammingIndex:
         Notes
         -----
         Of equal codes one is searched for all. Memory: 12 k + 60 bytes a code, and some 200 MiB.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> ids, graph = index.knn_graph(1)
+        >>> graph.indices, graph.data
+        (array([1, 0, 1, 2]), array([1, 1, 1, 1], dtype=int32))
         """
         k = check_count(k, "k", 1)
-        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, _kernels.max_threads()))
+        return pairs.knn_graph(self._store.present, k, n_threads(n_jobs, max_threads()))
 
     # ---- files ----
 
@@ -632,6 +835,18 @@ class HammingIndex:
         -----
         Needs a few megabytes. What is written is the index at the call; searches and changes go on meanwhile, and pages
         that are changed are kept until it is done. A lookup is saved, too.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> index.save(file)
+        >>> HammingIndex.load(file.getvalue())
+        HammingIndex(n_bits=64), 4 codes
         """
         index_file.write(self._store.present, path)
 
@@ -657,6 +872,19 @@ class HammingIndex:
         ------
         OSError, ValueError
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "codes.aphash")
+        ...     index.save(path)
+        ...     HammingIndex.load(path, mmap=True).search(np.array([3], np.uint64), 1)
+        (array([0], dtype=int32), array([2]))
         """
         return cls._of(index_file.read(path, mmap, verify))
 
@@ -677,9 +905,9 @@ class HammingIndex:
 
 
 def _threads(n_jobs, snapshot, rows):
-    cost = _kernels.scan_costs(kinds.is_float(rows))[0]
+    cost = scan_costs(kinds.is_float(rows))[0]
     small = snapshot.lookup is None and _search.is_small(len(snapshot) * snapshot.n_words * len(rows) * cost)
-    return n_threads(n_jobs, _kernels.max_threads(), split=not small)
+    return n_threads(n_jobs, max_threads(), split=not small)
 
 
 def _fingerprint_of(codes):
@@ -724,7 +952,7 @@ def integers_within(index, rows, radius, filter):
 
 def _search_and_rescore(rows, k, rescore, n, nearest):
     distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
-    n_candidates = max(k, min(k * rescore.factor, n))
+    n_candidates = max(k, min(math.ceil(k * rescore.factor), n))
     step = max(1, _MOST_CANDIDATES // n_candidates)
     for start in range(0, len(rows), step):
         found = nearest(rows[start : start + step], n_candidates)[1]

@@ -36,6 +36,14 @@ class Counts:
     ----------
     items, relevant : ndarray of int64, shape (n_queries, n_levels)
         Level d is Hamming distance d where the counts are of codes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> counts.items, counts.relevant
+    (array([[1, 2, 1, 0]]), array([[1, 1, 0, 0]]))
     """
 
     items: NDArray[np.int64]
@@ -79,6 +87,15 @@ def count_codes(
     Notes
     -----
     Needs about 50 MiB beside the counts, or 24 n bytes where that is more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+    >>> counts = metrics.count_codes(codes[:1], codes, query_labels=[0], database_labels=[0, 0, 1, 1])
+    >>> float(metrics.precision_at_k(counts, 2)[0])
+    1.0
     """
     n_bits = 64 * np.shape(query_codes)[-1] if np.ndim(query_codes) else 64
     query_codes = check_codes(query_codes, n_bits, "query_codes", padded=True)
@@ -118,6 +135,14 @@ def count_distances(distances: ArrayLike, relevant: ArrayLike) -> Counts:
     ------
     ValueError
         When shapes differ or a distance is not a number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> counts.n_relevant
+    array([2])
     """
     distances, relevant = np.asarray(distances), np.asarray(relevant, bool)
     if distances.ndim != 2 or distances.shape != relevant.shape:
@@ -154,6 +179,14 @@ def average_precision(counts: Counts) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (n_queries,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> metrics.average_precision(counts).round(3)
+    array([0.917])
     """
     t, s = counts.items, counts.relevant
     after = np.cumsum(t, axis=1)
@@ -173,6 +206,14 @@ def precision_at_k(counts: Counts, k: int) -> NDArray[np.float64]:
     counts : Counts
     k : int
         1 to the number of items.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> metrics.precision_at_k(counts, 2)
+    array([0.75])
     """
     return _hits(counts, k) / k
 
@@ -187,13 +228,31 @@ def recall_at_k(counts: Counts, k: int) -> NDArray[np.float64]:
     counts : Counts
     k : int
         1 to the number of items.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> metrics.recall_at_k(counts, 3)
+    array([1.])
     """
     return _over_relevant(_hits(counts, k), counts)
 
 
 @dataclass(frozen=True)
 class WithinRadius:
-    """Look-up measures: ``precision`` and ``recall`` of each query (n_queries,), ``empty``: share of empty balls."""
+    """Look-up measures: ``precision`` and ``recall`` of each query (n_queries,), ``empty``: share of empty balls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> found = metrics.within_radius(counts, 0)
+    >>> found.precision, found.recall, found.empty
+    (array([1.]), array([0.5]), 0.0)
+    """
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
@@ -212,6 +271,14 @@ def within_radius(counts: Counts, radius: int) -> WithinRadius:
     Returns
     -------
     WithinRadius
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> metrics.within_radius(counts, 1).recall
+    array([1.])
     """
     if radius < 0 or radius != int(radius):
         raise ValueError(f"radius must be a non-negative integer, got {radius!r}")
@@ -225,6 +292,15 @@ def precision_recall_curve(counts: Counts) -> tuple[NDArray[np.float64], NDArray
     """Return (precision, recall) at each level of distance, means over the queries, two (n_levels,) float64 arrays.
 
     Precision at a level that holds nothing yet counts as 0, as in :func:`within_radius`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> counts = metrics.count_distances([[0, 1, 1, 3]], [[True, False, True, False]])
+    >>> precision, recall = metrics.precision_recall_curve(counts)
+    >>> recall
+    array([0.5, 1. , 1. , 1. ])
     """
     items, hits = np.cumsum(counts.items, axis=1), np.cumsum(counts.relevant, axis=1)
     precision = np.divide(hits, items, out=np.zeros(items.shape), where=items > 0)
@@ -242,6 +318,14 @@ def mean_average_precision(
     """Return the mean over the queries of :func:`average_precision`, for packed codes and labels; a float.
 
     Parameters are those of :func:`count_codes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import metrics
+    >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+    >>> metrics.mean_average_precision(codes[:1], codes, [0], [0, 0, 1, 1])
+    1.0
     """
     counts = count_codes(query_codes, database_codes, query_labels=query_labels, database_labels=database_labels)
     return float(average_precision(counts).mean())

@@ -59,6 +59,16 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         How many were fitted.
     n_features_in_ : int
         Words of a code.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingNeighbors
+    >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+    >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+    >>> distances, ids = neighbors.kneighbors(codes[:1])
+    >>> distances, ids
+    (array([[0, 1]], dtype=int32), array([[0, 1]]))
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
@@ -86,6 +96,15 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ------
         TypeError, ValueError
             When X or a parameter is not as said.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.n_samples_fit_
+        4
         """
         check_count(self.n_neighbors, "n_neighbors", 1)
         if self.radius is not None:
@@ -126,6 +145,15 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         TypeError, ValueError
             When an argument is not as said.
         sklearn.exceptions.NotFittedError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.kneighbors(codes[:1], return_distance=False)
+        array([[0, 1]])
         """
         _, distances, indices = self._nearest(X, n_neighbors)
         return (distances, indices) if return_distance else indices
@@ -153,6 +181,18 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         TypeError, ValueError, sklearn.exceptions.NotFittedError
             As :meth:`kneighbors`; and ValueError when codes with negative ids were added to ``index_``, which have no
             column.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.kneighbors_graph(codes, 1).toarray()
+        array([[1., 0., 0., 0.],
+               [0., 1., 0., 0.],
+               [0., 0., 1., 0.],
+               [0., 0., 0., 1.]])
         """
         _check_mode(mode)
         rows, distances, indices = self._nearest(X, n_neighbors)
@@ -187,6 +227,15 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         -----
         The result is an array for each query; :meth:`radius_neighbors_graph` and ``index_.radius_search`` hold the same
         in three arrays.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.radius_neighbors(codes[:1], return_distance=False)[0]
+        array([0, 1])
         """
         _, counts, distances, indices = self._within(X, radius)
         ends = np.cumsum(counts).tolist()
@@ -217,6 +266,15 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ------
         TypeError, ValueError, sklearn.exceptions.NotFittedError
             As :meth:`kneighbors_graph`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.radius_neighbors_graph(codes[:1]).toarray()
+        array([[1., 1., 0., 0.]])
         """
         _check_mode(mode)
         rows, counts, distances, indices = self._within(X, radius)
@@ -242,6 +300,15 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ------
         TypeError, ValueError, sklearn.exceptions.NotFittedError
             As :meth:`kneighbors_graph`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.transform(codes).shape
+        (4, 4)
         """
         check_is_fitted(self)
         if self.radius is not None:
@@ -266,6 +333,15 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         ------
         TypeError, ValueError
             As :meth:`fit`, and when there are too few codes for ``n_neighbors``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingNeighbors
+        >>> codes = np.array([[0], [1], [3], [7]], np.uint64)
+        >>> neighbors = HammingNeighbors(n_neighbors=2, radius=1).fit(codes)
+        >>> neighbors.fit_transform(codes).shape
+        (4, 4)
         """
         self.fit(X)
         if self.radius is not None:

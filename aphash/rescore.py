@@ -46,6 +46,18 @@ class VectorRescore:
     Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; they are
     ranked before they are rounded to the float32 distances that a search returns. Needs some 64 MiB, or three times a
     query's candidates where they are more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import APHash, HammingIndex, VectorRescore
+    >>> X = np.random.default_rng(0).standard_normal((1000, 16)).astype(np.float32)
+    >>> hasher = APHash(16, random_state=0).fit(X)
+    >>> index = HammingIndex(16)
+    >>> ids = index.add(hasher.transform(X))
+    >>> distances, ids = index.search(hasher.transform(X[:3]), 2, rescore=VectorRescore(X), rescore_queries=X[:3])
+    >>> ids[:, 0], distances[:, 0]
+    (array([0, 1, 2]), array([0., 0., 0.], dtype=float32))
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
@@ -77,7 +89,12 @@ class VectorRescore:
                 f"X has {n} rows, the index {n_codes} codes{'' if counted() else ', whose ids are not 0 .. n - 1'}: "
                 "pass VectorRescore(X, ids) with the ids of the rows"
             )
-        return _Vectors(self, queries.astype(np.float64))
+        return with_queries(self, queries)
+
+    def _take(self, ids):
+        """Return the rows of X of ids, none of them -1."""
+        rows, where = np.unique(self._rows_of(ids), return_inverse=True)
+        return np.asarray(_read_rows(self.X, rows))[where]
 
     def _rows_of(self, ids):
         """Rows of X of the ids; 0 for -1."""
@@ -135,6 +152,11 @@ def bind(rescore, queries, *, n_queries, n_codes, counted):
     return rescore._bind(queries, n_codes, counted)
 
 
+def with_queries(rescore, queries):
+    """Return a VectorRescore with queries (n_queries, d), floats that are known to be good: see :func:`bind`."""
+    return _Vectors(rescore, queries.astype(np.float64))
+
+
 @dataclass(frozen=True)
 class _Vectors:
     """A VectorRescore with queries (n_queries, d) of float64."""
@@ -178,7 +200,7 @@ def _ip(x, where, queries):
 
 def _cosine(x, where, queries):
     """1 - cos = |u - v|^2 / 2 of unit vectors: it cannot be negative, and is 0 for what is equal."""
-    (x, x_zero), (queries, q_zero) = _unit(x), _unit(queries.astype(x.dtype))
+    (x, x_zero), (queries, q_zero) = unit_vectors(x), unit_vectors(queries.astype(x.dtype))
     cosine = np.minimum(_squared_difference(x[where], queries[:, None]) / 2, 2)
     return np.where(x_zero[where] | q_zero[:, None], 1, cosine)
 
@@ -207,7 +229,7 @@ def _inner(x, queries):
     return np.einsum("...d,...d->...", x, queries)
 
 
-def _unit(x):
+def unit_vectors(x):
     """Return unit vectors, and which were zero. Those of extreme size are first divided by their largest number."""
     norm = _norm(x)
     extreme = ~((norm > 1e-30) & (norm < 1e30))

@@ -10,7 +10,8 @@
 #include "isa.def"
 #undef APH_ISA
 
-#define APH_ISA(name, runs, search, learn, alone, batch, walone, wbatch) {#name, 0, search, learn, alone, batch, walone, wbatch},
+#define APH_ISA(name, runs, search, learn, alone, batch, walone, wbatch)                                               \
+    {#name, 0, search, learn, alone, batch, walone, wbatch},
 static aph_isa table[] = {
 #include "isa.def"
 };

@@ -14,7 +14,8 @@ trap 'cat "$work"/report.* 2>/dev/null; rm -rf "$work"' EXIT # pytest takes what
 
 flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
 APHASH_CFLAGS="$flags -O1" LDFLAGS="$flags" "$python" setup.py -q build --build-base "$work" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-built=$(dirname "$(dirname "$(find "$work" -name '_store*.so' | head -n 1)")")
+built=$(find "$work" -maxdepth 1 -type d -name 'lib*')
+PYTHONPATH="$built" "$python" -P -c 'import sys, aphash; assert aphash.__file__.startswith(sys.argv[1]), aphash.__file__' "$built"
 
 tests=(tests/test_search.py tests/test_lookup.py tests/test_pairs.py tests/test_index.py tests/test_index_changes.py
     tests/test_index_file.py tests/test_index_interrupts.py tests/test_index_threads.py tests/test_learn_kernels.py

@@ -12,15 +12,16 @@ faiss = pytest.importorskip("faiss")
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 if not BENCH.is_dir():  # the tests of an installed wheel, away from a checkout
     pytest.skip("the benchmark scripts are not beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCH))
+sys.path.insert(0, str(BENCH / "quality"))
 import baselines  # noqa: E402
 import datasets  # noqa: E402
+import evaluation  # noqa: E402
 import features  # noqa: E402
-import measure  # noqa: E402
+import methods  # noqa: E402
 import report  # noqa: E402
 import run as runner  # noqa: E402
 
-from aphash import metrics, unpack_codes  # noqa: E402
+from aphash import HammingIndex, metrics, unpack_codes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +233,10 @@ BINARY = ["random", "pca", "itq", "itq:n_components=6", "sh", "agh", "control:n_
 @pytest.mark.parametrize("spec", BINARY)
 def test_binary_baselines(spec, vectors):
     X, y = vectors
-    first = runner.make(spec, 16, 0, 1).fit(X[:800])
+    first = methods.make(spec, 16, 0, 1).fit(X[:800])
     codes = first.transform(X)
     assert codes.shape == (900, 1) and codes.dtype == np.uint64
-    assert np.array_equal(codes, runner.make(spec, 16, 0, 1).fit(X[:800]).transform(X))  # repeatable
+    assert np.array_equal(codes, methods.make(spec, 16, 0, 1).fit(X[:800]).transform(X))  # repeatable
     balance = unpack_codes(codes, 16).mean(axis=0)
     assert (balance > 0.02).all() and (balance < 0.98).all()
     score = metrics.mean_average_precision(codes[800:], codes[:800], y[800:], y[:800])
@@ -247,7 +248,7 @@ def test_itq_turns_towards_signs_and_keeps_a_frame(vectors):
     Xc = X - X.mean(axis=0)
     for p in (6, 16):
         V = Xc @ baselines.principal_directions(Xc, p)
-        R0 = baselines.random_frame(p, 16, np.random.default_rng(0))
+        R0 = baselines.random_orthonormal(p, 16, np.random.default_rng(0))
         R = baselines.towards_signs(V, R0, 20)
         np.testing.assert_allclose(R @ R.T, np.eye(p), atol=1e-5)
 
@@ -268,7 +269,7 @@ def test_controls_are_the_rounds_without_descent(vectors):
     Z = X - X.mean(axis=0)
     Z /= np.sqrt((Z**2).sum(axis=1).mean())
     V = Z @ baselines.principal_directions(Z.astype(np.float32), r)
-    B = V @ baselines.towards_signs(V, baselines.random_frame(r, r, rng), 50)
+    B = V @ baselines.towards_signs(V, baselines.random_orthonormal(r, r, rng), 50)
     X1 = np.hstack([Z, np.ones((len(Z), 1))])
     G = X1.T @ X1
     for _ in range(rounds):
@@ -291,7 +292,7 @@ def test_raw_signs_and_its_width(vectors):
 @pytest.mark.parametrize("spec", ["floats", "pq", "opq", "rabitq:inside=False"])
 def test_quantisers_rank_all_items_and_are_restored(spec, vectors):
     X, _ = vectors
-    method = runner.make(spec, 16 if "pq" in spec else 24, 0, 1).fit(X[:800])
+    method = methods.make(spec, 16 if "pq" in spec else 24, 0, 1).fit(X[:800])
     d = method.distances(X[800:820])
     exact = baselines.squared_distances(X[800:820], X[:800])
     assert d.shape == (20, 800)
@@ -311,7 +312,7 @@ def test_rabitq_counts_its_factors():
 
 def test_codes_and_distances_give_the_same_measures(vectors):
     X, y = vectors
-    truth = measure.Truth(X[:800], X[800:], y[:800], y[800:])
+    truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
     exact = ((X[800:, None].astype(np.float64) - X[None, :800]) ** 2).sum(axis=2)
     assert np.array_equal(truth.neighbors, np.argsort(exact, axis=1)[:, :10])
     method = baselines.ITQ(16).fit(X[:800])
@@ -328,13 +329,33 @@ def test_codes_and_distances_give_the_same_measures(vectors):
     assert exact_figures["recall10@10"] == 1 and exact_figures["rescored recall10@10"] == 1
 
 
+def test_weights_are_measured_by_the_distances_of_the_search(vectors):
+    X, y = vectors
+    truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
+    hasher = methods.make("aphash-neighbors", 20, 0, 1).fit(X[:800])
+    weights = hasher.query_projections(X[800:])
+    index = HammingIndex(20)
+    index.add(hasher.transform(X[:800]))
+    measured = truth.of_weights(hasher.transform(X[:800]), weights)
+    ids = index.search(weights, 800)[1]
+    ranks = np.argsort(ids, axis=1)  # of the items
+    near = np.take_along_axis(ranks, truth.neighbors, axis=1) < 100
+    assert measured["recall10@100"] == pytest.approx(near.mean(), abs=0.01)  # ties are expected, or broken by id
+    assert (
+        measured["recall10@100"] > truth.of_codes(hasher.transform(X[:800]), hasher.transform(X[800:]))["recall10@100"]
+    )
+    label = methods.label("itq" + methods.BY_WEIGHTS)
+    assert label == "ITQ" and methods.queries_of("itq" + methods.BY_WEIGHTS) == "weights"
+    assert methods.queries_of("itq") == "codes" and methods.queries_of("pq") == "floats"
+
+
 def test_specs():
-    assert runner.parse_spec("itq") == ("itq", {})
-    assert runner.parse_spec("a:b=2,c=x,d=.5,e=True") == ("a", {"b": 2, "c": "x", "d": 0.5, "e": True})
+    assert methods.parse_spec("itq") == ("itq", {})
+    assert methods.parse_spec("a:b=2,c=x,d=.5,e=True") == ("a", {"b": 2, "c": "x", "d": 0.5, "e": True})
     with pytest.raises(ValueError, match="parameter=value"):
-        runner.parse_spec("a:b")
+        methods.parse_spec("a:b")
     with pytest.raises(ValueError, match="unknown method"):
-        runner.make("nothing", 8, 0, 1)
+        methods.make("nothing", 8, 0, 1)
 
 
 def test_a_run_is_recorded_resumed_and_measured_again(tmp_path, capsys):
@@ -388,10 +409,10 @@ def test_front_and_what_it_reaches_at_a_recall():
 
 
 def test_labels():
-    assert report.label("control:n_rounds=4,rotation=random") == "control, 4 rounds, random"
-    assert report.label("control:n_rounds=4,rotation=random,whitening=0.25,last_ridge=0.1").endswith("whitened 0.25")
-    assert report.label("itq:n_components=32") == "PCA-32 + frame"
-    assert report.label("aphash-semantic:q_power=2") == "APHash semantic, q_power=2"
+    assert methods.label("control:n_rounds=4,rotation=random") == "control, 4 rounds, random"
+    assert methods.label("control:n_rounds=4,rotation=random,whitening=0.25,last_ridge=0.1").endswith("whitened 0.25")
+    assert methods.label("itq:n_components=32") == "PCA-32 + frame"
+    assert methods.label("aphash-semantic:q_power=2") == "APHash semantic, q_power=2"
 
 
 def test_the_page_is_self_contained(tmp_path):

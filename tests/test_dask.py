@@ -25,6 +25,7 @@ from aphash.rescore import VectorRescore
 
 FITTED = ("coef_", "intercept_", "mean_", "anchors_", "anchor_indices_", "anchor_codes_", "thresholds_", "objective_")
 N, D = 5000, 24
+ALTERNATING = aphash.Recipe(updates="alternating")
 SETTINGS = {"n_bits": 16, "n_anchors": 40, "n_rounds": 2, "max_iter": 5, "random_state": 3}
 CHUNKS = {"even": (1000,) * 5, "uneven": (1, 2500, 7, 1024, 1468), "empty": (0, 3000, 0, 2000, 0)}
 
@@ -89,7 +90,7 @@ def test_bits_do_not_depend_on_chunks(X, rows):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"mode": "neighbors"}, {"mode": "paper"}, {"n_train": 3000}, {"updates": "alternating"}],
+    [{"mode": "neighbors"}, {"mode": "paper"}, {"n_train": 3000}, {"mode": ALTERNATING}],
     ids=str,
 )
 def test_bits_in_other_settings(X, settings):
@@ -97,6 +98,19 @@ def test_bits_in_other_settings(X, settings):
     assert_same(
         aphash.APHash(**settings).fit(X), aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_train": 1500, "n_jobs": 2}], ids=str)
+def test_bits_of_scores(X, settings):
+    settings = {"n_bits": 24, "mode": "scores", "random_state": 0, "n_anchors": 800, "max_iter": 10} | settings
+    one = aphash.APHash(**settings).fit(X)
+    other = aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
+    for name in ("coef_", "intercept_", "anchor_indices_", "anchor_codes_", "objective_"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.fingerprint_ == other.fingerprint_ and not hasattr(other, "anchors_")
+    np.testing.assert_array_equal(one.codes_, other.codes_.compute())
+    np.testing.assert_array_equal(one.transform(X), other.transform(chunked(X, 700)).compute())
+    np.testing.assert_array_equal(one.codes_, other.to_local().codes_)
 
 
 @pytest.mark.parametrize("spoil", ["far rows", "few directions"])
@@ -123,7 +137,7 @@ def test_bits_of_parts_of_many_blocks(n_threads, n_parts, monkeypatch):
     with dask.config.set(num_workers=n_threads):
         assert len(DaskRows(chunked(X, 2000), 8).parts) == n_parts
         for init in ("itq", "random"):
-            settings["init"] = init
+            settings["mode"] = aphash.Recipe(init=init)
             assert_same(aphash.APHash(**settings).fit(X), aphash.dask.APHash(**settings).fit(chunked(X, 2000)))
 
 

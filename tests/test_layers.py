@@ -22,11 +22,12 @@ LAYERS = [
     "_learning.item_encoder",
     "_learning.encoder",
     "_learning.training_data _learning.affinity _searching.lookup",
-    "_learning.descent _searching.pairs _searching.index_file _searching.expansion",
-    "_learning.scores _learning.model_file _distributed.training_data",
+    "_learning.descent _searching.pairs _searching.index_file _searching.expansion "
+    "_searching.brute_force _searching.calibration",
+    "_learning.scores _learning.model_file _distributed.training_data _searching.kept",
     "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes",
-    "interchange dask __main__ _show_versions _product",
+    "interchange dask __main__ _show_versions _product vectors",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 KERNELS = ("_source", "_distances", "_affinity_pass", "_projection")  # what bench/kernels* measure
@@ -127,3 +128,21 @@ def test_the_parsers_see_every_form_of_import():
         "codes",
     }
     assert LEVEL["_learning.estimator"] == LEVEL["index"]  # neither side imports the other
+
+
+def test_the_house_in_design_names_every_file():
+    """And what the documents name is there."""
+    design = (ROOT / "docs/DESIGN.md").read_text()
+    if not (ROOT / "bench").is_dir():
+        pytest.skip("the tests of an installed wheel, away from a checkout")
+    house = design[design.index("## The house") : design.index("## Symbols")]
+    sources = [*ROOT.glob("aphash/**/*.p*"), *ROOT.glob("csrc/**/*.[ch]"), *ROOT.glob("bench/*/*.py")]
+    names = {p.name for p in sources if p.suffix in (".py", ".pyx", ".pxd", ".pxi", ".c", ".h")}
+    words = set(re.findall(r"[\w]+", house))
+    assert sorted(n for n in names if n.partition(".")[0] not in words and n != "__init__.py") == []
+    for document in ("README.md", "CONTRIBUTING.md", "bench/README.md", "docs/DESIGN.md"):
+        text = (ROOT / document).read_text()
+        paths = re.findall(
+            r"\b(?:aphash|bench|csrc|docs|examples|tests)/[\w/.-]+\.(?:py|pyi|pyx|sh|svg|md|c|h|def)\b", text
+        )
+        assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == [], document

@@ -47,12 +47,12 @@ class Problem:
         sums = [w.sum(axis=1), (w * near).sum(axis=1), of_p.sum(axis=1), -(np.log(near) * self.mask).sum(axis=1)]
         return np.array(sums), np.array([(w * near) @ B, of_p @ B]), ((np.abs(B) - 1) ** 2).sum()
 
-    def gradient(self, s, a, factor, penalty):
+    def gradient(self, s, a, factor, quantization_loss):
         H, B = self.H.astype(np.float64), self.B.astype(np.float64)
         near = reference.V(H, B, s)
         A = (self.p[:, None] * self.mask - near**a * self.inv_z[:, None]) * near
         kl = factor * a / (2 * s) * (A.sum(axis=0)[:, None] * B - A.T @ H)
-        return kl + penalty * (np.abs(B) - 1) * reference.sign(B)
+        return kl + quantization_loss * (np.abs(B) - 1) * reference.sign(B)
 
     def anchor_pass(self, s, a, block_rows=512, n_threads=1):
         m, r = self.H.shape
@@ -60,10 +60,10 @@ class Problem:
         _affinity_pass.anchor_pass(self.B, self.H, s, a, self.indptr, self.anchors, block_rows, *out, n_threads)
         return out
 
-    def item_gradient(self, s, a, factor=1.0, penalty=0.0, block_rows=512, n_threads=1):
+    def item_gradient(self, s, a, factor=1.0, quantization_loss=0.0, block_rows=512, n_threads=1):
         out = np.full_like(self.B, np.nan)
         _affinity_pass.item_gradient(
-            self.B, self.H, self.inv_z, self.p, s, a, self.indptr, self.anchors, block_rows, factor, penalty,
+            self.B, self.H, self.inv_z, self.p, s, a, self.indptr, self.anchors, block_rows, factor, quantization_loss,
             out, n_threads,
         )  # fmt: skip
         return out
@@ -78,13 +78,13 @@ def assert_close(got, want, tolerance):
 def test_anchor_pass(rng, n, m, r):
     problem = Problem(rng, n, m, r)
     for s, a in POWERS:
-        sums, vectors, penalty = problem.anchor_pass(s, a)
+        sums, vectors, quantization_loss = problem.anchor_pass(s, a)
         want_sums, want_vectors, want_penalty = problem.sums(s, a)
         for got, want in zip(sums, want_sums, strict=True):
             assert_close(got, want, 2e-5)
         for got, want in zip(vectors, want_vectors, strict=True):
             assert_close(got, want, 2e-5)
-        assert penalty[0] == pytest.approx(want_penalty, rel=1e-6)
+        assert quantization_loss[0] == pytest.approx(want_penalty, rel=1e-6)
 
 
 @pytest.mark.parametrize("r", (3, 16))
@@ -127,8 +127,8 @@ def tree_sum(parts):
     if len(parts) == 1:
         return parts[0]
     half = 1 << (len(parts) - 1).bit_length() - 1
-    (sums, vectors, penalty), (more, other, also) = tree_sum(parts[:half]), tree_sum(parts[half:])
-    return sums + more, (vectors + other).astype(np.float32), penalty + also
+    (sums, vectors, quantization_loss), (more, other, also) = tree_sum(parts[:half]), tree_sum(parts[half:])
+    return sums + more, (vectors + other).astype(np.float32), quantization_loss + also
 
 
 @pytest.mark.parametrize(("s", "a"), POWERS)
@@ -221,8 +221,8 @@ def test_no_pairs_and_no_items(rng):
     assert not sums[2:].any() and not vectors[1].any()
     assert_close(problem.item_gradient(1, 1), problem.gradient(1, 1, 1.0, 0.0), 2e-5)
     problem.B, problem.indptr = problem.B[:0], np.zeros(1, np.int64)
-    sums, vectors, penalty = problem.anchor_pass(1, 1)
-    assert not sums.any() and not vectors.any() and not penalty.any()
+    sums, vectors, quantization_loss = problem.anchor_pass(1, 1)
+    assert not sums.any() and not vectors.any() and not quantization_loss.any()
     assert problem.item_gradient(1, 1).shape == (0, 8)
 
 
@@ -241,9 +241,9 @@ def test_any_power(rng, a, size):
     """Items 1 .. 5 alone, at distances of many magnitudes, so that no large weight hides a wrong small one."""
     H, B = np.zeros((1, 3), np.float32), (rng.standard_normal((5, 3)) * size).astype(np.float32)
     for j in range(5):
-        sums, vectors, penalty = np.empty((4, 1)), np.empty((2, 1, 3)), np.empty(1)
+        sums, vectors, quantization_loss = np.empty((4, 1)), np.empty((2, 1, 3)), np.empty(1)
         indptr, anchors = np.zeros(2, np.int64), np.zeros(0, np.int32)
-        _affinity_pass.anchor_pass(B[j : j + 1], H, 2.0, a, indptr, anchors, 1, sums, vectors, penalty, 1)
+        _affinity_pass.anchor_pass(B[j : j + 1], H, 2.0, a, indptr, anchors, 1, sums, vectors, quantization_loss, 1)
         near = reference.V(H.astype(np.float64), B[j : j + 1].astype(np.float64), 2.0)[0, 0]
         np.testing.assert_allclose(
             sums[:2, 0], [near**a, near ** (a + 1)], rtol=1e-6 * (1 + a - a * np.log(near)), atol=2e-38
@@ -252,9 +252,9 @@ def test_any_power(rng, a, size):
 
 def test_logs_of_many_far_pairs_do_not_underflow(rng):
     H, B = np.zeros((1, 2), np.float32), np.full((300, 2), 1e17, np.float32)
-    sums, vectors, penalty = np.empty((4, 1)), np.empty((2, 1, 2)), np.empty(1)
+    sums, vectors, quantization_loss = np.empty((4, 1)), np.empty((2, 1, 2)), np.empty(1)
     indptr, anchors = np.arange(301), np.zeros(300, np.int32)
-    _affinity_pass.anchor_pass(B, H, 1.0, 1.0, indptr, anchors, 300, sums, vectors, penalty, 1)
+    _affinity_pass.anchor_pass(B, H, 1.0, 1.0, indptr, anchors, 300, sums, vectors, quantization_loss, 1)
     assert sums[3, 0] == pytest.approx(300 * np.log(5e33), rel=1e-6)
 
 

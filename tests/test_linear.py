@@ -81,21 +81,21 @@ def test_principal_directions_end_at_the_rank(rng, exact):
 
 
 @pytest.mark.parametrize(("p", "r"), [(1, 1), (3, 8), (8, 3), (8, 8)])
-def test_random_frame(p, r):
-    frame = linear.random_frame(p, r, np.random.RandomState(0))
-    assert frame.shape == (p, r)
-    product = frame @ frame.T if p <= r else frame.T @ frame
+def test_random_orthonormal(p, r):
+    projection = linear.random_orthonormal(p, r, np.random.RandomState(0))
+    assert projection.shape == (p, r)
+    product = projection @ projection.T if p <= r else projection.T @ projection
     np.testing.assert_allclose(product, np.eye(min(p, r)), atol=1e-12)
 
 
 @pytest.mark.parametrize(("p", "r"), [(16, 16), (5, 16)])
-def test_frame_comes_nearer_to_signs_and_stays_a_frame(rng, p, r):
+def test_itq_comes_nearer_to_signs_and_stays_orthonormal(rng, p, r):
     V = (rng.standard_normal((400, p)) * np.linspace(2, 0.2, p)).astype(np.float32)
-    before = linear.random_frame(p, r, np.random.RandomState(0)).astype(np.float32)
-    after = linear.frame_towards_signs(V, before, 30)
+    before = linear.random_orthonormal(p, r, np.random.RandomState(0)).astype(np.float32)
+    after = linear.itq_rotation(V, before, 30)
 
-    def loss(frame):
-        return ((reference.sign(V @ frame) - V @ frame) ** 2).sum()
+    def loss(projection):
+        return ((reference.sign(V @ projection) - V @ projection) ** 2).sum()
 
     assert loss(after) < 0.99 * loss(before)
     np.testing.assert_allclose(after @ after.T, np.eye(p), atol=1e-4)

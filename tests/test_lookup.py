@@ -172,18 +172,18 @@ def test_a_worn_lookup_says_so():
     codes = make_codes(np.random.default_rng(0), 20_000, 32)
     store = with_lookup(codes, 32)
     lookup = store.present.lookup
-    assert not lookup.is_worn(store.present)
+    assert not lookup.needs_rebuild(store.present)
     store.add(codes[:4_000])
-    assert not lookup.is_worn(store.present)
+    assert not lookup.needs_rebuild(store.present)
     store.add(codes[:500])
-    assert lookup.is_worn(store.present)
+    assert lookup.needs_rebuild(store.present)
     store.remove(np.arange(15_000, 24_500), False)
-    assert lookup.is_worn(store.present)
+    assert lookup.needs_rebuild(store.present)
     store = with_lookup(codes, 32)
     store.update(codes[:4_097], np.arange(4_097))
-    assert store.present.lookup.is_worn(store.present)
+    assert store.present.lookup.needs_rebuild(store.present)
     store.renew_lookup()
-    assert store.present.n_stale == 0 and not store.present.lookup.is_worn(store.present)
+    assert store.present.n_stale == 0 and not store.present.lookup.needs_rebuild(store.present)
 
 
 def test_costs_decide():
@@ -242,10 +242,10 @@ def test_pairs_in_small_blocks_and_filtered():
     assert set(read_pairs(stream)) == {p for p in expected if mask[p[0]] and mask[p[1]]}
 
 
-def test_spans_cover_the_code():
+def test_substrings_cover_the_code():
     for n_bits in (1, 20, 28, 29, 57, 64, 65, 256, 1000):
         for n in (1, 10, 10**4, 10**7, 2**31):
-            starts = lookup.span_starts(n_bits, n)
+            starts = lookup.substring_starts(n_bits, n)
             assert starts[0] == 0 and starts[-1] == n_bits
             assert (np.diff(starts) >= 1).all() and (np.diff(starts) <= 28).all()
 

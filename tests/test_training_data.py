@@ -153,7 +153,7 @@ def test_what_is_not_finite_or_too_far_is_named_by_row(rng, dtype):
 
 @pytest.mark.parametrize("n_rows", [1, 3, 8, 9])
 def test_every_set_of_rows_is_drawn_as_often(monkeypatch, n_rows):
-    monkeypatch.setattr("aphash._learning.training_data._PERMUTED_ROWS", 0)
+    monkeypatch.setattr("aphash._learning.blocks._PERMUTED_ROWS", 0)
     rng = np.random.RandomState(0)
     counts = np.zeros(10, int)
     for _ in range(2000):

@@ -64,7 +64,7 @@ def check_ids(ids, n=None, name="ids"):
     return ids
 
 
-def ascend(ids):
+def is_sorted(ids):
     """Return whether each id is above the one before; compared, not subtracted: a difference can overflow."""
     return bool((ids[1:] > ids[:-1]).all())
 

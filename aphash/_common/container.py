@@ -46,7 +46,8 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _READERS = {  # what reads the kinds of files, for the messages
     "APHash": "APHash.load(path) or Encoder.load(path)", "HammingIndex": "HammingIndex.load(path)",
-    "APHash+HammingIndex": "aphash.load(path)", "dask.HammingIndex": "aphash.dask.HammingIndex.load(folder)",
+    "APHash+HammingIndex": "aphash.load(path)",
+    "VectorIndex": "VectorIndex.load(path)", "dask.HammingIndex": "aphash.dask.HammingIndex.load(folder)",
 }  # fmt: skip
 _OTHERS = {  # how other files that people have begin, for the messages; none of ours can begin so
     b"\x93NUMPY": "an array of numpy (numpy.load reads it)", b"PK\x03\x04": "a zip archive, such as .npz",

@@ -206,14 +206,14 @@ class DaskRows(BlockSums):
             shares = [(P.indptr[a : b + 1] - P.indptr[a], P.anchors[P.indptr[a] : P.indptr[b]]) for a, b in edges]
             self.shares, self.P = self._persist(itself, [(_shared(*each),) for each in shares]), P
 
-    def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
+    def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, quantization_loss):
         self._send(P)
         self._step(H, q_scale, q_power)
         tasks = [dask.delayed(_sums_of)(codes) for codes in self._codes]
         groups = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
         nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in groups]
         total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
-        for out, whole in zip((sums, vectors, penalty), total, strict=True):
+        for out, whole in zip((sums, vectors, quantization_loss), total, strict=True):
             out[...] = whole
 
     def item_pass(self, moments, H, inv_z, p, q_scale, q_power, P, step):
@@ -392,9 +392,14 @@ def _advanced(codes, share, pending, sums_at, rows_of_block):
         codes = B, mean, square
     if sums_at:
         H, q_scale, q_power = sums_at
-        sums, vectors, penalty = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
-        _affinity_pass.anchor_pass(codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, penalty, 1)
-        codes = *codes[:3], (sums, vectors.astype(np.float32), penalty)  # they are float32 numbers: the tree's
+        sums, vectors, quantization_loss = np.empty((4, len(H))), np.empty((2, *H.shape)), np.empty(1)
+        _affinity_pass.anchor_pass(
+            codes[0], H, q_scale, q_power, *share, rows_of_block, sums, vectors, quantization_loss, 1
+        )
+        codes = (
+            *codes[:3],
+            (sums, vectors.astype(np.float32), quantization_loss),
+        )  # they are float32 numbers: the tree's
     return codes
 
 

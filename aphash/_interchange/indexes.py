@@ -23,6 +23,17 @@ def to_faiss(index, *, bitorder="little"):
         When faiss is not installed (``pip install faiss-cpu``).
     ValueError
         For another bitorder.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+    >>> from aphash import interchange
+    >>> there = interchange.to_faiss(index)
+    >>> interchange.from_faiss(there)
+    HammingIndex(n_bits=64), 4 codes
     """
     big = is_big(bitorder)
     faiss = import_("faiss", "faiss-cpu")
@@ -60,6 +71,17 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
         For another kind of index: its vectors are no codes, or are not held.
     ValueError
         When n_bits does not fit, a bit beyond it is set, or an id is -1 or given twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+    >>> from aphash import interchange
+    >>> there = interchange.to_faiss(index)
+    >>> interchange.from_faiss(there)
+    HammingIndex(n_bits=64), 4 codes
     """
     big = is_big(bitorder)
     faiss = import_("faiss", "faiss-cpu")
@@ -113,6 +135,17 @@ def to_usearch(index, *, bitorder="little"):
     -----
     usearch builds a graph: it takes some 200 us a code, and its searches are approximate unless they have
     ``exact=True``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+    >>> from aphash import interchange
+    >>> there = interchange.to_usearch(index)
+    >>> interchange.from_usearch(there)
+    HammingIndex(n_bits=64), 4 codes
     """
     big = is_big(bitorder)
     usearch = import_("usearch.index", "usearch")
@@ -147,6 +180,17 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
         For another kind of index: its vectors are no codes.
     ValueError
         When n_bits does not fit, a bit beyond it is set, a key has several vectors, or is 2^63 or more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+    >>> from aphash import interchange
+    >>> there = interchange.to_usearch(index)
+    >>> interchange.from_usearch(there)
+    HammingIndex(n_bits=64), 4 codes
     """
     big = is_big(bitorder)
     usearch = import_("usearch.index", "usearch")

@@ -40,6 +40,13 @@ def to_bit_strings(codes, n_bits):
     ------
     TypeError, ValueError
         As :func:`aphash.codes.check_codes`.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> interchange.to_bit_strings(codes, 8)
+    ['10110000']
     """
     n_bits = check_n_bits(n_bits)
     codes, texts = check_codes(codes, n_bits), []
@@ -67,6 +74,12 @@ def from_bit_strings(texts):
         For one text, and for what are no texts.
     ValueError
         For no text, texts of different lengths, or other characters.
+
+    Examples
+    --------
+    >>> from aphash import interchange
+    >>> interchange.from_bit_strings(["10110000"])
+    array([[13]], dtype=uint64)
     """
     first, texts = _first(
         _several(texts, "texts", "str"), "texts must hold one text at least, for their length is n_bits"
@@ -109,6 +122,13 @@ def to_hex(codes, n_bits):
     ------
     TypeError, ValueError
         As :func:`aphash.codes.check_codes`.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> interchange.to_hex(codes, 8)
+    ['b0']
     """
     n_bits = check_n_bits(n_bits)
     codes, texts = check_codes(codes, n_bits), []
@@ -141,6 +161,12 @@ def from_hex(texts, n_bits):
         For one text, and for what are no texts.
     ValueError
         For texts of another length, other characters or more bits; the first row of them is named.
+
+    Examples
+    --------
+    >>> from aphash import interchange
+    >>> interchange.from_hex(["b0"], 8)
+    array([[13]], dtype=uint64)
     """
     n_bits = check_n_bits(n_bits)
     digits = -(-n_bits // 4)
@@ -193,6 +219,13 @@ def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
     ------
     TypeError, ValueError
         As :func:`aphash.codes.check_codes`, or for another bitorder.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> interchange.to_integers(codes, 8)
+    [176]
     """
     n_bits, big = check_n_bits(n_bits), is_big(bitorder)
     codes, found = check_codes(codes, n_bits), []
@@ -230,6 +263,12 @@ def from_integers(values, n_bits, *, bitorder="big"):
         For what are no integers; floats do not hold 64 bits.
     ValueError
         For integers that are out of range; the first row of them is named.
+
+    Examples
+    --------
+    >>> from aphash import interchange
+    >>> interchange.from_integers([176], 8)
+    array([[13]], dtype=uint64)
     """
     n_bits, big = check_n_bits(n_bits), is_big(bitorder)
     width = -(-n_bits // 8)
@@ -293,6 +332,14 @@ def to_imagehash(codes, n_bits, *, shape=None):
         When imagehash is not installed (``pip install imagehash``).
     TypeError, ValueError
         As :func:`aphash.codes.check_codes`, and for a shape that is not of n_bits.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> interchange.to_imagehash(codes, 8, shape=(2, 4))  # doctest: +SKIP
+    [array([[ True, False,  True,  True],
+           [False, False, False, False]])]
     """
     imagehash = import_("imagehash", "imagehash")
     n_bits = check_n_bits(n_bits)
@@ -327,6 +374,12 @@ def from_imagehash(hashes):
         For one hash, and for what are no hashes.
     ValueError
         For no hash, and hashes of different shapes; the first row of them is named.
+
+    Examples
+    --------
+    >>> import imagehash  # doctest: +SKIP
+    >>> from aphash import interchange
+    >>> codes = interchange.from_imagehash([imagehash.phash(image) for image in images])  # doctest: +SKIP
     """
     hashes = _several(hashes, "hashes", "ImageHash")
     first, hashes = _first(hashes, "hashes must hold one hash at least, for its size is n_bits")

@@ -34,6 +34,14 @@ def to_bytes(codes, n_bits):
     Notes
     -----
     This and its like need their result and a few megabytes.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> bytes = interchange.to_bytes(codes, 8)
+    >>> bool((interchange.from_bytes(bytes, 8) == codes).all())
+    True
     """
     n_bits = check_n_bits(n_bits)
     codes = check_codes(codes, n_bits, padded=True)  # faiss' d may be longer than the codes
@@ -57,6 +65,14 @@ def from_bytes(rows, n_bits):
     ------
     TypeError, ValueError
         For another dtype or width, or when a padding bit is set.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> bytes = interchange.to_bytes(codes, 8)
+    >>> bool((interchange.from_bytes(bytes, 8) == codes).all())
+    True
     """
     n_bits = check_n_bits(n_bits)
     rows = _byte_rows(rows, n_bits, np.uint8)
@@ -79,6 +95,14 @@ def to_ubinary(codes, n_bits):
     ------
     TypeError, ValueError
         As :func:`aphash.codes.check_codes`.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> ubinary = interchange.to_ubinary(codes, 8)
+    >>> bool((interchange.from_ubinary(ubinary, 8) == codes).all())
+    True
     """
     n_bits = check_n_bits(n_bits)
     rows = check_codes(codes, n_bits).astype("<u8", copy=False).view(np.uint8)[:, : -(-n_bits // 8)]
@@ -102,6 +126,14 @@ def from_ubinary(rows, n_bits):
     ------
     TypeError, ValueError
         For another dtype or width, or when a padding bit is set: those that ``numpy.packbits`` fills up with.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> ubinary = interchange.to_ubinary(codes, 8)
+    >>> bool((interchange.from_ubinary(ubinary, 8) == codes).all())
+    True
     """
     n_bits = check_n_bits(n_bits)
     rows = _byte_rows(rows, n_bits, np.uint8, np.int8)
@@ -124,6 +156,14 @@ def to_binary(codes, n_bits):
     ------
     TypeError, ValueError
         As :func:`aphash.codes.check_codes`.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> binary = interchange.to_binary(codes, 8)
+    >>> bool((interchange.from_binary(binary, 8) == codes).all())
+    True
     """
     rows = to_ubinary(codes, n_bits)
     rows ^= np.uint8(128)  # v - 128, of 8 bits
@@ -147,6 +187,14 @@ def from_binary(rows, n_bits):
     ------
     TypeError, ValueError
         As :func:`from_ubinary`.
+
+    Examples
+    --------
+    >>> from aphash import interchange, pack_codes
+    >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
+    >>> binary = interchange.to_binary(codes, 8)
+    >>> bool((interchange.from_binary(binary, 8) == codes).all())
+    True
     """
     n_bits = check_n_bits(n_bits)
     rows = _byte_rows(rows, n_bits, np.int8)

@@ -9,7 +9,7 @@ import numpy as np
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
     APH_ROW_GROUP, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn, aph_step,
-    kernels, least, most)
+    kernels)
 
 
 cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept nogil:
@@ -18,8 +18,8 @@ cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept
     while at < n:
         if at == start + block_rows:
             start = at
-        end = least(n, least(start + block_rows, at + APH_SPAN))
-        pairs = most(pairs, indptr[end] - indptr[at])
+        end = min(n, min(start + block_rows, at + APH_SPAN))
+        pairs = max(pairs, indptr[end] - indptr[at])
         at = end
     return pairs
 
@@ -52,28 +52,28 @@ cdef class AnchorPass:
         self.scratch = Scratch(self.kernel.anchor_scratch(m, r, count_pairs(self.indptr, block_rows)), n_threads)
 
     cdef int wave(self, int64_t first, int64_t last, double[:, :, ::1] sums, float[:, :, :, ::1] vectors,
-                  double[::1] penalty) except -1:
+                  double[::1] quantization_loss) except -1:
         cdef int64_t b, at, r = self.H.shape[1]
         cdef const int32_t *anchors = &self.anchors[0] if self.anchors.shape[0] else NULL
         PyErr_CheckSignals()
         for b in prange(first, last, num_threads=self.n_threads, schedule="dynamic", nogil=True):
             at = b * self.block_rows
             self.kernel.anchor_block(
-                &self.q, &self.B[at, 0], least(self.block_rows, self.B.shape[0] - at), r, &self.H[0, 0], &self.h_bias[0],
+                &self.q, &self.B[at, 0], min(self.block_rows, self.B.shape[0] - at), r, &self.H[0, 0], &self.h_bias[0],
                 self.H.shape[0], &self.indptr[at], anchors, &sums[b - first, 0, 0], &vectors[b - first, 0, 0, 0],
-                &penalty[b - first], self.scratch.at(omp_get_thread_num()),
+                &quantization_loss[b - first], self.scratch.at(omp_get_thread_num()),
             )
         return 0
 
     cdef int64_t slots(self):
         """Return how many blocks make a wave: a multiple of the threads, within WAVE_WORK and WAVE_BYTES."""
         cdef int64_t pairs = self.H.shape[0] * self.H.shape[1]
-        cdef int64_t rounds = least(WAVE_BYTES // (8 * pairs * self.n_threads), WAVE_WORK // (2 * pairs * self.block_rows))
-        return least(self.n_blocks, most(1, rounds) * self.n_threads)
+        cdef int64_t rounds = min(WAVE_BYTES // (8 * pairs * self.n_threads), WAVE_WORK // (2 * pairs * self.block_rows))
+        return min(self.n_blocks, max(1, rounds) * self.n_threads)
 
 
 def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, ::1] sums, double[:, :, ::1] vectors,
-                double[::1] penalty, n_threads):
+                double[::1] quantization_loss, n_threads):
     """Sum over all items what the anchors' gradient and the objective need.
 
     ``g_ij = |h_i - b_j|^2 / 4``, ``V = 1 / (1 + g / q_scale)``, ``w = V^q_power``; P is the set of listed pairs.
@@ -91,7 +91,7 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
         Overwritten by ``sum_j w``, ``sum_j w V``, ``sum_P V``, ``sum_P log(1 + g / q_scale)``.
     vectors : ndarray of float64, shape (2, m, r)
         Overwritten by ``sum_j w V b_j``, ``sum_P V b_j``.
-    penalty : ndarray of float64, shape (1,)
+    quantization_loss : ndarray of float64, shape (1,)
         Overwritten by ``sum_jf (|b_jf| - 1)^2``.
     n_threads : int
     """
@@ -100,33 +100,33 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     cdef int threads = n_threads
     cdef double[:, :, ::1] part_sums, tree_sums
     cdef float[:, :, :, ::1] part_vectors, tree_vectors
-    cdef double[::1] part_penalty, tree_penalty
+    cdef double[::1] part_loss, tree_loss
     cdef int n_levels = 1
     if sums.shape[0] != 4 or sums.shape[1] != m or vectors.shape[0] != 2 or vectors.shape[1] != m \
-            or vectors.shape[2] != r or penalty.shape[0] != 1:
-        raise ValueError("sums, vectors and penalty must be (4, m), (2, m, r) and (1,)")
+            or vectors.shape[2] != r or quantization_loss.shape[0] != 1:
+        raise ValueError("sums, vectors and quantization_loss must be (4, m), (2, m, r) and (1,)")
     if not blocks.n_blocks:
         sums[:, :] = 0
         vectors[:, :, :] = 0
-        penalty[:] = 0
+        quantization_loss[:] = 0
         return
     while blocks.n_blocks >> n_levels:
         n_levels += 1
     part_sums, tree_sums = np.empty((n_slots, 4, m)), np.empty((n_levels, 4, m))
     part_vectors, tree_vectors = np.empty((n_slots, 2, m, r), np.float32), np.empty((n_levels, 2, m, r), np.float32)
-    part_penalty, tree_penalty = np.empty(n_slots), np.empty(n_levels)
-    for first in range(0, blocks.n_blocks, most(1, n_slots)):
-        last = least(blocks.n_blocks, first + n_slots)
-        blocks.wave(first, last, part_sums, part_vectors, part_penalty)
+    part_loss, tree_loss = np.empty(n_slots), np.empty(n_levels)
+    for first in range(0, blocks.n_blocks, max(1, n_slots)):
+        last = min(blocks.n_blocks, first + n_slots)
+        blocks.wave(first, last, part_sums, part_vectors, part_loss)
         for i in prange(m, num_threads=threads, nogil=True):
             for b in range(last - first):
                 add_part(first + b, &tree_sums[0, 0, i], 4 * m, &part_sums[b, 0, i], 4, m, 1)
                 add_part(first + b, &tree_vectors[0, 0, i, 0], 2 * m * r, &part_vectors[b, 0, i, 0], 2, m * r, r)
         for b in range(last - first):
-            add_part(first + b, &tree_penalty[0], 1, &part_penalty[b], 1, 1, 1)
+            add_part(first + b, &tree_loss[0], 1, &part_loss[b], 1, 1, 1)
     add_up(blocks.n_blocks, &tree_sums[0, 0, 0], 4 * m, &sums[0, 0])
     add_up(blocks.n_blocks, &tree_vectors[0, 0, 0, 0], 2 * m * r, &vectors[0, 0, 0])
-    add_up(blocks.n_blocks, &tree_penalty[0], 1, &penalty[0])
+    add_up(blocks.n_blocks, &tree_loss[0], 1, &quantization_loss[0])
 
 
 ctypedef fused real:
@@ -170,7 +170,7 @@ def item_pass(float[:, ::1] B, float[:, ::1] M1, float[:, ::1] M2, H, inv_z, p, 
     """Make one step of Adam on every item, in place.
 
     ``A_ij = (p_i [ij in P] - w_ij inv_z_i) V_ij``; the gradient of item j is ``factor q_power / (2 q_scale)
-    (sum_i A_ij b_j - sum_i A_ij h_i) + penalty (|b_j| - 1) sign(b_j)`` with ``sign(0) = 1``.
+    (sum_i A_ij b_j - sum_i A_ij h_i) + quantization (|b_j| - 1) sign(b_j)`` with ``sign(0) = 1``.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def item_pass(float[:, ::1] B, float[:, ::1] M1, float[:, ::1] M2, H, inv_z, p, 
     block_rows : int
         Items of a piece of work; no result depends on it.
     step : tuple of float
-        (factor, penalty, lr, b1, b2, c1, c2, eps): c1, c2 are ``1 - b1^t``, ``1 - b2^t``.
+        (factor, quantization, lr, b1, b2, c1, c2, eps): c1, c2 are ``1 - b1^t``, ``1 - b2^t``.
     n_threads : int
     """
     if M1.shape[0] != B.shape[0] or M1.shape[1] != B.shape[1] or M2.shape[0] != B.shape[0] or M2.shape[1] != B.shape[1]:
@@ -193,14 +193,14 @@ def item_pass(float[:, ::1] B, float[:, ::1] M1, float[:, ::1] M2, H, inv_z, p, 
                n_threads)
 
 
-def item_gradient(const float[:, ::1] B, H, inv_z, p, q_scale, q_power, indptr, anchors, block_rows, factor, penalty,
+def item_gradient(const float[:, ::1] B, H, inv_z, p, q_scale, q_power, indptr, anchors, block_rows, factor, quantization,
                   float[:, ::1] out, n_threads):
     """Write the gradient of :func:`item_pass` to out (n, r) and update nothing."""
     if out.shape[0] != B.shape[0] or out.shape[1] != B.shape[1]:
         raise ValueError("out must have the shape of B")
     if B.shape[0]:
         _items(B, <float *> &B[0, 0], NULL, NULL, &out[0, 0], H, inv_z, p, q_scale, q_power, indptr, anchors, block_rows,
-               (factor, penalty, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0), n_threads)
+               (factor, quantization, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0), n_threads)
 
 
 cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *out, const float[:, ::1] H,
@@ -217,7 +217,7 @@ cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *ou
     cdef const int32_t *pair_anchors = &anchors[0] if anchors.shape[0] else NULL
     if H.shape[1] != r or inv_z.shape[0] != m or p.shape[0] != m or indptr.shape[0] != n + 1 or block_rows < 1:
         raise ValueError("H, inv_z, p and indptr must be (m, r), (m,), (m,) and (n + 1,), block_rows at least 1")
-    adam.factor, adam.penalty, adam.lr, adam.b1, adam.b2, adam.c1, adam.c2, adam.eps = step
+    adam.factor, adam.quantization, adam.lr, adam.b1, adam.b2, adam.c1, adam.c2, adam.eps = step
     for at in range(m):
         weight[at] = -inv_z[at]
     packed = Scratch(4 * APH_TILE * (r + ld + 1), n_tiles)
@@ -227,20 +227,20 @@ cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *ou
         columns[t].panels = <float *> packed.at(t)
         columns[t].nat = columns[t].panels + APH_TILE * r
         columns[t].bias = columns[t].nat + APH_TILE * ld
-        kernel.pack_columns(&H[t * APH_TILE, 0], least(APH_TILE, m - t * APH_TILE), r, q_scale, 1.0, &columns[t])
-    block_rows = least(block_rows, most(APH_ROW_GROUP, WAVE_WORK // (2 * m * r) // APH_ROW_GROUP * APH_ROW_GROUP))
+        kernel.pack_columns(&H[t * APH_TILE, 0], min(APH_TILE, m - t * APH_TILE), r, q_scale, 1.0, &columns[t])
+    block_rows = min(block_rows, max(APH_ROW_GROUP, WAVE_WORK // (2 * m * r) // APH_ROW_GROUP * APH_ROW_GROUP))
     scratch = Scratch(kernel.item_scratch(r), n_threads)
     n_blocks = (n + block_rows - 1) // block_rows
-    wave = most(1, WAVE_WORK // (2 * m * r * block_rows)) * n_threads
+    wave = max(1, WAVE_WORK // (2 * m * r * block_rows)) * n_threads
     for first in range(0, n_blocks, wave):
         PyErr_CheckSignals()
-        last = least(n_blocks, first + wave)
+        last = min(n_blocks, first + wave)
         for t in prange(first, last, num_threads=n_threads, schedule="dynamic", nogil=True):
             at = t * block_rows
             o = at * r
             kernel.item_block(
                 &q, &adam, b + o, m1 + o if m1 != NULL else NULL, m2 + o if m2 != NULL else NULL,
-                out + o if out != NULL else NULL, least(block_rows, n - at), r, columns, &weight[0], &p[0], m, &indptr[at],
+                out + o if out != NULL else NULL, min(block_rows, n - at), r, columns, &weight[0], &p[0], m, &indptr[at],
                 pair_anchors, scratch.at(omp_get_thread_num()),
             )
     return 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels, least, most)
+    APH_ROW_GROUP, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels)
 
 
 cdef class Distances:
@@ -40,12 +40,12 @@ cdef class Distances:
         for i in prange(m, num_threads=n_threads, nogil=True):
             self.kernel.square_norms(&A[i, 0], 1, d, &self.norms[i])
         work = WAVE_WORK // d * n_threads
-        self.n_items = APH_TILE * most(8, 4 * n_threads)
-        self.n_anchors = most(APH_ROW_GROUP, least(m, least(work, WAVE_FLOATS) // self.n_items))
-        self.n_items = APH_TILE * most(n_threads, least(self.n_items, work // self.n_anchors) // APH_TILE)
-        self.n_items = least(self.n_items, (n + APH_TILE - 1) // APH_TILE * APH_TILE)
+        self.n_items = APH_TILE * max(8, 4 * n_threads)
+        self.n_anchors = max(APH_ROW_GROUP, min(m, min(work, WAVE_FLOATS) // self.n_items))
+        self.n_items = APH_TILE * max(n_threads, min(self.n_items, work // self.n_anchors) // APH_TILE)
+        self.n_items = min(self.n_items, (n + APH_TILE - 1) // APH_TILE * APH_TILE)
         # an odd number of cache lines a row: rows of one column do not share a cache set
-        self.d2 = np.empty((least(m, self.n_anchors), self.n_items + 16), np.float32)
+        self.d2 = np.empty((min(m, self.n_anchors), self.n_items + 16), np.float32)
 
     cdef int wave(self, int64_t start, int64_t stop, int64_t first, int64_t last) except -1:
         cdef int64_t n_tiles = (stop - start + APH_TILE - 1) // APH_TILE, t, at
@@ -53,7 +53,7 @@ cdef class Distances:
         for t in prange(n_tiles, num_threads=self.n_threads, schedule="dynamic", nogil=True):
             at = start + t * APH_TILE
             self.kernel.distances(
-                &self.source.c, at, least(APH_TILE, stop - at), &self.anchors[first, 0], &self.norms[first],
+                &self.source.c, at, min(APH_TILE, stop - at), &self.anchors[first, 0], &self.norms[first],
                 last - first, &self.d2[0, t * APH_TILE], self.d2.shape[1], self.scratch.at(omp_get_thread_num()),
             )
         return 0
@@ -71,13 +71,13 @@ def nearest(Source source not None, int64_t start, int64_t stop, const float[:, 
     A : ndarray of float32, shape (m, d)
         Working vectors of the anchors.
     best_d2, best_id : ndarray of float32 and int64, shape (m, k)
-        Squared working distances ``most(0, |a|^2 + |x|^2 - 2 a.x)`` and item numbers; +inf and -1 where there are none
+        Squared working distances ``max(0, |a|^2 + |x|^2 - 2 a.x)`` and item numbers; +inf and -1 where there are none
         yet. The k smallest by (d2, id) of what they hold and of the items, ascending, when it returns.
     n_threads : int
 
     Notes
     -----
-    Needs m * (k + most(k, 1024)) * 8 bytes and a wave of distances. Waves are visited in a scattered order, so that
+    Needs m * (k + max(k, 1024)) * 8 bytes and a wave of distances. Waves are visited in a scattered order, so that
     items sorted from far to near do not make every one of them a candidate for a while.
     """
     cdef int64_t m = A.shape[0], k = best_d2.shape[1], i, w, n_waves, stride, at, end, first, last, n_spare_max
@@ -93,7 +93,7 @@ def nearest(Source source not None, int64_t start, int64_t stop, const float[:, 
     if m == 0 or start == stop:
         return
     distances = Distances(source, A, stop - start, n_threads)
-    n_spare_max = most(k, 1024)
+    n_spare_max = max(k, 1024)
     n_best = np.zeros(m, np.int64)
     n_spare = np.zeros(m, np.int64)
     limit = np.empty(m, np.uint64)
@@ -103,21 +103,21 @@ def nearest(Source source not None, int64_t start, int64_t stop, const float[:, 
         n_best[i] = to_keys(&best_d2[i, 0], &best_id[i, 0], k, &limit[i])
 
     n_waves = (stop - start + distances.n_items - 1) // distances.n_items
-    stride = scatter(n_waves)
+    stride = coprime_stride(n_waves)
     for w in range(n_waves):
         at = start + w * stride % n_waves * distances.n_items
-        end = least(stop, at + distances.n_items)
+        end = min(stop, at + distances.n_items)
         for first in range(0, m, distances.n_anchors):
-            last = least(m, first + distances.n_anchors)
+            last = min(m, first + distances.n_anchors)
             distances.wave(at, end, first, last)
             for i in prange(first, last, num_threads=n_threads, schedule="dynamic", chunksize=4, nogil=True):
-                distances.kernel.keep_nearest(
+                distances.kernel.topk_push(
                     &distances.d2[i - first, 0], end - at, at, k, <uint64_t *> &best_id[i, 0], &n_best[i],
                     &spare[i, 0], &n_spare[i], n_spare_max, &limit[i], <uint64_t *> scratch.at(omp_get_thread_num()),
                 )
     PyErr_CheckSignals()
     for i in prange(m, num_threads=n_threads, schedule="dynamic", nogil=True):
-        distances.kernel.end_nearest(k, <uint64_t *> &best_id[i, 0], &n_best[i], &spare[i, 0], &n_spare[i],
+        distances.kernel.topk_finish(k, <uint64_t *> &best_id[i, 0], &n_best[i], &spare[i, 0], &n_spare[i],
                            <uint64_t *> scratch.at(omp_get_thread_num()))
         from_keys(&best_d2[i, 0], &best_id[i, 0], k, n_best[i])
 
@@ -125,9 +125,9 @@ def nearest(Source source not None, int64_t start, int64_t stop, const float[:, 
 cdef uint64_t INFINITY_BITS = (<uint64_t> 0x7f800000) << 32  # of a key
 
 
-cdef int64_t scatter(int64_t n):
+cdef int64_t coprime_stride(int64_t n):
     """Return a stride that visits 0 .. n - 1 in a scattered order: coprime to n, near its golden section."""
-    cdef int64_t stride = most(1, <int64_t> (n * 0.6180339887498949)), a, b
+    cdef int64_t stride = max(1, <int64_t> (n * 0.6180339887498949)), a, b
     while True:
         a, b = n, stride
         while b:
@@ -149,7 +149,7 @@ cdef int64_t to_keys(float *d2, int64_t *ids, int64_t k, uint64_t *limit) noexce
             memcpy(&bits, &value, 4)
             key = (<uint64_t> bits << 32) | <uint64_t> ids[e]
             (<uint64_t *> ids)[n] = key
-            largest = most(largest, key)
+            largest = max(largest, key)
             n += 1
     limit[0] = largest if n == k else INFINITY_BITS | <uint64_t> 0xffffffffu  # above every id
     return n
@@ -203,9 +203,9 @@ def within(Source source not None, int64_t start, int64_t stop, const float[:, :
     distances = Distances(source, chosen, stop - start, n_threads)
     found = []  # (first anchor, ends of its hits in `hits`, hits) of each wave
     for at in range(start, stop, distances.n_items):
-        end = least(stop, at + distances.n_items)
+        end = min(stop, at + distances.n_items)
         for first in range(0, m, distances.n_anchors):
-            last = least(m, first + distances.n_anchors)
+            last = min(m, first + distances.n_anchors)
             distances.wave(at, end, first, last)
             ends = np.zeros(last - first + 1, np.int64)
             for i in prange(last - first, num_threads=n_threads, nogil=True):
@@ -261,19 +261,19 @@ def pair_distances(Source source not None, const double[:, ::1] anchors, const i
     if nnz == 0:
         return
     if is_ascending(indptr, ids):
-        block = most(64, 1_000_000 // d)
+        block = max(64, 1_000_000 // d)
         n_blocks = (source.n + block - 1) // block
-        wave = most(1, n_blocks * (WAVE_WORK // 8 // d) // most(nnz, 1)) * n_threads
+        wave = max(1, n_blocks * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
         for b in range(0, n_blocks, wave):
             PyErr_CheckSignals()
-            end = least(n_blocks, b + wave)
+            end = min(n_blocks, b + wave)
             for i in prange(b, end, num_threads=n_threads, schedule="dynamic", nogil=True):
                 pairs_of_items(kernel, &source.c, anchors, indptr, ids, i * block, (i + 1) * block, out)
     else:
-        wave = most(1, m * (WAVE_WORK // 8 // d) // most(nnz, 1)) * n_threads
+        wave = max(1, m * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
         for b in range(0, m, wave):
             PyErr_CheckSignals()
-            end = least(m, b + wave)
+            end = min(m, b + wave)
             for i in prange(b, end, num_threads=n_threads, schedule="dynamic", nogil=True):
                 if indptr[i + 1] > indptr[i]:
                     kernel.pair_distances(&source.c, &anchors[i, 0], &ids[indptr[i]], indptr[i + 1] - indptr[i],

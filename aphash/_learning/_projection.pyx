@@ -13,7 +13,7 @@ cimport numpy as cnp
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels, least, most)
+    APH_ROW_GROUP, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels)
 
 cnp.import_array()
 
@@ -106,16 +106,16 @@ cdef class Projection:
         if codes is not None:
             bits = &codes[0, 0]
         scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
-        block = APH_ROW_GROUP * most(1, least(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
+        block = APH_ROW_GROUP * max(1, min(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
         n_blocks = (stop - start + block - 1) // block
-        wave = most(1, WAVE_WORK // (block * d * r)) * n_threads
+        wave = max(1, WAVE_WORK // (block * d * r)) * n_threads
         for first in range(0, n_blocks, wave):
             PyErr_CheckSignals()
-            last = least(n_blocks, first + wave)
+            last = min(n_blocks, first + wave)
             for t in prange(first, last, num_threads=n_threads, schedule="dynamic", nogil=True):
                 at = t * block
                 self.kernel.project(
-                    &source.c, start + at, least(block, stop - start - at), packed, &self.bias[0], r,
+                    &source.c, start + at, min(block, stop - start - at), packed, &self.bias[0], r,
                     numbers + at * r if numbers != NULL else NULL, bits + at * words if bits != NULL else NULL,
                     scratch.at(omp_get_thread_num()),
                 )

@@ -28,7 +28,7 @@ cdef extern from "learn/kernels.h" nogil:
         double power
 
     struct aph_step:
-        double factor, penalty, lr, b1, b2, c1, c2, eps
+        double factor, quantization, lr, b1, b2, c1, c2, eps
 
     struct aph_columns:
         float *panels
@@ -59,9 +59,9 @@ cdef extern from "learn/kernels.h" nogil:
         int64_t (*distances_scratch)() noexcept nogil
         int64_t (*count_within)(const float *, int64_t, float) noexcept nogil
         void (*list_within)(const float *, int64_t, float, int64_t, int32_t *) noexcept nogil
-        void (*keep_nearest)(const float *, int64_t, int64_t, int64_t, uint64_t *, int64_t *, uint64_t *, int64_t *,
+        void (*topk_push)(const float *, int64_t, int64_t, int64_t, uint64_t *, int64_t *, uint64_t *, int64_t *,
                              int64_t, uint64_t *, uint64_t *) noexcept nogil
-        void (*end_nearest)(int64_t, uint64_t *, int64_t *, uint64_t *, int64_t *, uint64_t *) noexcept nogil
+        void (*topk_finish)(int64_t, uint64_t *, int64_t *, uint64_t *, int64_t *, uint64_t *) noexcept nogil
         void (*pair_distances)(const aph_source *, const double *, const int64_t *, int64_t, double *) noexcept nogil
         void (*pack_columns)(const float *, int64_t, int64_t, double, double, const aph_columns *) noexcept nogil
         void (*anchor_block)(const aph_affinity *, const float *, int64_t, int64_t, const float *, const float *,
@@ -102,14 +102,6 @@ cdef enum:
     WAVE_WORK = 1_000_000_000
     WAVE_FLOATS = 4_000_000
     WAVE_BYTES = 64_000_000
-
-
-cdef inline int64_t least(int64_t a, int64_t b) noexcept nogil:
-    return a if a < b else b
-
-
-cdef inline int64_t most(int64_t a, int64_t b) noexcept nogil:
-    return a if a > b else b
 
 
 cdef class Scratch:

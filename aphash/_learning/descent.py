@@ -22,10 +22,10 @@ from aphash._learning.linear import (
     GRAM_FEATURES,
     IterativeRidge,
     Ridge,
-    frame_towards_signs,
     groups,
+    itq_rotation,
     principal_directions,
-    random_frame,
+    random_orthonormal,
     rank,
 )
 
@@ -62,7 +62,7 @@ class Descent:
     def __init__(self, rows, P, H, settings):
         self.rows, self.P, self.H, self.settings = rows, P, H, settings
         m, r = H.shape
-        self.sums, self.vectors, self.penalty = np.empty((4, m)), np.empty((2, m, r)), np.empty(1)
+        self.sums, self.vectors, self.quantization_loss = np.empty((4, m)), np.empty((2, m, r)), np.empty(1)
         self.moments_H = np.zeros((m, r)), np.zeros((m, r))
         self.moments_B = rows.zero_moments(r)
 
@@ -70,11 +70,14 @@ class Descent:
         """Return (J0, J1) at the present H and B, and keep the sums that the gradients need."""
         s = self.settings
         m, r = self.H.shape
-        self.rows.anchor_pass(self.H, s.q_scale, s.q_power, self.P, self.sums, self.vectors, self.penalty)
+        self.rows.anchor_pass(self.H, s.q_scale, s.q_power, self.P, self.sums, self.vectors, self.quantization_loss)
         Z, _, _, logs = self.sums
         p = self.P.weights
         J0 = float(np.sum(np.log(Z) + np.log(p) + s.q_power * p * logs))
-        J1 = float(((np.abs(self.H, dtype=np.float64) - 1) ** 2).sum() / (m * r) + self.penalty[0] / (self.rows.n * r))
+        J1 = float(
+            ((np.abs(self.H, dtype=np.float64) - 1) ** 2).sum() / (m * r)
+            + self.quantization_loss[0] / (self.rows.n * r)
+        )
         return J0, J1
 
     def step_H(self, gradient, t, rate):
@@ -236,7 +239,7 @@ def itq_map(rows, gram, sample, r, whitening, rng):
     """Return a map to r bits, (d, r) float64, and how many independent directions of X there are, at most r.
 
     Projections on the leading principal directions, divided by their deviations to the power ``whitening``, and turned
-    towards signs. Where X has p < r directions, they are mapped to r bits by a frame with orthonormal rows: each bit is
+    towards signs. Where X has p < r directions, they are mapped to r bits by an orthonormal projection: each bit is
     some direction of X, and with p far below r many are copies of each other.
     """
     directions = principal_directions(rows, gram, r, rng)
@@ -245,14 +248,14 @@ def itq_map(rows, gram, sample, r, whitening, rng):
     deviations = projected.std(axis=0, dtype=np.float64)
     weights = (deviations / deviations[0]) ** -whitening
     directions, projected = directions * weights, projected * weights.astype(np.float32)
-    frame = np.zeros((p, r))
+    projection = np.zeros((p, r))
     parts = groups(r) if min(p, r) > DENSE_BITS else [slice(0, r)]
     for i, bits in enumerate(parts):  # a group has directions of all sizes
         mine = slice(i, None, len(parts))
         own = np.ascontiguousarray(projected[:, mine])
-        start = random_frame(own.shape[1], bits.stop - bits.start, rng)
-        frame[mine, bits] = frame_towards_signs(own, start, _INIT_ITERATIONS, rows.n_threads)
-    return directions @ frame, p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
+        start = random_orthonormal(own.shape[1], bits.stop - bits.start, rng)
+        projection[mine, bits] = itq_rotation(own, start, _INIT_ITERATIONS, rows.n_threads)
+    return directions @ projection, p if p == r or gram is None else max(p, min(r, rank(rows, gram)))
 
 
 def _ridge_of_rows(rows, gram, ridge):

@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 
-from aphash import _kernels
 from aphash._common import container
 from aphash._common.arrays import as_floats
 from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
+from aphash._kernels import max_threads
 from aphash._learning import _projection, item_encoder
 from aphash._learning._source import Source
 from aphash._learning.item_encoder import ItemEncoder
@@ -66,6 +66,19 @@ class Encoder:
     ------
     ValueError
         When the arrays do not fit each other.
+
+    Examples
+    --------
+    >>> import io
+    >>> from sklearn.datasets import load_digits
+    >>> from aphash import APHash, Encoder
+    >>> X, file = load_digits().data, io.BytesIO()
+    >>> APHash(32, random_state=0).fit(X).save(file)
+    >>> encoder = Encoder.load(file.getvalue())
+    >>> encoder
+    Encoder(n_bits=32, n_features=64)
+    >>> encoder.transform(X[:5]).shape
+    (5, 1)
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
@@ -111,6 +124,19 @@ class Encoder:
         ------
         OSError, ValueError
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> import io
+        >>> from aphash import Encoder
+        >>> file = io.BytesIO()
+        >>> hasher.save(file)
+        >>> Encoder.load(file.getvalue()).fingerprint == hasher.fingerprint_
+        True
         """
         kinds = {MODEL: MODEL_VERSION, PRODUCT: PRODUCT_VERSION}
         names = [*ARRAYS, *(f"items_{name}" for name in item_encoder.ARRAYS)]
@@ -173,6 +199,16 @@ class Encoder:
         TypeError, ValueError
             For another number of features, other names of columns, and whatever ``fit`` refuses: NaN, infinity, masked
             or missing values, texts, values so far from the learned ones that float32 does not hold their projections.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> encoder = hasher.encoder_
+        >>> bool((encoder.transform(X) == hasher.transform(X)).all())
+        True
         """
         return self._transform(X, self.n_jobs)
 
@@ -192,6 +228,15 @@ class Encoder:
         ------
         TypeError, ValueError
             As :meth:`transform`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.encoder_.decision_function(X[0]).shape
+        (32,)
         """
         return self._decision_function(X, self.n_jobs)
 
@@ -214,6 +259,15 @@ class Encoder:
         ------
         TypeError, ValueError
             As :meth:`transform`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.encoder_.query_projections(X[:3]).dtype
+        dtype('float32')
         """
         return self._decision_function(X, self.n_jobs)
 
@@ -262,8 +316,8 @@ class Encoder:
     def _read(self, X, n_jobs):
         """Return X as float rows in C order, checked, how many threads they are worth, and whether X was one vector."""
         if type(X) is not np.ndarray:
-            _refuse_sparse(X)
-            self._check_names(_names_of(X))
+            refuse_sparse(X)
+            self._check_names(names_of(X))
         elif self.feature_names is not None:
             self._check_names(None)
         array = as_floats(X, "X")
@@ -283,7 +337,7 @@ class Encoder:
                 f"X has {rows.shape[1]} features, but APHash is expecting {self.n_features} features as input."
             )
         work = len(rows) * self.n_features * self.n_bits
-        threads = n_threads(n_jobs, _kernels.max_threads(), split=len(rows) > 1 and work > _SPLIT)
+        threads = n_threads(n_jobs, max_threads(), split=len(rows) > 1 and work > _SPLIT)
         self._check(rows, threads)
         return rows, threads, one
 
@@ -368,7 +422,7 @@ def refuse_steps(path, params):
         )
 
 
-def _refuse_sparse(X):
+def refuse_sparse(X):
     """Raise TypeError for a sparse matrix; scipy is not imported to find out that there are none."""
     sparse = sys.modules.get("scipy.sparse")
     if sparse is not None and sparse.issparse(X):
@@ -377,7 +431,7 @@ def _refuse_sparse(X):
         )
 
 
-def _names_of(X):
+def names_of(X):
     """Return the names of a data frame's columns (pandas, polars, pyarrow), or None where they are no texts."""
     if isinstance(X, np.ndarray | list | tuple):
         return None

@@ -13,12 +13,12 @@ from sklearn.utils import _safe_indexing, check_array, check_random_state
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
-from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
+from aphash._kernels import max_threads
 from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
@@ -45,9 +45,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
     mode : {"semantic", "neighbors", "scores", "paper"} or Recipe, default="semantic"
-        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": so
-        many of the true nearest neighbours are found by weighted queries,
-        ``index.search(hasher.query_projections(Q), k)``, as by no other codes of such a length that were tried.
+        "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": the
+        most of the true nearest neighbours are found by weighted queries,
+        ``index.search(hasher.query_projections(Q), k)``; not by codes.
         "paper": the method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that
         only study the method, too.
     n_anchors : int or "auto"
@@ -140,7 +140,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> X = load_digits().data
     >>> hasher = APHash(n_bits=32, random_state=0).fit(X)
     >>> index = HammingIndex(32)
-    >>> index.add(hasher.transform(X))
+    >>> ids = index.add(hasher.transform(X))
     >>> distances, ids = index.search(hasher.transform(X[:1]), k=5)
     """
 
@@ -247,11 +247,19 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             values, texts, integers that float64 does not hold, values so far from the others that float32 does not
             hold their projections, names of some columns only. An estimator that was fitted
             before stays as it was, also when the fit is interrupted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> hasher = APHash(32, random_state=0).fit(load_digits().data)
+        >>> hasher.codes_.shape, hasher.codes_.dtype
+        ((1797, 1), dtype('uint64'))
         """
         self._check_params()
         rng = self._random_state()
         look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
-        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
+        n_threads = threads.n_threads(self.n_jobs, max_threads())
         with _naming_X():
             checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)
@@ -288,7 +296,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         elif rows is not None:
             learned, codes = codes, encode(encoder, checked, n_threads)
             codes[rows] = learned
-        for name in ("feature_names_in_", "items_", *_OF_CODES):  # of an earlier fit
+        for name in NOT_OF_ALL_MODES:  # of an earlier fit
             vars(self).pop(name, None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
         self._encoder = encoder
@@ -370,6 +378,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         sklearn.exceptions.NotFittedError
             Before fit.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.encoder_
+        Encoder(n_bits=32, n_features=64)
         """
         own = vars(self)
         encoder = own.get("_encoder")
@@ -401,6 +418,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         -----
         That a vector is one row is numpy's and faiss's manner. scikit-learn's own estimators refuse one, so its check
         ``check_fit2d_predict1d`` is the one of its checks that APHash does not pass.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.transform(X[:3]).shape, hasher.transform(X[0]).shape
+        ((3, 1), (1,))
         """
         codes = self.encoder_._transform(X, self.n_jobs)
         if codes.ndim == 1 and _get_output_config("transform", self)["dense"] != "default":
@@ -423,6 +449,17 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         sklearn.exceptions.NotFittedError, TypeError, ValueError
             As :meth:`transform`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> from aphash import pack_codes
+        >>> projections = hasher.decision_function(X)
+        >>> bool((pack_codes(projections) == hasher.transform(X)).all())
+        True
         """
         return self.encoder_._decision_function(X, self.n_jobs)
 
@@ -441,6 +478,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         sklearn.exceptions.NotFittedError, TypeError, ValueError
             As :meth:`transform`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> hasher.query_projections(X[:3]).shape
+        (3, 32)
         """
         return self.decision_function(X)
 
@@ -480,6 +526,15 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ``mode="neighbors"`` too, since "semantic" trades nearest neighbours for more of the kind; where there are
         labels, :func:`aphash.metrics.mean_average_precision` measures that. Costs some 300 x 10,000 x (d + n_bits)
         multiply-adds, tenths of a second, whatever the length of X, and memory of some 100 MiB.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> bool(0 < hasher.score(X[:500]) <= 1)
+        True
         """
         check_is_fitted(self)
         with _naming_X():
@@ -520,6 +575,18 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Notes
         -----
         A ``random_state`` that is not a number is not saved: the loaded estimator has None.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> hasher.save(file)
+        >>> APHash.load(file.getvalue()).fingerprint_ == hasher.fingerprint_
+        True
         """
         arrays, params = self._to_file()
         container.write(path, arrays, kind=MODEL, version=model_file.version_of(params), params=params)
@@ -538,6 +605,20 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ------
         OSError, ValueError
             With the path and what is wrong, when it cannot be read, is not such a file, or not whole.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aphash import APHash
+        >>> X = load_digits().data
+        >>> hasher = APHash(32, random_state=0).fit(X)
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "digits.aphash")
+        ...     hasher.save(path)
+        ...     again = APHash.load(path)
+        >>> again.get_params() == hasher.get_params()
+        True
         """
         arrays, params, version = container.read(path, kind=MODEL)
         return cls._from_file(path, arrays, params, version)
@@ -572,7 +653,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
-_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has elsewhere, or not
+NOT_OF_ALL_MODES = ("feature_names_in_", "items_", "anchors_", "anchor_codes_", "thresholds_")  # attributes
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 
 

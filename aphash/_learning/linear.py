@@ -159,32 +159,34 @@ def groups(r):
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def random_frame(p, r, rng):
+def random_orthonormal(p, r, rng):
     """Return a random (p, r) matrix with orthonormal rows (p <= r) or columns (p >= r), float64."""
     q, upper = linalg.qr(rng.standard_normal((max(p, r), min(p, r))), mode="economic")
     q *= np.where(np.diag(upper) < 0, -1.0, 1.0)
     return q if p >= r else q.T
 
 
-def frame_towards_signs(sample, frame, n_iter, n_threads=1):
-    """Turn a frame R (p, r) so that the sample V (s, p) times R comes near to its own signs: ITQ (Gong et al. 2013).
+def itq_rotation(sample, projection, n_iter, n_threads=1):
+    """Turn an orthonormal projection R (p, r) so that V R, for a sample V (s, p), comes near to its own signs.
+
+    This is ITQ (Gong et al. 2013).
 
     Alternates T = sign(V R) and R = argmax tr(R^T V^T T), which is U Z^T for the singular vectors of V^T T = U S Z^T;
     with p < r the rows of R stay orthonormal, with p = r it is a rotation.
 
     V^T T is the sum over pieces of the sample that stay in the cache, added in their order whatever the threads.
     """
-    frame = np.asarray(frame, np.float32)
-    step = max(64, _PIECE_BYTES // (4 * max(frame.shape)))
+    projection = np.asarray(projection, np.float32)
+    step = max(64, _PIECE_BYTES // (4 * max(projection.shape)))
     pieces = [sample[start : start + step] for start in range(0, len(sample), step)]
     # A piece is little work for a thread to be handed, so some come together, as long as their results are small.
-    group = max(1, min(-(-len(pieces) // (2 * n_threads)), _PIECE_BYTES // frame.nbytes))
+    group = max(1, min(-(-len(pieces) // (2 * n_threads)), _PIECE_BYTES // projection.nbytes))
 
     def correlations(first):
         return [correlation(piece) for piece in pieces[first : first + group]]
 
     def correlation(piece):
-        signs = piece @ frame  # a product that is 0 is +0: its sum starts from +0
+        signs = piece @ projection  # a product that is 0 is +0: its sum starts from +0
         bits = signs.view(np.uint32)
         np.bitwise_and(bits, np.uint32(0x80000000), out=bits)  # copysign(1, signs), which is not vectorised
         np.bitwise_or(bits, np.uint32(0x3F800000), out=bits)
@@ -194,8 +196,8 @@ def frame_towards_signs(sample, frame, n_iter, n_threads=1):
         for _ in range(n_iter):
             groups = (map if pool is None else pool.map)(correlations, range(0, len(pieces), group))
             U, _, Zt = linalg.svd(sum(itertools.chain.from_iterable(groups)), full_matrices=False, check_finite=False)
-            frame = U @ Zt
-    return frame
+            projection = U @ Zt
+    return projection
 
 
 class Rotation:
@@ -217,12 +219,12 @@ class Rotation:
         self.parts = []
         for bits in groups(sample.shape[1]):
             r = bits.stop - bits.start
-            frame = random_frame(r, r, rng) if start == "random" else np.eye(r)
-            frame = frame_towards_signs(np.ascontiguousarray(sample[:, bits]), frame, n_iter, n_threads)
-            self.parts.append((bits, np.ascontiguousarray(frame, np.float32)))
+            projection = random_orthonormal(r, r, rng) if start == "random" else np.eye(r)
+            projection = itq_rotation(np.ascontiguousarray(sample[:, bits]), projection, n_iter, n_threads)
+            self.parts.append((bits, np.ascontiguousarray(projection, np.float32)))
 
     def __call__(self, codes):
         out = np.empty_like(codes)
-        for bits, frame in self.parts:
-            out[:, bits] = codes[:, bits] @ frame
+        for bits, projection in self.parts:
+            out[:, bits] = codes[:, bits] @ projection
         return out

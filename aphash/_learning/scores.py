@@ -65,7 +65,7 @@ def steps(settings):
     return [settings.max_iter] + [max(1, settings.max_iter * 2 // 5)] * settings.n_rounds
 
 
-def learn(rows, settings, rng, progress):
+def learn(rows, settings, rng, progress, n_threads=None):
     """Learn the weights V, the anchors' bits and all that items' bits depend on.
 
     Parameters
@@ -75,6 +75,8 @@ def learn(rows, settings, rng, progress):
     rng : RandomState
     progress : callable
         Called with (round, iteration, J0, J1): J0 of a batch, for all anchors; J1 is 0, since bits are bits.
+    n_threads : int, optional
+        For all that is of the anchors alone; None: those of the rows.
 
     Returns
     -------
@@ -84,21 +86,21 @@ def learn(rows, settings, rng, progress):
     -----
     Needs 4 m (2 d + 5 r + 4 k) bytes for m anchors with k neighbours, and a batch of scores.
     """
-    s = settings
+    s, n_threads = settings, n_threads or rows.n_threads
     gram = rows.gram() if rows.d <= GRAM_FEATURES else None
     sample = draw_rows(rows.n, min(rows.n, _ITQ_ROWS), rng)
     start, n_directions = itq_map(rows, gram, sample, s.n_bits, 0.0, rng)
     items = draw_rows(rows.n, s.n_anchors, rng)
     halves = to_bfloat16(rows.working(items))
-    fit = _Fit(from_bfloat16(halves), s, rng, rows.n_threads, progress)
+    fit = _Fit(from_bfloat16(halves), s, rng, n_threads, progress)
     start = np.ascontiguousarray(start, np.float32)
-    decoder, norm, B = _equal_norms(fit.A, start, rows.n_threads)
+    decoder, norm, B = _equal_norms(fit.A, start, n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
     numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "rho": s.quantization * _fewer(s.n_bits) ** 1.5}
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
         kernels = scores(np.ascontiguousarray(V.T), *fit.state(V, B, arrays, numbers))
-        kernels.refine(B, fit.project(V), fit.near, fit.share, 1, rows.n_threads)
+        kernels.refine(B, fit.project(V), fit.near, fit.share, 1, n_threads)
         V = fit.weights(V, B, number)
     weights = np.ascontiguousarray(V.T)
     arrays, numbers = fit.state(V, B, arrays, numbers)

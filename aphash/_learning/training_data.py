@@ -154,10 +154,10 @@ class Rows(BlockSums):
         """Return two arrays of zeros like B: Adam's moments."""
         return np.zeros((self.n, r), np.float32), np.zeros((self.n, r), np.float32)
 
-    def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, penalty):
+    def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, quantization_loss):
         """Fill the sums over all items that J and dJ/dH need; see ``_affinity_pass.anchor_pass``."""
         _affinity_pass.anchor_pass(
-            self.B, H, q_scale, q_power, P.indptr, P.anchors, block_rows(self.n), sums, vectors, penalty,
+            self.B, H, q_scale, q_power, P.indptr, P.anchors, block_rows(self.n), sums, vectors, quantization_loss,
             self.n_threads,
         )  # fmt: skip
 

@@ -1,12 +1,12 @@
-# Multi-index hashing and all pairs: the part of _search.pyx that works on tables of spans (csrc/search/lookup.h).
+# Multi-index hashing and all pairs: the part of _search.pyx that works on tables of substrings (csrc/search/lookup.h).
 
 cdef extern from "search/lookup.h":
     enum:
         APH_LOOKUP_DONE
         APH_LOOKUP_FULL
-        APH_SPAN_BITS
+        APH_SUBSTRING_BITS
     ctypedef struct aph_lookup "aph_lookup":
-        int64_t n_spans
+        int64_t n_substrings
         const int32_t *starts
         const int64_t *tables
         const uint32_t *offsets
@@ -22,11 +22,11 @@ cdef extern from "search/lookup.h":
         int64_t a
         int64_t b
         const int32_t *starts
-        int64_t span
+        int64_t substring
         int32_t radius
 
 
-MAX_SPAN_BITS = APH_SPAN_BITS  # of a span of a lookup
+MAX_SUBSTRING_BITS = APH_SUBSTRING_BITS  # of a substring of a lookup
 
 cdef int64_t BUILD_STEP = 1 << 21  # codes counted or placed between two looks at the signals
 
@@ -36,41 +36,41 @@ def build_tables(Snapshot snapshot, const int32_t[::1] starts):
 
     Parameters
     ----------
-    starts : int32 (n_spans + 1,)
-        Span j is the bits starts[j] .. starts[j + 1] - 1 of a code, MAX_SPAN_BITS at most.
+    starts : int32 (n_substrings + 1,)
+        Substring j is the bits starts[j] .. starts[j + 1] - 1 of a code, MAX_SUBSTRING_BITS at most.
 
     Returns
     -------
-    tables : int64 (n_spans,)
-        Where the table of span j begins in `offsets`.
+    tables : int64 (n_substrings,)
+        Where the table of substring j begins in `offsets`.
     offsets : uint32
-        Of span j: 2^bits + 1 offsets into its row of `positions`, and one unused.
-    positions : uint32 (n_spans, n)
-        Grouped by the value of the span.
+        Of substring j: 2^bits + 1 offsets into its row of `positions`, and one unused.
+    positions : uint32 (n_substrings, n)
+        Grouped by the value of the substring.
     """
-    cdef int64_t n_spans = starts.shape[0] - 1, j, first, bits, n = snapshot.db.n
-    sizes = [(1 << (starts[j + 1] - starts[j])) + 2 for j in range(n_spans)]
-    tables = np.cumsum([0, *sizes], dtype=np.int64)[:n_spans].copy()
+    cdef int64_t n_substrings = starts.shape[0] - 1, j, first, bits, n = snapshot.db.n
+    sizes = [(1 << (starts[j + 1] - starts[j])) + 2 for j in range(n_substrings)]
+    tables = np.cumsum([0, *sizes], dtype=np.int64)[:n_substrings].copy()
     offsets = np.zeros(sum(sizes), np.uint32)
-    positions = np.empty((n_spans, n), np.uint32)
+    positions = np.empty((n_substrings, n), np.uint32)
     if n == 0:
         return tables, offsets, positions
     cdef aph_codes db = database(snapshot, None, True)
     cdef uint32_t[::1] offset_view
     cdef uint32_t[:, ::1] position_view = positions
-    for j in range(n_spans):
+    for j in range(n_substrings):
         bits = starts[j + 1] - starts[j]
         table = offsets[tables[j] : tables[j] + sizes[j]]
         offset_view = table
         # Counting one place further than the offsets' own leaves them right after placing has advanced them.
         for first in range(0, n, BUILD_STEP):
             with nogil:
-                c.span_count(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1])
+                c.substring_count(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1])
             check_signals()
         np.cumsum(table, out=table, dtype=np.uint32)
         for first in range(0, n, BUILD_STEP):
             with nogil:
-                c.span_place(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1],
+                c.substring_place(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1],
                                &position_view[j, 0])
             check_signals()
     return tables, offsets, positions
@@ -91,7 +91,7 @@ cdef class Tables:
     def __init__(self, const int32_t[::1] starts, const int64_t[::1] tables, const uint32_t[::1] offsets,
                  const uint32_t[:, ::1] positions):
         self.keep = (starts, tables, offsets, positions)
-        self.lookup.n_spans = starts.shape[0] - 1
+        self.lookup.n_substrings = starts.shape[0] - 1
         self.lookup.starts = &starts[0]
         self.lookup.tables = &tables[0]
         self.lookup.offsets = &offsets[0]
@@ -186,7 +186,7 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
     cdef int64_t[::1] bin_view = bins, offset_view = offsets, id_view
     cdef uint32_t[::1] distance_view
     cdef int64_t wave = min(most, 4), q, total
-    cdef double each = 0  # of a query, as measured: the first few are searched by one thread
+    cdef double each = 0  # of a query, as measured: the first popcount_scan_block are searched by one thread
     cdef int threads = 1
     cdef lookup_job job
     if n_queries == 0 or db.n == 0:
@@ -245,8 +245,8 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
 cdef class PairStream:
     """All pairs of positions i < j with distance <= radius, each once, in blocks of bounded size and no stated order.
 
-    By the pigeonhole principle two codes within the radius agree in one of radius + 1 spans of their bits, so only codes
-    that agree in a span are compared. Where the spans are too short for that to pay, use a radius search.
+    By the pigeonhole principle two codes within the radius agree in one of radius + 1 substrings of their bits, so only codes
+    that agree in a substring are compared. Where the substrings are too short for that to pay, use a radius search.
 
     Parameters
     ----------
@@ -263,27 +263,27 @@ cdef class PairStream:
     cdef aph_codes db
     cdef aph_pairs pairs
     cdef object keep, order, bounds
-    cdef int64_t n_spans, n_groups, total_bits
+    cdef int64_t n_substrings, n_groups, total_bits
     cdef int32_t[::1] starts
 
     def __init__(self, Snapshot snapshot, int64_t radius, filter=None):
         cdef int64_t n_bits = snapshot.n_bits, n = snapshot.db.n
         self.keep = (snapshot, filter)
         self.db = database(snapshot, filter, True)
-        self.n_spans = radius + 1
+        self.n_substrings = radius + 1
         self.starts = np.asarray([n_bits * j // (radius + 1) for j in range(radius + 2)], np.int32)
         self.pairs.starts = &self.starts[0]
         self.pairs.radius = <int32_t> radius
-        self.pairs.span = -1
+        self.pairs.substring = -1
         self.pairs.group = self.pairs.end = 0
         self.total_bits = min(26, max(4, (<object> n).bit_length()))
         if n == 0:
-            self.n_spans = 0
+            self.n_substrings = 0
 
-    cdef int next_span(self) except -1:
-        """Group the positions by the next span."""
-        self.pairs.span += 1
-        cdef int32_t start = self.starts[self.pairs.span], stop = self.starts[self.pairs.span + 1]
+    cdef int next_substring(self) except -1:
+        """Group the positions by the next substring."""
+        self.pairs.substring += 1
+        cdef int32_t start = self.starts[self.pairs.substring], stop = self.starts[self.pairs.substring + 1]
         cdef int32_t bits = <int32_t> min(self.total_bits, stop - start)
         cdef uint32_t[::1] bounds, order
         cdef int64_t first, n = self.db.n
@@ -308,19 +308,19 @@ cdef class PairStream:
         return 0
 
     def comparisons(self):
-        """Return how many pairs of codes would be compared if the bits of the spans were random: a cost estimate."""
+        """Return how many pairs of codes would be compared if the bits of the substrings were random: a cost estimate."""
         cdef double n = self.db.n
         return sum(n * n / 2 / 2.0 ** min(self.total_bits, self.starts[j + 1] - self.starts[j])
-                   for j in range(self.n_spans))
+                   for j in range(self.n_substrings))
 
     @property
     def progress(self):
         """Share of the work done, 0 to 1, by groups."""
-        if self.n_spans == 0:
+        if self.n_substrings == 0:
             return 1.0
-        if self.pairs.span < 0:
+        if self.pairs.substring < 0:
             return 0.0
-        return (self.pairs.span + (<double> self.pairs.group) / self.n_groups) / self.n_spans
+        return (self.pairs.substring + (<double> self.pairs.group) / self.n_groups) / self.n_substrings
 
     def read(self, int64_t room=1 << 16, int64_t work=1 << 25):
         """Return the next pairs, or None when there are no more.
@@ -339,9 +339,9 @@ cdef class PairStream:
         distances : int32 (m,)
         """
         while self.pairs.group == self.pairs.end:
-            if self.pairs.span + 1 >= self.n_spans:
+            if self.pairs.substring + 1 >= self.n_substrings:
                 return None
-            self.next_span()
+            self.next_substring()
         i, j, distances = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int32)
         cdef int64_t[::1] i_view = i, j_view = j
         cdef int32_t[::1] distance_view = distances

@@ -206,7 +206,7 @@ cdef int enter_all(IdMap map, const aph_codes *db, const aph_runs *runs) except 
     cdef int64_t first
     for first in range(0, db.n, SIGNAL_STEP):
         with nogil:
-            map.count += c.idmap_enter(&map.map, db, runs, first, min(db.n, first + SIGNAL_STEP))
+            map.count += c.idmap_insert(&map.map, db, runs, first, min(db.n, first + SIGNAL_STEP))
         PyErr_CheckSignals()
     return 0
 
@@ -663,7 +663,7 @@ cdef class Draft:
         self.need_map(max(count, expected))
         self.map.count += count  # at most; and first, so that a fork between cannot leave it too small
         with nogil:
-            c.idmap_enter(&self.map.map, &self.db, &self.runs.runs, first, first + count)
+            c.idmap_insert(&self.map.map, &self.db, &self.runs.runs, first, first + count)
         return 0
 
     cdef int write_runs(self) except -1:
@@ -695,19 +695,19 @@ cdef class Draft:
         """Add codes behind the last one; `ids`, or NULL: counted from first_id on."""
         cdef int64_t size = self.size(), done = 0, first, place, take, i, j
         cdef int64_t *written
-        cdef bint count_up, ascend
+        cdef bint count_up, is_sorted
         if count == 0:
             return 0
         with nogil:
-            ascend = self.db.ascending
-            if ascend and self.db.n:
-                ascend = aph_id_of(&self.db, self.db.n - 1) < (first_id if ids == NULL else ids[0])
+            is_sorted = self.db.ascending
+            if is_sorted and self.db.n:
+                is_sorted = aph_id_of(&self.db, self.db.n - 1) < (first_id if ids == NULL else ids[0])
             if ids != NULL:
                 for j in range(1, count):
-                    if not ascend:
+                    if not is_sorted:
                         break
-                    ascend = ids[j - 1] < ids[j]
-        if not ascend:
+                    is_sorted = ids[j - 1] < ids[j]
+        if not is_sorted:
             self.need_map(0)
             self.db.ascending = 0
         while done < count:
@@ -922,6 +922,24 @@ cdef class Store:
         draft.start(self.present, self.tail, self.slabs, self.slab_at)
         return draft
 
+    def successor(self):
+        """Return a store that goes on from what this one holds; neither sees the other's changes.
+
+        For a change of several stores that is to be seen at once or not at all: each one's successor is changed, and
+        they take the places of the stores together. The room in the last page passes to the successor; a later change
+        of this store copies that page.
+        """
+        cdef Store store = Store(self.present.n_bits)
+        lock = self.lock.enter()
+        try:
+            store.present = self.present
+            store.tail, store.slabs, store.slab_at = self.tail, self.slabs, self.slab_at
+            memset(&self.tail, 0, sizeof(self.tail))
+            self.slabs, self.slab_at = [], 0
+        finally:
+            self.lock.leave(lock)
+        return store
+
     cdef Draft empty_draft(self):
         """A draft of no codes, in pages of its own."""
         cdef tail_t none
@@ -1119,11 +1137,11 @@ cdef class Store:
         """Build the lookup anew if too much has changed, outside the lock, unless another thread does so already."""
         cdef Snapshot snapshot = self.present
         lookup = snapshot.lookup
-        if lookup is None or self.renewing == aph_fork_count + 1 or not lookup.is_worn(snapshot):
+        if lookup is None or self.renewing == aph_fork_count + 1 or not lookup.needs_rebuild(snapshot):
             return
         self.renewing = aph_fork_count + 1  # a thread that was at it before a fork is not in the child
         try:
-            self.set_lookup(lookup.rebuilt(snapshot), snapshot, lookup)
+            self.set_lookup(lookup.rebuild_tables(snapshot), snapshot, lookup)
         except MemoryError:
             pass  # the old tables are right, only slower
         finally:

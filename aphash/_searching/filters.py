@@ -18,6 +18,17 @@ class Filter:
 
     What a filter has worked out for an index is kept until the index changes or the filter is used with another: a bit
     a code. It keeps nothing of the index alive. Any number of threads may use it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+    >>> from aphash import Filter
+    >>> some = Filter.from_ids([1, 3])
+    >>> index.search(np.array([0], np.uint64), 2, filter=some)
+    (array([1, 3], dtype=int32), array([1, 3]))
     """
 
     __module__ = "aphash"  # where it is public: pickles and reprs say so
@@ -46,12 +57,33 @@ class Filter:
         ------
         TypeError, ValueError
             When ids are not integers that fit in int64, of one dimension.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> from aphash import Filter
+        >>> index.search(np.array([0], np.uint64), 1, filter=Filter.from_ids([2, 3]))[1]
+        array([2])
         """
         return cls._of("ids", as_ids(ids).copy())
 
     @classmethod
     def excluding(cls, ids):
-        """Let all but these ids take part; parameters and errors as for :meth:`from_ids`."""
+        """Let all but these ids take part; parameters and errors as for :meth:`from_ids`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> from aphash import Filter
+        >>> index.search(np.array([0], np.uint64), 1, filter=Filter.excluding([0]))[1]
+        array([1])
+        """
         return cls._of("excluding", as_ids(ids).copy())
 
     @classmethod
@@ -68,6 +100,16 @@ class Filter:
         TypeError, ValueError
             When it is not of booleans, or not of one dimension; at its first use, when it does not have an element for
             each code of the index.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> from aphash import Filter
+        >>> index.search(np.array([0], np.uint64), 1, filter=Filter.from_mask(index.ids > 1))[1]
+        array([2])
         """
         mask = as_array(mask, "mask")
         if mask.dtype != bool:
@@ -90,6 +132,17 @@ class Filter:
         TypeError, ValueError
             When it is not of uint64 in native byte order, or not of one dimension; at its first use, when it does not
             have the words that the index needs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> ids = index.add(np.array([[0], [1], [3], [7]], np.uint64))
+        >>> from aphash import Filter
+        >>> words = np.array([0b1000], np.uint64)  # position 3 alone
+        >>> index.search(np.array([0], np.uint64), 1, filter=Filter.from_bitmap(words))[1]
+        array([3])
         """
         words = as_array(words, "words")
         if words.dtype != np.uint64 or not words.dtype.isnative:

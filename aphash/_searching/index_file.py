@@ -1,8 +1,8 @@
 """The file of an index: its arrays as they are in memory, so that a map of the file can be searched.
 
-``blocks`` (uint64, groups of 8 codes as csrc/pages.h lays them out, one page behind the other, the last group padded
-with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up from
-one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
+``blocks`` (uint64, groups of 8 codes as csrc/search/pages.h lays them out, one page behind the other, the last group
+padded with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up
+from one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
 follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its
 ``max_scan_fraction`` (null: infinity) is the parameter ``lookup``, under its first name, ``share``. Version 1 always
 has ``ids``.
@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from aphash._common import container
-from aphash._common.checks import ascend
+from aphash._common.checks import is_sorted
 from aphash._searching._store import Store
 from aphash._searching.lookup import Lookup
 from aphash.codes import check_n_bits, n_words
@@ -135,5 +135,5 @@ def _check_contents(groups, ids, n_bits, ascending):
             raise ValueError("codes with padding bits set")
     if ids is not None and (ids == -1).any():
         raise ValueError("an id is -1")
-    if ids is not None and ascending and not ascend(ids):
+    if ids is not None and ascending and not is_sorted(ids):
         raise ValueError("ids do not ascend")

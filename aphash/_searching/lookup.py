@@ -4,13 +4,14 @@ import numbers
 
 import numpy as np
 
-from aphash import _kernels
+from aphash._kernels import scan_costs
 from aphash._searching import _search
 from aphash._searching.engines import SCAN
 from aphash.codes import check_n_bits
 
-# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/kernels.py search), as a scan's in csrc/isa.def.
-PROBE_COST = 12.0  # for a probed value of a span: two cache misses, overlapping
+# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/speed/kernels.py search), like a scan's in
+# csrc/isa.def.
+PROBE_COST = 12.0  # for a probed value of a substring: two cache misses, overlapping
 CODE_COST = 12.0  # for a code found there: another
 
 MAX_SCAN_FRACTION = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
@@ -19,7 +20,7 @@ MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before 
 
 
 class Lookup:
-    """Tables from spans of bits to positions, over the codes of one snapshot; they never change.
+    """Tables from substrings of bits to positions, over the codes of one snapshot; they never change.
 
     Later snapshots share them: each knows which positions hold another code by now, and those are looked at one by one.
 
@@ -38,7 +39,8 @@ class Lookup:
 
     Notes
     -----
-    Memory: n_spans * (4 n + 4 * 2^(n_bits / n_spans)) bytes, about 8 n * n_spans, with n_spans = n_bits / log2(n).
+    Memory: n_substrings * (4 n + 4 * 2^(n_bits / n_substrings)) bytes, about 8 n * n_substrings, with n_substrings =
+    n_bits / log2(n).
     """
 
     def __init__(self, snapshot, max_scan_fraction=MAX_SCAN_FRACTION):
@@ -46,7 +48,7 @@ class Lookup:
             raise ValueError(f"a lookup holds fewer than 2^32 codes, got {len(snapshot)}")
         self.n_bits = snapshot.n_bits
         self.max_scan_fraction = _check_fraction(max_scan_fraction)
-        self.starts = span_starts(self.n_bits, len(snapshot))
+        self.starts = substring_starts(self.n_bits, len(snapshot))
         self._set(*_search.build_tables(snapshot, self.starts))
 
     def _set(self, tables, offsets, positions):
@@ -78,13 +80,13 @@ class Lookup:
     def nbytes(self):
         return sum(array.nbytes for array in self.arrays().values())
 
-    def is_worn(self, snapshot):
+    def needs_rebuild(self, snapshot):
         """Return whether so much has changed that the tables should be built anew."""
         n = len(snapshot)
         loose = abs(n - self.n_indexed) + snapshot.n_stale
         return loose > max(4096, MAX_LOOSE * n)
 
-    def rebuilt(self, snapshot):
+    def rebuild_tables(self, snapshot):
         """Return such tables over another snapshot."""
         return Lookup(snapshot, self.max_scan_fraction)
 
@@ -92,7 +94,7 @@ class Lookup:
 
     def budget(self, n, n_queries):
         """Return how many nanoseconds a query may cost before the scan is the better choice."""
-        alone, batch = _kernels.scan_costs()
+        alone, batch = scan_costs()
         return self.max_scan_fraction * n * -(-self.n_bits // 64) * (batch if n_queries >= 6 else alone)
 
     def nearest(self, snapshot, queries, k, bitmap=None, n_threads=1):
@@ -170,25 +172,25 @@ def _check_tables(n_bits, starts, tables, offsets, positions, contents):
         or starts[0] != 0
         or starts[-1] != n_bits
         or widths.min() < 1
-        or widths.max() > _search.MAX_SPAN_BITS
+        or widths.max() > _search.MAX_SUBSTRING_BITS
     ):
-        raise ValueError(f"lookup: starts must cut {n_bits} bits into spans of 1 to {_search.MAX_SPAN_BITS}")
+        raise ValueError(f"lookup: starts must cut {n_bits} bits into substrings of 1 to {_search.MAX_SUBSTRING_BITS}")
     ends = np.cumsum((1 << widths) + 2)
     if not np.array_equal(tables, np.concatenate([[0], ends[:-1]])) or offsets.shape != (ends[-1],):
-        raise ValueError("lookup: tables and offsets do not fit the spans")
+        raise ValueError("lookup: tables and offsets do not fit the substrings")
     n = positions.shape[1]
     if positions.shape[0] != len(widths) or n >= 1 << 32:
-        raise ValueError(f"lookup: positions of shape {positions.shape} for {len(widths)} spans")
-    for span in range(len(widths) if contents else 0):
-        table = offsets[tables[span] : ends[span] - 1]
-        if table[0] != 0 or table[-1] != n or (table[1:] < table[:-1]).any() or (positions[span] >= n).any():
-            raise ValueError(f"lookup: the table of span {span} is not one of {n} positions")
+        raise ValueError(f"lookup: positions of shape {positions.shape} for {len(widths)} substrings")
+    for substring in range(len(widths) if contents else 0):
+        table = offsets[tables[substring] : ends[substring] - 1]
+        if table[0] != 0 or table[-1] != n or (table[1:] < table[:-1]).any() or (positions[substring] >= n).any():
+            raise ValueError(f"lookup: the table of substring {substring} is not one of {n} positions")
 
 
-def span_starts(n_bits, n):
-    """Cut n_bits into spans of about log2(n) bits: int32 bit numbers, one more than spans."""
-    wanted = min(_search.MAX_SPAN_BITS, max(4, int(max(2, n)).bit_length() - 1))
-    n_spans = max(1, round(n_bits / wanted))
-    while -(-n_bits // n_spans) > _search.MAX_SPAN_BITS:
-        n_spans += 1
-    return np.asarray([n_bits * j // n_spans for j in range(n_spans + 1)], np.int32)
+def substring_starts(n_bits, n):
+    """Cut n_bits into substrings of about log2(n) bits: int32 bit numbers, one more than substrings."""
+    wanted = min(_search.MAX_SUBSTRING_BITS, max(4, int(max(2, n)).bit_length() - 1))
+    n_substrings = max(1, round(n_bits / wanted))
+    while -(-n_bits // n_substrings) > _search.MAX_SUBSTRING_BITS:
+        n_substrings += 1
+    return np.asarray([n_bits * j // n_substrings for j in range(n_substrings + 1)], np.int32)

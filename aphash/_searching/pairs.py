@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from aphash import _kernels
 from aphash._common.progress import ProgressBar
+from aphash._kernels import scan_costs
 from aphash._searching import _search
 from aphash._searching.engines import engine_of
 
-COMPARE_COST = 10.0  # nanoseconds for two codes that agree in a span, at scattered places: an estimate, not measured
+COMPARE_COST = (
+    10.0  # nanoseconds for two codes that agree in a substring, at scattered places: an estimate, not measured
+)
 
 _BLOCK_CODES = 512  # a scan begins at a multiple of it
 _TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64, and of _BLOCK_CODES
@@ -269,7 +271,7 @@ def _distinct_pairs(snapshot, radius, filter, threads):
         return iter(())
     if radius < snapshot.n_bits and n < 1 << 32:
         reader = _search.PairStream(snapshot, radius, filter)
-        scan = n / 2 * n * snapshot.n_words * _kernels.scan_costs()[1] / threads
+        scan = n / 2 * n * snapshot.n_words * scan_costs()[1] / threads
         if reader.comparisons() * COMPARE_COST > scan:
             reader = None
     return _tiles(snapshot, radius, filter, threads) if reader is None else _read(reader)

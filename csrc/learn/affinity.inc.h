@@ -19,8 +19,7 @@ INLINE enum affinity_power power_of(double power)
 INLINE vf polynomial(vf x, const float *c, int n)
 {
     vf sum = splat(c[0]);
-    UNROLL
-    for (int i = 1; i < n; i++)
+    UNROLL_FOR (int i = 1; i < n; i++)
         sum = sum * x + c[i];
     return sum;
 }
@@ -29,8 +28,9 @@ INLINE vf polynomial(vf x, const float *c, int n)
  * Below e^-87 it is 0, and so it is for x = +inf, the padding. */
 INLINE vf negative_power(vf x, float a)
 {
-    static const float log_c[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                                  -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    static const float log_c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                                  -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                                  2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
     static const float exp_c[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                   4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
     const float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
@@ -92,7 +92,7 @@ static void pack_columns(const float *b, int64_t count, int64_t r, double scale,
     }
     for (int64_t c = 0; c < r; c += WIDTH) {
         float *panel = out->nat + c * APH_TILE;
-        const int64_t valid = least(WIDTH, r - c);
+        const int64_t valid = min(WIDTH, r - c);
         for (int64_t j = 0; j < panels_of(count) * WIDTH; j++) {
             if (j < count && valid == WIDTH) {
                 memcpy(panel + j * WIDTH, b + j * r + c, 4 * WIDTH); /* a size that is known: no call */
@@ -126,24 +126,21 @@ INLINE vf x_of(const struct group *g, vf acc, int64_t i, int64_t j, int64_t from
 
 INLINE void keep_sums(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int64_t from)
 {
-    UNROLL
-    for (int row = 0; row < MR; row++)
+    UNROLL_FOR (int row = 0; row < MR; row++)
         for (int c = 0; c < NV && row < g->n_rows - i; c++)
             store(g->t + (i + row) * APH_TILE + j + c * VL, x_of(g, acc[row][c], i + row, j + c * VL, from));
 }
 
 /* From sums to V, w and T = w V (times weight) of the first n_rows rows of a register block. */
-INLINE void weigh(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int n_rows, int64_t from,
-                  enum affinity_power which, float power, int weighted)
+INLINE void compute_weights(const struct group *g, vf acc[MR][NV], int64_t i, int64_t j, int n_rows, int64_t from,
+                            enum affinity_power which, float power, int weighted)
 {
     const vf one = splat(1.0f);
-    UNROLL
-    for (int row = 0; row < MR; row++) {
+    UNROLL_FOR (int row = 0; row < MR; row++) {
         if (row >= n_rows)
             break;
         vf z = load(g->z + (i + row) * VL), s = load(g->s + (i + row) * VL);
-        UNROLL
-        for (int c = 0; c < NV; c++) {
+        UNROLL_FOR (int c = 0; c < NV; c++) {
             const int64_t at = (i + row) * APH_TILE + j + c * VL;
             vf x = V_MAX(x_of(g, acc[row][c], i + row, j + c * VL, from), one);
             vf near = one / x;
@@ -169,7 +166,7 @@ INLINE void first_product(const struct group *given, enum affinity_power which, 
     memset(g->z, 0, 4 * APH_ROW_GROUP * VL);
     memset(g->s, 0, 4 * APH_ROW_GROUP * VL);
     for (int64_t from = 0; from < g->r; from += APH_DEPTH) {
-        const int64_t depth = least(APH_DEPTH, g->r - from);
+        const int64_t depth = min(APH_DEPTH, g->r - from);
         const int last = from + depth == g->r;
         for (int64_t j = 0; j < g->n_columns; j += WIDTH)
             for (int64_t i = 0; i < g->n_rows; i += MR) {
@@ -180,9 +177,9 @@ INLINE void first_product(const struct group *given, enum affinity_power which, 
                 if (!last)
                     keep_sums(g, acc, i, j, from);
                 else if (g->n_rows - i >= MR)
-                    weigh(g, acc, i, j, MR, from, which, power, weighted);
+                    compute_weights(g, acc, i, j, MR, from, which, power, weighted);
                 else
-                    weigh(g, acc, i, j, (int)(g->n_rows - i), from, which, power, weighted);
+                    compute_weights(g, acc, i, j, (int)(g->n_rows - i), from, which, power, weighted);
             }
     }
 }
@@ -217,12 +214,10 @@ static void second_product(const struct group *g, double *sums, int64_t ld)
             float tile[MR][WIDTH];
             row_pointers(p, g->t + i * APH_TILE, APH_TILE, g->n_rows - i);
             multiply(acc, p, g->columns->nat + c * APH_TILE, g->n_columns);
-            UNROLL
-            for (int row = 0; row < MR; row++)
-                UNROLL
-                for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int row = 0; row < MR; row++)
+                UNROLL_FOR (int v = 0; v < NV; v++)
                     store(&tile[row][v * VL], acc[row][v]);
-            for (int64_t row = 0; row < least(MR, g->n_rows - i); row++) {
+            for (int64_t row = 0; row < min(MR, g->n_rows - i); row++) {
                 double *sum = sums + (i + row) * ld + c;
                 for (int l = 0; l < WIDTH; l++)
                     sum[l] += (double)tile[row][l];
@@ -240,19 +235,16 @@ struct near_pair {
 static void add_rows(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *restrict sums)
 {
     for (int64_t c = 0; c < r; c += WIDTH) {
-        const int64_t valid = least(WIDTH, r - c);
+        const int64_t valid = min(WIDTH, r - c);
         float tile[WIDTH] = {0};
         if (valid == WIDTH) {
             vf acc[NV];
-            UNROLL
-            for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 acc[v] = (vf){0};
             for (int64_t e = 0; e < count; e++)
-                UNROLL
-                for (int v = 0; v < NV; v++)
+                UNROLL_FOR (int v = 0; v < NV; v++)
                     acc[v] += splat(pairs[e].v) * load(b + pairs[e].item * r + c + v * VL);
-            UNROLL
-            for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 store(tile + v * VL, acc[v]);
         } else {
             for (int64_t e = 0; e < count; e++)
@@ -337,13 +329,12 @@ static int64_t item_scratch(int64_t r)
     return (int64_t)(intptr_t)end;
 }
 
-static double sign_penalty(const float *b, int64_t n)
+static double sign_loss(const float *b, int64_t n)
 {
     double lane[8] = {0};
     int64_t k = 0;
     for (; k + 8 <= n; k += 8)
-        UNROLL
-        for (int l = 0; l < 8; l++) {
+        UNROLL_FOR (int l = 0; l < 8; l++) {
             double t = (double)(fabsf(b[k + l]) - 1.0f);
             lane[l] += t * t;
         }
@@ -355,8 +346,8 @@ static double sign_penalty(const float *b, int64_t n)
 }
 
 /* The pairs of one anchor: near += V, logs += log x = -log V, vector += V b. */
-static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near, double *logs,
-                         double *vector)
+static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near,
+                         double *logs, double *vector)
 {
     double product = 1;
     for (int64_t e = 0; e < count; e++) {
@@ -373,26 +364,34 @@ static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pair
 
 static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n_rows, int64_t r, const float *h,
                          const float *h_bias, int64_t m, const int64_t *indptr, const int32_t *anchors, double *sums,
-                         float *vectors, double *penalty, void *scratch)
+                         float *vectors, double *quantization_loss, void *scratch)
 {
     char *at = scratch;
     const int64_t ld = panels_of(r) * WIDTH;
     const struct pass_scratch s = carve_anchor_pass(&at, m, r, 0);
     memset(sums, 0, 8 * 4 * m);
     memset(s.sums, 0, 8 * 2 * m * ld);
-    *penalty = 0;
+    *quantization_loss = 0;
     for (int64_t span = 0; span < n_rows; span += APH_SPAN) {
-        const int64_t span_rows = least(APH_SPAN, n_rows - span);
+        const int64_t span_rows = min(APH_SPAN, n_rows - span);
         sort_pairs(indptr + span, anchors, span_rows, m, s.end, s.pairs);
         memcpy(s.next, s.end - 1, 4 * m);
         for (int64_t tile = 0; tile < span_rows; tile += APH_TILE) {
-            const int64_t count = least(APH_TILE, span_rows - tile);
+            const int64_t count = min(APH_TILE, span_rows - tile);
             const float *items = b + (span + tile) * r;
             pack_columns(items, count, r, q->scale, 0.0, &s.columns);
-            *penalty += sign_penalty(items, count * r);
+            *quantization_loss += sign_loss(items, count * r);
             for (int64_t first = 0; first < m; first += APH_ROW_GROUP) {
-                const struct group g = {h + first * r, h_bias + first, &s.columns, NULL, least(APH_ROW_GROUP, m - first),
-                                        panels_of(count) * WIDTH, r,   s.t,        s.v,  s.z,
+                const struct group g = {h + first * r,
+                                        h_bias + first,
+                                        &s.columns,
+                                        NULL,
+                                        min(APH_ROW_GROUP, m - first),
+                                        panels_of(count) * WIDTH,
+                                        r,
+                                        s.t,
+                                        s.v,
+                                        s.z,
                                         s.s};
                 first_product_of_power(&g, q->power);
                 second_product(&g, s.sums + first * ld, ld);
@@ -433,12 +432,13 @@ static void add_pairs(const struct group *g, const int64_t *indptr, const int32_
 static void item_step(const struct aph_step *step, double kl, double row_sum, const double *restrict sum,
                       float *restrict b, float *restrict m1, float *restrict m2, float *restrict out, int64_t r)
 {
-    const float penalty = (float)step->penalty, b1 = (float)step->b1, b2 = (float)step->b2, eps = (float)step->eps;
+    const float quantization = (float)step->quantization, b1 = (float)step->b1, b2 = (float)step->b2,
+                eps = (float)step->eps;
     const float new1 = (float)(1 - step->b1), new2 = (float)(1 - step->b2);
     const float rate = (float)(step->lr / step->c1), c2 = (float)(1 / step->c2);
     for (int64_t f = 0; f < r; f++) {
         float g = (float)(kl * (row_sum * (double)b[f] - sum[f]));
-        g += penalty * (b[f] >= 0 ? b[f] - 1.0f : b[f] + 1.0f);
+        g += quantization * (b[f] >= 0 ? b[f] - 1.0f : b[f] + 1.0f);
         if (out) {
             out[f] = g;
             continue;
@@ -458,16 +458,23 @@ static void item_block(const struct aph_affinity *q, const struct aph_step *step
     const struct pass_scratch s = carve_pass(&at, APH_ROW_GROUP, r);
     const double kl = step->factor * q->power / (2 * q->scale);
     for (int64_t j = 0; j < n_rows; j += APH_ROW_GROUP) {
-        const int64_t count = least(APH_ROW_GROUP, n_rows - j);
+        const int64_t count = min(APH_ROW_GROUP, n_rows - j);
         bias(b + j * r, count, r, q->scale, 0.0, s.row_bias);
         memset(s.sums, 0, 8 * APH_ROW_GROUP * ld);
         memset(s.row_sums, 0, 8 * APH_ROW_GROUP);
         for (int64_t first = 0; first < m; first += APH_TILE) {
-            const int64_t n_anchors = least(APH_TILE, m - first);
-            const struct group g = {b + j * r,    s.row_bias, columns + first / APH_TILE,
-                                    weight + first, count,    panels_of(n_anchors) * WIDTH,
-                                    r,            s.t,        s.v,
-                                    s.z,          s.s};
+            const int64_t n_anchors = min(APH_TILE, m - first);
+            const struct group g = {b + j * r,
+                                    s.row_bias,
+                                    columns + first / APH_TILE,
+                                    weight + first,
+                                    count,
+                                    panels_of(n_anchors) * WIDTH,
+                                    r,
+                                    s.t,
+                                    s.v,
+                                    s.z,
+                                    s.s};
             first_product_of_power(&g, q->power);
             for (int64_t i = 0; i < count; i++)
                 s.row_sums[i] += lanes_sum(s.s + i * VL);

@@ -90,8 +90,7 @@ static float distance_to_anchor(const struct aph_scores *m, const float *x, floa
     float lane[16] = {0};
     int64_t k = 0;
     for (; k + 16 <= m->d; k += 16)
-        UNROLL
-        for (int l = 0; l < 16; l++)
+        UNROLL_FOR (int l = 0; l < 16; l++)
             lane[l] += x[k + l] * from_bfloat16(a[k + l]);
     for (int l = 0; k < m->d; k++, l++)
         lane[l] += x[k] * from_bfloat16(a[k]);
@@ -152,7 +151,7 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
     if (!count)
         return 0;
     memcpy(keys, order, 8 * count);
-    const uint64_t last = select_key(keys, count, least(k, count));
+    const uint64_t last = select_key(keys, count, min(k, count));
     for (int64_t i = 0; i < count; i++) {
         if (order[i] > last)
             continue;
@@ -169,10 +168,10 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
 INLINE int64_t whole_vectors(int64_t n) { return (n + VL - 1) / VL * VL; }
 
 struct score_scratch {
-    float *grown; /* [r][whole_vectors(k)]: exp(p.b) grows by this when bit j is flipped */
-    float *mass;  /* [whole_vectors(k)]: exp(p.b - z) */
-    float *share; /* [whole_vectors(k)]: P */
-    float *pull;  /* [r][VL]: sum of P p */
+    float *grown;         /* [r][whole_vectors(k)]: exp(p.b) grows by this when bit j is flipped */
+    float *mass;          /* [whole_vectors(k)]: exp(p.b - z) */
+    float *share;         /* [whole_vectors(k)]: P */
+    float *pull;          /* [r][VL]: sum of P p */
     float *far, *rebuilt; /* b F, b V V^T */
 };
 

@@ -7,7 +7,7 @@ static void square_norms(const float *a, int64_t m, int64_t d, float *out)
     for (int64_t i = 0; i < m; i++) {
         double sum = 0; /* in the same pieces as an item's */
         for (int64_t k = 0; k < d; k += APH_DEPTH)
-            sum += sum_squares(a + i * d + k, least(APH_DEPTH, d - k));
+            sum += sum_squares(a + i * d + k, min(APH_DEPTH, d - k));
         out[i] = (float)sum;
     }
 }
@@ -43,7 +43,7 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
     memset(s.norms, 0, 8 * APH_TILE);
 
     for (int64_t from = 0; from < d; from += APH_DEPTH) {
-        const int64_t depth = least(APH_DEPTH, d - from);
+        const int64_t depth = min(APH_DEPTH, d - from);
         const int last = from + depth == d;
         for (int64_t j = 0; j < n_panels * WIDTH; j += WIDTH) {
             for (int64_t l = 0; l < WIDTH; l++) {
@@ -64,16 +64,14 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
                 float norms[WIDTH];
                 for (int l = 0; l < WIDTH; l++)
                     norms[l] = (float)s.norms[j + l];
-                for (int64_t i = group; i < least(m, group + DISTANCE_GROUP); i += MR) {
+                for (int64_t i = group; i < min(m, group + DISTANCE_GROUP); i += MR) {
                     const float *p[MR];
                     vf acc[MR][NV];
                     row_pointers(p, a + i * d + from, d, m - i);
                     multiply(acc, p, s.panels + j * APH_DEPTH, depth);
-    UNROLL
-                    for (int row = 0; row < MR; row++)
+                    UNROLL_FOR (int row = 0; row < MR; row++)
                         if (row < m - i)
-                            UNROLL
-                            for (int v = 0; v < NV; v++) {
+                            UNROLL_FOR (int v = 0; v < NV; v++) {
                                 float *o = out + (i + row) * ld + j + v * VL;
                                 vf sum = acc[row][v];
                                 if (from)
@@ -108,7 +106,7 @@ static void list_within(const float *d2, int64_t count, float bound, int64_t fir
     for (int64_t j = 0; j < count; j += APH_SCAN) {
         if (j + APH_SCAN <= count && !any_within(d2 + j, bound))
             continue;
-        for (int64_t t = j; t < least(count, j + APH_SCAN); t++)
+        for (int64_t t = j; t < min(count, j + APH_SCAN); t++)
             if (d2[t] <= bound)
                 *ids++ = (int32_t)(first + t);
     }
@@ -142,7 +140,7 @@ static void select_keys(uint64_t *keys, int64_t n, int64_t k, uint64_t *spare)
         insertion_sort(sample, SAMPLE);
         int64_t rank = SAMPLE * k / n; /* two beyond it, or before it where most keys stay */
         rank += 2 * k > n ? -2 : 2;
-        const uint64_t pivot = sample[rank < 0 ? 0 : least(rank, SAMPLE - 1)];
+        const uint64_t pivot = sample[rank < 0 ? 0 : min(rank, SAMPLE - 1)];
         int64_t below = 0, above = 0;
         for (int64_t t = 0; t < n; t++) { /* no branch on the data */
             const uint64_t key = keys[t];
@@ -193,14 +191,14 @@ static void merge_spare(int64_t k, uint64_t *best, int64_t *n_best, const uint64
     const int64_t n = *n_best + *n_spare;
     memcpy(scratch, best, 8 * *n_best);
     memcpy(scratch + *n_best, spare, 8 * *n_spare);
-    *n_best = least(n, k);
+    *n_best = min(n, k);
     *n_spare = 0;
     select_keys(scratch, n, *n_best, scratch + n);
     memcpy(best, scratch, 8 * *n_best);
 }
 
-static void keep_nearest(const float *d2, int64_t count, int64_t first, int64_t k, uint64_t *best, int64_t *n_best,
-                         uint64_t *spare, int64_t *n_spare, int64_t n_spare_max, uint64_t *limit, uint64_t *scratch)
+static void topk_push(const float *d2, int64_t count, int64_t first, int64_t k, uint64_t *best, int64_t *n_best,
+                      uint64_t *spare, int64_t *n_spare, int64_t n_spare_max, uint64_t *limit, uint64_t *scratch)
 {
     union {
         uint32_t bits;
@@ -210,7 +208,7 @@ static void keep_nearest(const float *d2, int64_t count, int64_t first, int64_t 
     for (int64_t j = 0; j < count; j += APH_SCAN) {
         if (j + APH_SCAN <= count && !any_within(d2 + j, bound.value))
             continue;
-        const int64_t end = least(count, j + APH_SCAN);
+        const int64_t end = min(count, j + APH_SCAN);
         for (int64_t t = j; t < end; t++) { /* no branch on the data */
             at.value = d2[t];
             const uint64_t key = (uint64_t)at.bits << 32 | (uint64_t)(first + t);
@@ -228,7 +226,8 @@ static void keep_nearest(const float *d2, int64_t count, int64_t first, int64_t 
     *n_spare = n;
 }
 
-static void end_nearest(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare, uint64_t *scratch)
+static void topk_finish(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare,
+                        uint64_t *scratch)
 {
     merge_spare(k, best, n_best, spare, n_spare, scratch);
     sort_keys(best, *n_best, scratch);

@@ -42,8 +42,8 @@ struct aph_affinity {
 
 /* One Adam step; c1, c2 are the bias corrections 1 - b1^t, 1 - b2^t. */
 struct aph_step {
-    double factor;  /* of the KL gradient: n / m */
-    double penalty; /* of (|b| - 1) sign(b) */
+    double factor;       /* of the KL gradient: n / m */
+    double quantization; /* of (|b| - 1) sign(b) */
     double lr, b1, b2, c1, c2, eps;
 };
 
@@ -92,10 +92,10 @@ struct aph_learn {
 
     /* The k smallest of a stream by (d2, id), as keys: bits of d2 << 32 | id. best[0 .. *n_best) and spare[0 .. *n_spare)
      * hold candidates, spare at most n_spare_max; *limit: keys at or above it are out. scratch: k + n_spare_max keys. */
-    void (*keep_nearest)(const float *d2, int64_t count, int64_t first, int64_t k, uint64_t *best, int64_t *n_best,
-                         uint64_t *spare, int64_t *n_spare, int64_t n_spare_max, uint64_t *limit, uint64_t *scratch);
+    void (*topk_push)(const float *d2, int64_t count, int64_t first, int64_t k, uint64_t *best, int64_t *n_best,
+                      uint64_t *spare, int64_t *n_spare, int64_t n_spare_max, uint64_t *limit, uint64_t *scratch);
     /* Ends the stream: best holds the n_best smallest in ascending order. */
-    void (*end_nearest)(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare,
+    void (*topk_finish)(int64_t k, uint64_t *best, int64_t *n_best, uint64_t *spare, int64_t *n_spare,
                         uint64_t *scratch);
 
     /* out[e] = |anchor - x_ids[e]| of raw rows, in float64 (mean and scale of the source are not used). */
@@ -107,11 +107,11 @@ struct aph_learn {
                          const struct aph_columns *out);
 
     /* One block of items for the anchors' sums. h_bias (m): 1 + |h|^2 / (4 scale). sums (4, m), vectors (2, m, r) and
-     * penalty (1) are overwritten. indptr: n_rows + 1 offsets into anchors. scratch: anchor_scratch() bytes, where
+     * quantization_loss (1) are overwritten. indptr: n_rows + 1 offsets into anchors. scratch: anchor_scratch() bytes, where
      * max_pairs is the largest number of pairs of APH_SPAN items from a multiple of APH_SPAN of the block on. */
     void (*anchor_block)(const struct aph_affinity *q, const float *b, int64_t n_rows, int64_t r, const float *h,
                          const float *h_bias, int64_t m, const int64_t *indptr, const int32_t *anchors, double *sums,
-                         float *vectors, double *penalty, void *scratch);
+                         float *vectors, double *quantization_loss, void *scratch);
     int64_t (*anchor_scratch)(int64_t m, int64_t r, int64_t max_pairs);
 
     /* One block of items against all anchors, packed in tiles of APH_TILE (columns[t]); weight (tiles, APH_TILE):

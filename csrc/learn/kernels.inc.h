@@ -9,7 +9,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define WIDTH (NV * VL)
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 
 _Static_assert(APH_TILE % WIDTH == 0 && APH_ROW_GROUP % MR == 0 && APH_SCAN % VL == 0,
                "tiles are whole register blocks");
@@ -55,7 +55,7 @@ INLINE int V_ANY(vi mask)
 }
 #endif
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t panels_of(int64_t n) { return (n + WIDTH - 1) / WIDTH; }
 
 /* Carves aligned pieces from scratch memory; the same calls on NULL give the size. */
@@ -69,30 +69,24 @@ INLINE void *carve(char **at, int64_t bytes)
 /* Pointers to MR rows; beyond the last valid one they repeat it, so that one kernel serves every edge. */
 INLINE void row_pointers(const float *p[MR], const float *first, int64_t ld, int64_t valid)
 {
-    UNROLL
-    for (int i = 0; i < MR; i++)
+    UNROLL_FOR (int i = 0; i < MR; i++)
         p[i] = first + (i < valid ? i : valid - 1) * ld;
 }
 
 /* acc = rows (MR x depth) times panel (depth x WIDTH). */
 INLINE void multiply(vf acc[MR][NV], const float *const p[MR], const float *panel, int64_t depth)
 {
-    UNROLL
-    for (int i = 0; i < MR; i++)
-        UNROLL
-        for (int v = 0; v < NV; v++)
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int v = 0; v < NV; v++)
             acc[i][v] = (vf){0};
 #pragma GCC unroll 2
     for (int64_t k = 0; k < depth; k++) {
         vf column[NV];
-        UNROLL
-        for (int v = 0; v < NV; v++)
+        UNROLL_FOR (int v = 0; v < NV; v++)
             column[v] = load(panel + k * WIDTH + v * VL);
-        UNROLL
-        for (int i = 0; i < MR; i++) {
+        UNROLL_FOR (int i = 0; i < MR; i++) {
             vf x = splat(p[i][k]);
-            UNROLL
-            for (int v = 0; v < NV; v++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 acc[i][v] += x * column[v];
         }
     }
@@ -104,8 +98,7 @@ static double sum_squares(const float *x, int64_t n)
     double lane[8] = {0};
     int64_t k = 0;
     for (; k + 8 <= n; k += 8)
-        UNROLL
-        for (int l = 0; l < 8; l++)
+        UNROLL_FOR (int l = 0; l < 8; l++)
             lane[l] += (double)x[k + l] * (double)x[k + l];
     for (int l = 0; k < n; k++, l++)
         lane[l] += (double)x[k] * (double)x[k];
@@ -119,8 +112,7 @@ INLINE void transpose_square(vf v[VL])
 #define LOW(l, t) ((l) & (t) ? VL + (l) - (t) : (l))
 #define HIGH(l, t) ((l) & (t) ? VL + (l) : (l) + (t))
 #define EXCHANGE(t)                                                                                                    \
-    UNROLL                                                                                                             \
-    for (int i = 0; i < VL; i++)                                                                                       \
+    UNROLL_FOR (int i = 0; i < VL; i++)                                                                                \
         if (!(i & (t))) {                                                                                              \
             const vf low = SHUFFLE(v[i], v[i + (t)], LANES(LOW, t));                                                   \
             v[i + (t)] = SHUFFLE(v[i], v[i + (t)], LANES(HIGH, t));                                                    \
@@ -146,12 +138,10 @@ INLINE void transpose(const float *rows, int64_t ld, int64_t n, float factor, fl
     for (; k + VL <= n; k += VL)
         for (int c = 0; c < WIDTH; c += VL) {
             vf v[VL];
-            UNROLL
-            for (int l = 0; l < VL; l++)
+            UNROLL_FOR (int l = 0; l < VL; l++)
                 v[l] = load(rows + (c + l) * ld + k);
             transpose_square(v);
-            UNROLL
-            for (int l = 0; l < VL; l++)
+            UNROLL_FOR (int l = 0; l < VL; l++)
                 store(panel + (k + l) * WIDTH + c, factor * v[l]);
         }
     for (; k < n; k++)
@@ -168,10 +158,8 @@ static float multiply_add(int64_t rounds)
     vf x = splat(0.999f), y = splat(1e-6f);
     __asm__ volatile("" : "+x"(x), "+x"(y)); /* not known to the compiler */
     for (int64_t k = 0; k < rounds; k++)
-        UNROLL
-        for (int i = 0; i < MR; i++)
-            UNROLL
-            for (int v = 0; v < NV; v++)
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 acc[i][v] = acc[i][v] * x + y;
     vf sum = (vf){0};
     for (int i = 0; i < MR; i++)
@@ -195,8 +183,8 @@ const struct aph_learn LEARN_TABLE = {
     .distances_scratch = distances_scratch,
     .count_within = count_within,
     .list_within = list_within,
-    .keep_nearest = keep_nearest,
-    .end_nearest = end_nearest,
+    .topk_push = topk_push,
+    .topk_finish = topk_finish,
     .pair_distances = pair_distances,
     .pack_columns = pack_columns,
     .anchor_block = anchor_block,

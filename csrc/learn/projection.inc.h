@@ -14,7 +14,7 @@ struct project_scratch {
 
 INLINE struct project_scratch carve_project(char **at, int64_t r, int64_t count)
 {
-    const int64_t n_rows = least(APH_ROW_GROUP, count);
+    const int64_t n_rows = min(APH_ROW_GROUP, count);
     struct project_scratch s;
     s.rows = carve(at, 4 * n_rows * RUN_LD);
     s.sums = carve(at, 4 * n_rows * panels_of(r) * WIDTH);
@@ -30,7 +30,7 @@ static int64_t project_scratch(int64_t r, int64_t count)
 
 static void pack_panel(const float *w, int64_t d, int64_t r, int64_t panel, float *out)
 {
-    const int64_t first = panel * WIDTH, valid = least(WIDTH, r - first);
+    const int64_t first = panel * WIDTH, valid = min(WIDTH, r - first);
     memset(out, 0, 4 * d * WIDTH);
     for (int64_t k = 0; k < d; k++)
         memcpy(out + k * WIDTH, w + k * r + first, 4 * valid);
@@ -40,7 +40,7 @@ static void pack_panel(const float *w, int64_t d, int64_t r, int64_t panel, floa
 static void pack_signs(const float *y, int64_t r, uint64_t *code)
 {
     for (int64_t f = 0; f < r; f += 64) {
-        const int64_t valid = least(64, r - f);
+        const int64_t valid = min(64, r - f);
         uint64_t word = 0;
         int64_t l = 0;
 #ifdef V_SIGNS
@@ -56,17 +56,13 @@ static void pack_signs(const float *y, int64_t r, uint64_t *code)
 /* acc[c] = row (1 x depth) times panel c (depth x WIDTH): the sums that `multiply` makes of the row, to the bit. */
 INLINE void multiply_row(vf acc[TOGETHER][NV], const float *row, const float *const panels[TOGETHER], int64_t depth)
 {
-    UNROLL
-    for (int c = 0; c < TOGETHER; c++)
-        UNROLL
-        for (int v = 0; v < NV; v++)
+    UNROLL_FOR (int c = 0; c < TOGETHER; c++)
+        UNROLL_FOR (int v = 0; v < NV; v++)
             acc[c][v] = (vf){0};
     for (int64_t k = 0; k < depth; k++) {
         const vf x = splat(row[k]);
-        UNROLL
-        for (int c = 0; c < TOGETHER; c++)
-            UNROLL
-            for (int v = 0; v < NV; v++)
+        UNROLL_FOR (int c = 0; c < TOGETHER; c++)
+            UNROLL_FOR (int v = 0; v < NV; v++)
                 acc[c][v] += x * load(panels[c] + k * WIDTH + v * VL);
     }
 }
@@ -76,34 +72,31 @@ static void project_row(const float *row, int64_t from, int64_t depth, const flo
                         const float *bias, int64_t ld, float *sums)
 {
     for (int64_t c = 0; c < ld; c += TOGETHER * WIDTH) {
-        const int64_t valid = least(TOGETHER, (ld - c) / WIDTH);
+        const int64_t valid = min(TOGETHER, (ld - c) / WIDTH);
         const float *p[TOGETHER];
         vf acc[TOGETHER][NV];
-        UNROLL
-        for (int t = 0; t < TOGETHER; t++)
-            p[t] = panels + (c + least(t, valid - 1) * WIDTH) * d + from * WIDTH;
+        UNROLL_FOR (int t = 0; t < TOGETHER; t++)
+            p[t] = panels + (c + min(t, valid - 1) * WIDTH) * d + from * WIDTH;
         multiply_row(acc, row, p, depth);
-        UNROLL
-        for (int t = 0; t < TOGETHER; t++)
+        UNROLL_FOR (int t = 0; t < TOGETHER; t++)
             if (t < valid)
-                UNROLL
-                for (int v = 0; v < NV; v++) {
+                UNROLL_FOR (int v = 0; v < NV; v++) {
                     const int64_t o = c + t * WIDTH + v * VL;
                     store(sums + o, (from ? load(sums + o) : load(bias + o)) + acc[t][v]);
                 }
     }
 }
 
-static void project(const struct aph_source *items, int64_t start, int64_t count, const float *panels, const float *bias,
-                    int64_t r, float *out, uint64_t *codes, void *scratch)
+static void project(const struct aph_source *items, int64_t start, int64_t count, const float *panels,
+                    const float *bias, int64_t r, float *out, uint64_t *codes, void *scratch)
 {
     char *at = scratch;
     const struct project_scratch s = carve_project(&at, r, count);
     const int64_t d = items->d, ld = panels_of(r) * WIDTH, words = (r + 63) / 64;
     for (int64_t j = 0; j < count; j += APH_ROW_GROUP) {
-        const int64_t n_rows = least(APH_ROW_GROUP, count - j);
+        const int64_t n_rows = min(APH_ROW_GROUP, count - j);
         for (int64_t from = 0; from < d; from += APH_DEPTH) {
-            const int64_t depth = least(APH_DEPTH, d - from), run = least(RUN, d - from);
+            const int64_t depth = min(APH_DEPTH, d - from), run = min(RUN, d - from);
             const float *rows = s.rows + from % RUN;
             if (from % RUN == 0)
                 for (int64_t i = 0; i < n_rows; i++) {
@@ -121,11 +114,9 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
                     vf acc[MR][NV];
                     row_pointers(p, rows + i * RUN_LD, RUN_LD, n_rows - i);
                     multiply(acc, p, panels + c * d + from * WIDTH, depth);
-                    UNROLL
-                    for (int row = 0; row < MR; row++)
+                    UNROLL_FOR (int row = 0; row < MR; row++)
                         if (row < n_rows - i)
-                            UNROLL
-                            for (int v = 0; v < NV; v++) {
+                            UNROLL_FOR (int v = 0; v < NV; v++) {
                                 float *o = s.sums + (i + row) * ld + c + v * VL;
                                 store(o, (from ? load(o) : load(bias + c + v * VL)) + acc[row][v]);
                             }

@@ -58,11 +58,10 @@ enum { DISTANCE_LANES = 16 };
     {                                                                                                                  \
         const type *restrict x = (const type *)s->x + at;                                                              \
         for (; k + DISTANCE_LANES <= s->d; k += DISTANCE_LANES)                                                        \
-            UNROLL                                                                                                     \
-        for (int l = 0; l < DISTANCE_LANES; l++) {                                                                     \
-            double t = a[k + l] - (double)get(x[k + l]);                                                               \
-            lane[l] += t * t;                                                                                          \
-        }                                                                                                              \
+            UNROLL_FOR (int l = 0; l < DISTANCE_LANES; l++) {                                                          \
+                double t = a[k + l] - (double)get(x[k + l]);                                                           \
+                lane[l] += t * t;                                                                                      \
+            }                                                                                                          \
         for (int l = 0; k < s->d; k++, l++) {                                                                          \
             double t = a[k] - (double)get(x[k]);                                                                       \
             lane[l] += t * t;                                                                                          \

@@ -8,12 +8,12 @@ typedef uint64_t vec4 __attribute__((vector_size(32)));
 
 static inline __attribute__((always_inline)) vec4 count_bits(vec4 v)
 {
-    const __m256i nibbles = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
-                                             0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i nibbles = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1,
+                                             2, 2, 3, 2, 3, 3, 4);
     const __m256i low = _mm256_set1_epi8(15);
-    const __m256i counts = _mm256_add_epi8(
-        _mm256_shuffle_epi8(nibbles, _mm256_and_si256((__m256i)v, low)),
-        _mm256_shuffle_epi8(nibbles, _mm256_and_si256(_mm256_srli_epi16((__m256i)v, 4), low)));
+    const __m256i counts =
+        _mm256_add_epi8(_mm256_shuffle_epi8(nibbles, _mm256_and_si256((__m256i)v, low)),
+                        _mm256_shuffle_epi8(nibbles, _mm256_and_si256(_mm256_srli_epi16((__m256i)v, 4), low)));
     return (vec4)_mm256_sad_epu8(counts, _mm256_setzero_si256());
 }
 
@@ -27,8 +27,7 @@ static inline __attribute__((always_inline)) vec4 count_bits(vec4 v)
 #define MIN8(a, b) ((vec)_mm256_min_epu8((__m256i)(a), (__m256i)(b)))
 #define MIN16(a, b) ((vec)_mm256_min_epu16((__m256i)(a), (__m256i)(b)))
 #define MASK8(a, limit) ((uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8((__m256i)MIN8(a, limit), (__m256i)(a))))
-#define MASK16(a, limit)                                                                                                   \
-    ((uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi16((__m256i)MIN16(a, limit), (__m256i)(a))))
+#define MASK16(a, limit) ((uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi16((__m256i)MIN16(a, limit), (__m256i)(a))))
 #define ZIP(half, bits, a, b) ((vec)_mm256_unpack##half##_epi##bits((__m256i)(a), (__m256i)(b)))
 
 /* A table of 16 numbers is two registers, of which bit 3 of the index chooses. Eight codes at a time. */
@@ -41,9 +40,9 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
         for (int64_t t = 0; t < n_tables;) {
             const float *at = (const float *)(const void *)(groups + (i / 8 * n_words + t / 16) * 8);
             const __m256 first = _mm256_loadu_ps(at), second = _mm256_loadu_ps(at + 8);
-            __m256i half = _mm256_permute4x64_epi64(
-                _mm256_castps_si256(t & 8 ? _mm256_shuffle_ps(first, second, 0xDD)
-                                          : _mm256_shuffle_ps(first, second, 0x88)), 0xD8);
+            __m256i half = _mm256_permute4x64_epi64(_mm256_castps_si256(t & 8 ? _mm256_shuffle_ps(first, second, 0xDD)
+                                                                              : _mm256_shuffle_ps(first, second, 0x88)),
+                                                    0xD8);
             for (const int64_t stop = t + 8 < n_tables ? t + 8 : n_tables; t < stop; t++) {
                 const __m256i *table = (const __m256i *)(tables + t * 16);
                 const __m256i low = _mm256_permutevar8x32_epi32(_mm256_loadu_si256(table), half);

@@ -7,10 +7,7 @@
 
 typedef uint64_t vec8 __attribute__((vector_size(64)));
 
-static inline __attribute__((always_inline)) vec8 count_bits(vec8 v)
-{
-    return (vec8)_mm512_popcnt_epi64((__m512i)v);
-}
+static inline __attribute__((always_inline)) vec8 count_bits(vec8 v) { return (vec8)_mm512_popcnt_epi64((__m512i)v); }
 
 #define LOGIC(a, b, c, truth) ((vec)_mm512_ternarylogic_epi64((__m512i)(a), (__m512i)(b), (__m512i)(c), truth))
 #define XOR3(a, b, c) LOGIC(a, b, c, 0x96)
@@ -25,8 +22,8 @@ static inline __attribute__((always_inline)) vec8 count_bits(vec8 v)
 #define MIN8(a, b) ((vec)_mm512_min_epu8((__m512i)(a), (__m512i)(b)))
 #define MIN16(a, b) ((vec)_mm512_min_epu16((__m512i)(a), (__m512i)(b)))
 #define MASK8(a, limit) ((uint64_t)_mm512_cmple_epu8_mask((__m512i)(a), (__m512i)(limit)))
-#define MASK16(a, limit) ((uint64_t)_mm512_movepi8_mask(_mm512_movm_epi16(                                                 \
-    _mm512_cmple_epu16_mask((__m512i)(a), (__m512i)(limit)))))
+#define MASK16(a, limit)                                                                                               \
+    ((uint64_t)_mm512_movepi8_mask(_mm512_movm_epi16(_mm512_cmple_epu16_mask((__m512i)(a), (__m512i)(limit)))))
 #define ZIP(half, bits, a, b) ((vec)_mm512_unpack##half##_epi##bits((__m512i)(a), (__m512i)(b)))
 
 /* A table of 16 numbers is a register, which permutexvar looks up in for 16 codes; it needs no more than the low four bits.
@@ -39,7 +36,8 @@ static inline __attribute__((always_inline)) void sums_of_groups(const uint64_t 
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     __m512i sum[4], half[4];
-    for (int i = 0; i < pairs; i++) sum[i] = _mm512_setzero_si512();
+    for (int i = 0; i < pairs; i++)
+        sum[i] = _mm512_setzero_si512();
     for (int64_t t = 0; t < n_tables;) {
         for (int i = 0; i < pairs; i++) {
             const uint64_t *at = groups + (2 * i * n_words + t / 16) * 8;
@@ -54,15 +52,18 @@ static inline __attribute__((always_inline)) void sums_of_groups(const uint64_t 
             }
         }
     }
-    for (int i = 0; i < pairs; i++) _mm512_storeu_si512(sums + 16 * i, sum[i]);
+    for (int i = 0; i < pairs; i++)
+        _mm512_storeu_si512(sums + 16 * i, sum[i]);
 }
 
 static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, const uint32_t *tables, int64_t n_tables,
                           uint32_t *sums)
 {
     int64_t i = 0;
-    for (; i + 64 <= n; i += 64) sums_of_groups(groups + i * n_words, 4, n_words, n_words, tables, n_tables, sums + i);
-    for (; i + 8 < n; i += 16) sums_of_groups(groups + i * n_words, 1, n_words, n_words, tables, n_tables, sums + i);
+    for (; i + 64 <= n; i += 64)
+        sums_of_groups(groups + i * n_words, 4, n_words, n_words, tables, n_tables, sums + i);
+    for (; i + 8 < n; i += 16)
+        sums_of_groups(groups + i * n_words, 1, n_words, n_words, tables, n_tables, sums + i);
     if (i < n) { /* eight are left: the register's other half is theirs once more */
         uint32_t both[16];
         sums_of_groups(groups + i * n_words, 1, 0, n_words, tables, n_tables, both);

@@ -3,15 +3,24 @@
 /* One round of an 8-row bit-matrix transposition, log-step `j`: exchange the high j bits of row a with the low of b. */
 #define EXCHANGE(a, b, j, m)                                                                                           \
     do {                                                                                                               \
-        const __typeof__(r[0]) t = ((r[a] >> (j)) ^ r[b]) & (m);                                                                    \
+        const __typeof__(r[0]) t = ((r[a] >> (j)) ^ r[b]) & (m);                                                       \
         r[a] ^= t << (j);                                                                                              \
         r[b] ^= t;                                                                                                     \
     } while (0)
 #define EXCHANGES(j4, m4, j2, m2, j1, m1)                                                                              \
     do {                                                                                                               \
-        EXCHANGE(0, 4, j4, m4); EXCHANGE(1, 5, j4, m4); EXCHANGE(2, 6, j4, m4); EXCHANGE(3, 7, j4, m4);                \
-        EXCHANGE(0, 2, j2, m2); EXCHANGE(1, 3, j2, m2); EXCHANGE(4, 6, j2, m2); EXCHANGE(5, 7, j2, m2);                \
-        EXCHANGE(0, 1, j1, m1); EXCHANGE(2, 3, j1, m1); EXCHANGE(4, 5, j1, m1); EXCHANGE(6, 7, j1, m1);                \
+        EXCHANGE(0, 4, j4, m4);                                                                                        \
+        EXCHANGE(1, 5, j4, m4);                                                                                        \
+        EXCHANGE(2, 6, j4, m4);                                                                                        \
+        EXCHANGE(3, 7, j4, m4);                                                                                        \
+        EXCHANGE(0, 2, j2, m2);                                                                                        \
+        EXCHANGE(1, 3, j2, m2);                                                                                        \
+        EXCHANGE(4, 6, j2, m2);                                                                                        \
+        EXCHANGE(5, 7, j2, m2);                                                                                        \
+        EXCHANGE(0, 1, j1, m1);                                                                                        \
+        EXCHANGE(2, 3, j1, m1);                                                                                        \
+        EXCHANGE(4, 5, j1, m1);                                                                                        \
+        EXCHANGE(6, 7, j1, m1);                                                                                        \
     } while (0)
 
 /* The 8 x 8 bits of a word, transposed: bit 8 i + j becomes bit 8 j + i. */
@@ -41,7 +50,8 @@ INLINE void transpose_bytes(vec *r)
 {
 #ifdef ZIP
     vec pairs[8], fours[8], eights[8]; /* of rows; [odd lanes][..] */
-    for (int i = 0; i < 4; i++) pairs[i] = ZIP(lo, 8, r[2 * i], r[2 * i + 1]), pairs[4 + i] = ZIP(hi, 8, r[2 * i], r[2 * i + 1]);
+    for (int i = 0; i < 4; i++)
+        pairs[i] = ZIP(lo, 8, r[2 * i], r[2 * i + 1]), pairs[4 + i] = ZIP(hi, 8, r[2 * i], r[2 * i + 1]);
     for (int o = 0; o < 8; o += 4)
         for (int i = 0; i < 2; i++) {
             fours[o + i] = ZIP(lo, 16, pairs[o + 2 * i], pairs[o + 2 * i + 1]);
@@ -71,7 +81,8 @@ INLINE int list_bits(const uint64_t *runs, uint16_t *list)
             list[n + i] = (uint16_t)(run * 64 + (left ? __builtin_ctzll(left) : 0));
             left &= left - 1;
         }
-        for (int i = 4; i < here; i++, left &= left - 1) list[n + i] = (uint16_t)(run * 64 + __builtin_ctzll(left));
+        for (int i = 4; i < here; i++, left &= left - 1)
+            list[n + i] = (uint16_t)(run * 64 + __builtin_ctzll(left));
         n += here;
     }
     return n;

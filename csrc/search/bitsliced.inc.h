@@ -7,8 +7,8 @@
  * "farther than T" of 64 codes per lane, without a comparison. Source of the adder tree: Mula, Kurz, Lemire, "Faster
  * population counts using AVX2 instructions" (2018); of the tables: Arlazarov et al. (1970). */
 
-#define TRIPLES 21                    /* 63 bits in threes; the 64th stands alone */
-#define ROW (2 * 8)                   /* vectors of a triple's table: 8 patterns, each sum and carry */
+#define TRIPLES 21  /* 63 bits in threes; the 64th stands alone */
+#define ROW (2 * 8) /* vectors of a triple's table: 8 patterns, each sum and carry */
 #define TABLE ((TRIPLES + 1) * ROW)
 #define WORDS (APH_LANES < 8 ? 2 : 1) /* tabled at a time: what fits beside the queries in a first-level cache */
 
@@ -60,15 +60,19 @@ static void make_planes(const uint64_t *groups, int64_t n_words, int64_t word, i
     const uint64_t *in = groups + word * APH_GROUP + part * APH_LANES;
     for (int i = 0; i < 8; i++) {
         vec r[8];
-        for (int j = 0; j < 8; j++) r[j] = *(const vec_u *)(in + (j * 8 + i) * n_words * APH_GROUP);
+        for (int j = 0; j < 8; j++)
+            r[j] = *(const vec_u *)(in + (j * 8 + i) * n_words * APH_GROUP);
         EXCHANGES(32, UINT64_C(0x00000000FFFFFFFF), 16, UINT64_C(0x0000FFFF0000FFFF), 8, UINT64_C(0x00FF00FF00FF00FF));
-        for (int j = 0; j < 8; j++) planes[j * 8 + i] = r[j];
+        for (int j = 0; j < 8; j++)
+            planes[j * 8 + i] = r[j];
     }
     for (int i = 0; i < 8; i++) {
         vec r[8];
-        for (int j = 0; j < 8; j++) r[j] = planes[i * 8 + j];
+        for (int j = 0; j < 8; j++)
+            r[j] = planes[i * 8 + j];
         EXCHANGES(4, UINT64_C(0x0F0F0F0F0F0F0F0F), 2, UINT64_C(0x3333333333333333), 1, UINT64_C(0x5555555555555555));
-        for (int j = 0; j < 8; j++) planes[i * 8 + j] = r[j];
+        for (int j = 0; j < 8; j++)
+            planes[i * 8 + j] = r[j];
     }
 }
 
@@ -171,14 +175,15 @@ INLINE vec spread(uint64_t word) { return (vec){0} + word; }
 INLINE int64_t finish(scratch_head *head, int32_t q, int part, vec hits, int64_t n_hot)
 {
     *(vec *)(head->masks[q] + part * APH_LANES) = hits;
-    for (int before = 0; before < part; before++) hits |= *(const vec *)(head->masks[q] + before * APH_LANES);
+    for (int before = 0; before < part; before++)
+        hits |= *(const vec *)(head->masks[q] + before * APH_LANES);
     head->hot[n_hot] = q;
     return n_hot + ANY(hits);
 }
 
 /* Codes of one word: the sums never leave the registers. Fills the masks of one part of a block for the active queries;
  * after the last part head->hot lists those that have a hit. Returns their number. */
-static int64_t many_narrow(const uint64_t *groups, int part, int64_t n_active, const scratch_parts *s)
+static int64_t bitsliced_narrow(const uint64_t *groups, int part, int64_t n_active, const scratch_parts *s)
 {
     scratch_head *head = s->head;
     int64_t n_hot = 0;
@@ -188,7 +193,8 @@ static int64_t many_narrow(const uint64_t *groups, int part, int64_t n_active, c
         const int32_t q = head->common.active[a];
         const uint64_t *bias = head->bias[q];
         vec low[6];
-        for (int p = 0; p < 6; p++) low[p] = spread(bias[p]);
+        for (int p = 0; p < 6; p++)
+            low[p] = spread(bias[p]);
         const vec carry = add_word(head->table, s->patterns + q * APH_PATTERNS, low);
         n_hot = finish(head, q, part, ~(carry & spread(bias[6])), n_hot);
     }
@@ -207,7 +213,8 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
         const uint64_t *bias = head->bias[q];
         vec *sums = s->sums + (int64_t)q * APH_MAX_PLANES;
         vec low[6], carry;
-        for (int p = 0; p < 6; p++) low[p] = first ? spread(bias[p]) : sums[p];
+        for (int p = 0; p < 6; p++)
+            low[p] = first ? spread(bias[p]) : sums[p];
         vec plane = first ? spread(bias[6]) : sums[6];
         const vec c0 = add_word(head->table, patterns + q * APH_PATTERNS, low);
         if (two) {
@@ -218,15 +225,18 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
             plane ^= c0;
         }
         if (!last) {
-            for (int p = 0; p < 6; p++) sums[p] = low[p];
+            for (int p = 0; p < 6; p++)
+                sums[p] = low[p];
             sums[6] = plane;
         }
         for (int p = 7; p < n_planes; p++) {
             plane = first ? spread(bias[p]) : sums[p];
-            if (!last) sums[p] = plane ^ carry;
+            if (!last)
+                sums[p] = plane ^ carry;
             carry &= plane;
         }
-        if (!first) carry |= sums[n_planes]; /* once over 2^p, always over */
+        if (!first)
+            carry |= sums[n_planes]; /* once over 2^p, always over */
         if (!last) {
             sums[n_planes] = carry;
             continue;
@@ -236,10 +246,10 @@ INLINE int64_t add_words(int64_t word, int two, int first, int last, int n_plane
     return n_hot;
 }
 
-/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. As many_narrow
+/* Codes of several words: WORDS of them are tabled at a time, the sums wait in memory between. As bitsliced_narrow
  * otherwise. */
-static int64_t many_wide(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
-                         const scratch_parts *s)
+static int64_t bitsliced_wide(const uint64_t *groups, int64_t n_words, int n_planes, int part, int64_t n_active,
+                              const scratch_parts *s)
 {
     scratch_head *head = s->head;
     int64_t n_hot = 0;
@@ -264,5 +274,6 @@ static void set_bias(uint64_t *bias, int n_planes, int64_t threshold)
 {
     const int64_t least = (INT64_C(1) << n_planes) - 1;
     const int64_t start = threshold > least ? 0 : least - threshold;
-    for (int p = 0; p < n_planes; p++) bias[p] = -(uint64_t)(start >> p & 1);
+    for (int p = 0; p < n_planes; p++)
+        bias[p] = -(uint64_t)(start >> p & 1);
 }

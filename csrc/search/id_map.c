@@ -33,10 +33,12 @@ static int64_t place_in(const aph_runs *runs, int64_t id)
 int64_t aph_find_in_runs(const aph_codes *db, const aph_runs *runs, int64_t id)
 {
     const int64_t at = place_in(runs, id);
-    if (at == 0) return -1;
+    if (at == 0)
+        return -1;
     const aph_run *run = runs->runs + at - 1;
     const uint64_t ahead = (uint64_t)id - (uint64_t)run->first_id;
-    if (ahead >= (uint64_t)read_word(&run->length)) return -1;
+    if (ahead >= (uint64_t)read_word(&run->length))
+        return -1;
     const int64_t position = run->position + (int64_t)ahead;
     return position < db->n && aph_id_of(db, position) == id ? position : -1;
 }
@@ -44,7 +46,8 @@ int64_t aph_find_in_runs(const aph_codes *db, const aph_runs *runs, int64_t id)
 int64_t aph_find(const aph_codes *db, const aph_runs *runs, const aph_idmap *map, int64_t id)
 {
     const int64_t in_run = aph_find_in_runs(db, runs, id);
-    if (in_run >= 0 || db->n == 0) return in_run;
+    if (in_run >= 0 || db->n == 0)
+        return in_run;
     if (!map) {
         int64_t low = 0, high = db->n; /* the first position whose id is not below */
         while (low < high) {
@@ -58,18 +61,21 @@ int64_t aph_find(const aph_codes *db, const aph_runs *runs, const aph_idmap *map
     }
     for (int64_t slot = home_of(map, id);; slot = (slot + 1) & map->mask) {
         const int64_t position = read_word(map->slots + slot);
-        if (position < 0) return -1;
-        if (position < db->n && aph_id_of(db, position) == id) return position;
+        if (position < 0)
+            return -1;
+        if (position < db->n && aph_id_of(db, position) == id)
+            return position;
     }
 }
 
 /* ---- the table ---- */
 
-static int enter(aph_idmap *map, int64_t id, int64_t position)
+static int insert(aph_idmap *map, int64_t id, int64_t position)
 {
     int64_t slot = home_of(map, id);
     for (; map->slots[slot] >= 0; slot = (slot + 1) & map->mask)
-        if (map->slots[slot] == position) return 0;
+        if (map->slots[slot] == position)
+            return 0;
     write_word(map->slots + slot, position);
     return 1;
 }
@@ -82,24 +88,30 @@ static int64_t pass_over(const aph_codes *db, const aph_runs *runs, int64_t posi
         const aph_page *page = aph_page_of(db, position);
         const int64_t left = (INT64_C(1) << db->page_bits) - aph_place_of(db, position);
         const int64_t last = position + (left < end - position ? left : end - position) - 1;
-        if (page->ids) break;
+        if (page->ids)
+            break;
         const int64_t id = aph_id_of(db, position), last_id = aph_id_of(db, last);
         const int64_t at = place_in(runs, id);
-        if (at == 0 || at != place_in(runs, last_id)) break; /* ids of one run, if of any */
-        if (aph_find_in_runs(db, runs, id) != position || aph_find_in_runs(db, runs, last_id) != last) break;
+        if (at == 0 || at != place_in(runs, last_id))
+            break; /* ids of one run, if of any */
+        if (aph_find_in_runs(db, runs, id) != position || aph_find_in_runs(db, runs, last_id) != last)
+            break;
         position = last + 1;
     }
     return position;
 }
 
-int64_t aph_idmap_enter(aph_idmap *map, const aph_codes *db, const aph_runs *runs, int64_t first, int64_t end)
+int64_t aph_idmap_insert(aph_idmap *map, const aph_codes *db, const aph_runs *runs, int64_t first, int64_t end)
 {
     int64_t entered = 0;
     for (int64_t position = first; position < end; position++) {
-        if (position == first || !aph_place_of(db, position)) position = pass_over(db, runs, position, end);
-        if (position == end) break;
+        if (position == first || !aph_place_of(db, position))
+            position = pass_over(db, runs, position, end);
+        if (position == end)
+            break;
         const int64_t id = aph_id_of(db, position);
-        if (aph_find_in_runs(db, runs, id) != position) entered += enter(map, id, position);
+        if (aph_find_in_runs(db, runs, id) != position)
+            entered += insert(map, id, position);
     }
     return entered;
 }
@@ -109,7 +121,8 @@ int64_t aph_idmap_take(aph_idmap *map, const aph_idmap *from, const aph_codes *d
     int64_t entered = 0;
     for (int64_t slot = 0; slot <= from->mask; slot++) {
         const int64_t position = from->slots[slot];
-        if (position >= 0 && position < db->n) entered += aph_idmap_enter(map, db, runs, position, position + 1);
+        if (position >= 0 && position < db->n)
+            entered += aph_idmap_insert(map, db, runs, position, position + 1);
     }
     return entered;
 }
@@ -128,8 +141,10 @@ int64_t aph_outside_runs(const aph_codes *db, const aph_runs *runs, int64_t firs
 {
     int64_t count = 0;
     for (int64_t position = first; position < end; position++) {
-        if (position == first || !aph_place_of(db, position)) position = pass_over(db, runs, position, end);
-        if (position == end) break;
+        if (position == first || !aph_place_of(db, position))
+            position = pass_over(db, runs, position, end);
+        if (position == end)
+            break;
         count += aph_find_in_runs(db, runs, aph_id_of(db, position)) != position;
     }
     return count;
@@ -151,10 +166,12 @@ static int room_at(const aph_runs *runs, int64_t at, int64_t first_id, int64_t c
 int aph_runs_extend(aph_runs *runs, int64_t first_id, int64_t position, int64_t count)
 {
     const int64_t at = place_in(runs, first_id);
-    if (at == 0 || !room_at(runs, at, first_id, count)) return 0;
+    if (at == 0 || !room_at(runs, at, first_id, count))
+        return 0;
     aph_run *run = runs->runs + at - 1;
     const uint64_t ahead = (uint64_t)first_id - (uint64_t)run->first_id;
-    if (ahead > (uint64_t)run->length || run->position + (int64_t)ahead != position) return 0;
+    if (ahead > (uint64_t)run->length || run->position + (int64_t)ahead != position)
+        return 0;
     write_word(&run->length, (int64_t)ahead + count);
     return 1;
 }
@@ -162,10 +179,12 @@ int aph_runs_extend(aph_runs *runs, int64_t first_id, int64_t position, int64_t 
 int aph_runs_insert(aph_runs *runs, int64_t first_id, int64_t position, int64_t count)
 {
     const int64_t at = place_in(runs, first_id);
-    if (runs->n == APH_RUNS || !room_at(runs, at, first_id, count)) return 0;
+    if (runs->n == APH_RUNS || !room_at(runs, at, first_id, count))
+        return 0;
     if (at > 0 && (uint64_t)first_id - (uint64_t)runs->runs[at - 1].first_id < (uint64_t)runs->runs[at - 1].length)
         return 0; /* ids that stood in that run before they were removed */
-    for (int64_t i = runs->n; i > at; i--) runs->runs[i] = runs->runs[i - 1];
+    for (int64_t i = runs->n; i > at; i--)
+        runs->runs[i] = runs->runs[i - 1];
     runs->runs[at] = (aph_run){first_id, position, count};
     runs->n++;
     return 1;
@@ -175,20 +194,23 @@ int64_t aph_runs_shortest(const aph_runs *runs, int64_t n)
 {
     int64_t shortest = 0;
     for (int64_t i = 1; i < runs->n; i++)
-        if (length_in(runs->runs + i, n) < length_in(runs->runs + shortest, n)) shortest = i;
+        if (length_in(runs->runs + i, n) < length_in(runs->runs + shortest, n))
+            shortest = i;
     return shortest;
 }
 
 void aph_runs_drop(aph_runs *runs, int64_t i)
 {
     runs->n--;
-    for (; i < runs->n; i++) runs->runs[i] = runs->runs[i + 1];
+    for (; i < runs->n; i++)
+        runs->runs[i] = runs->runs[i + 1];
 }
 
 void aph_runs_cut(aph_runs *runs, int64_t n)
 {
     for (int64_t i = runs->n; i-- > 0;) {
         runs->runs[i].length = length_in(runs->runs + i, n);
-        if (runs->runs[i].length <= 0) aph_runs_drop(runs, i);
+        if (runs->runs[i].length <= 0)
+            aph_runs_drop(runs, i);
     }
 }

@@ -40,7 +40,7 @@ int64_t aph_find_in_runs(const aph_codes *db, const aph_runs *runs, int64_t id);
 
 /* Enter the positions [first, end) under the ids that they have in `db`, but those that the runs find. There must be
  * room. Returns how many were new. */
-int64_t aph_idmap_enter(aph_idmap *map, const aph_codes *db, const aph_runs *runs, int64_t first, int64_t end);
+int64_t aph_idmap_insert(aph_idmap *map, const aph_codes *db, const aph_runs *runs, int64_t first, int64_t end);
 
 /* Enter what another table holds and is still so in `db`. Returns how many. */
 int64_t aph_idmap_take(aph_idmap *map, const aph_idmap *from, const aph_codes *db, const aph_runs *runs);

@@ -8,20 +8,20 @@
 #include "search/pages.h"
 
 enum {
-    APH_POSITION_BITS = 32, /* a hit is distance << 32 | position, counted from where the stretch begins */
-    APH_MAX_PLANES = 18,    /* bit planes of a sum: 2^17 > 65,536, and one for what is beyond */
+    APH_POSITION_BITS = 32,      /* a hit is distance << 32 | position, counted from where the stretch begins */
+    APH_MAX_PLANES = 18,         /* bit planes of a sum: 2^17 > 65,536, and one for what is beyond */
     APH_MARGIN = APH_BLOCK + 64, /* hits that a scan may find before it looks whether the buffer is full */
-    APH_QUERY_BLOCK = 256,  /* the most queries of one scan */
-    APH_PATTERNS = 24       /* table offsets per word of a query: 21 triples of bits, 1 single bit, 2 unused */
+    APH_QUERY_BLOCK = 256,       /* the most queries of one scan */
+    APH_PATTERNS = 24            /* table offsets per word of a query: 21 triples of bits, 1 single bit, 2 unused */
 };
 
-typedef struct { /* what one query has found so far in one stretch of the database, of at most 2^32 positions */
-    uint64_t *hits;     /* room for capacity + APH_MARGIN hits; in order of position where ids ascend */
-    int64_t first;      /* the position from which hits are counted */
+typedef struct {    /* what one query has found so far in one stretch of the database, of at most 2^32 positions */
+    uint64_t *hits; /* room for capacity + APH_MARGIN hits; in order of position where ids ascend */
+    int64_t first;  /* the position from which hits are counted */
     int64_t count;
     int64_t capacity;
-    int64_t k;          /* keep the k best once more than capacity were found; 0 keeps all: the scan returns instead */
-    int64_t threshold;  /* a hit has distance <= threshold; -1: nothing further can enter */
+    int64_t k;         /* keep the k best once more than capacity were found; 0 keeps all: the scan returns instead */
+    int64_t threshold; /* a hit has distance <= threshold; -1: nothing further can enter */
 } aph_found;
 
 /* Working memory of one thread for codes of n_words, in bytes; it must be aligned to 64. */
@@ -43,8 +43,8 @@ struct aph_pairs_s;
 /* Search one query in a lookup (lookup.h): the k best (found->k > 0), or all within found->threshold. Hits come in no
  * order: `db` must say that ids do not ascend. APH_LOOKUP_DEAR: more than `budget` nanoseconds would be needed, at the
  * two costs given; APH_LOOKUP_FULL: found->capacity is too small for a radius search. Either way start again. */
-typedef int aph_lookup_fn(const struct aph_lookup_s *lookup, const aph_codes *db, const void *query,
-                          aph_found *found, double budget, double probe_cost, double code_cost, int64_t *bins);
+typedef int aph_lookup_fn(const struct aph_lookup_s *lookup, const aph_codes *db, const void *query, aph_found *found,
+                          double budget, double probe_cost, double code_cost, int64_t *bins);
 
 /* Write up to `room` pairs i < j and their distances; stop after about `work` comparisons. Returns their number; all is
  * done when pairs->group == pairs->end. */
@@ -82,7 +82,8 @@ typedef struct {
 static inline int aph_n_planes(int64_t n_words) /* the least p with 2^p > 64 n_words */
 {
     int p = 7;
-    while ((INT64_C(1) << p) <= 64 * n_words) p++;
+    while ((INT64_C(1) << p) <= 64 * n_words)
+        p++;
     return p;
 }
 

@@ -22,7 +22,8 @@ typedef uint64_t vec_u __attribute__((vector_size(8 * APH_LANES), may_alias, ali
 INLINE int any_bit(vec v)
 {
     uint64_t all = v[0];
-    for (int lane = 1; lane < APH_LANES; lane++) all |= v[lane];
+    for (int lane = 1; lane < APH_LANES; lane++)
+        all |= v[lane];
     return all != 0;
 }
 #define ANY(v) any_bit(v)
@@ -43,6 +44,6 @@ INLINE int any_bit(vec v)
 #include "search/weighted.inc.h"
 
 const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {
-    scratch_bytes, scan, distances, lookup_query, pairs_step,
-    {weighted_scratch_bytes, weighted_scan_blocks, weighted_distances},
+    scratch_bytes, scan,       distances,
+    lookup_query,  pairs_step, {weighted_scratch_bytes, weighted_scan_blocks, weighted_distances},
 };

@@ -5,7 +5,8 @@
 static inline int32_t distance_to(const uint64_t *code, int64_t n_words, const uint64_t *query)
 {
     int32_t distance = 0;
-    for (int64_t word = 0; word < n_words; word++) distance += count_word(code[word * APH_GROUP] ^ query[word]);
+    for (int64_t word = 0; word < n_words; word++)
+        distance += count_word(code[word * APH_GROUP] ^ query[word]);
     return distance;
 }
 
@@ -20,17 +21,19 @@ static inline uint64_t query_value(const uint64_t *query, int32_t start, int32_t
 {
     const int shift = start % 64;
     uint64_t value = query[start / 64] >> shift;
-    if (shift + bits > 64) value |= query[start / 64 + 1] << (64 - shift);
+    if (shift + bits > 64)
+        value |= query[start / 64 + 1] << (64 - shift);
     return value & ((UINT64_C(1) << bits) - 1);
 }
 
-/* Whether an earlier step than (r, span) has met this code: each is to be reported once. */
-static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint64_t *query, int r, int64_t span)
+/* Whether an earlier step than (r, substring) has met this code: each is to be reported once. */
+static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint64_t *query, int r, int64_t substring)
 {
-    for (int64_t j = 0; j < lookup->n_spans; j++) {
+    for (int64_t j = 0; j < lookup->n_substrings; j++) {
         const int32_t start = lookup->starts[j], bits = lookup->starts[j + 1] - start;
-        const int32_t d = count_word(aph_span_value(code, start, bits) ^ query_value(query, start, bits));
-        if (d < r || (d == r && j < span)) return 1;
+        const int32_t d = count_word(aph_substring_value(code, start, bits) ^ query_value(query, start, bits));
+        if (d < r || (d == r && j < substring))
+            return 1;
     }
     return 0;
 }
@@ -38,13 +41,15 @@ static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint
 static void take(const aph_codes *db, int64_t position, int32_t distance, aph_found *found, int64_t *bins)
 {
     found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | (uint64_t)(position - found->first);
-    if (found->k && found->count >= found->capacity && found->count > found->k) aph_tighten(found, db, bins);
+    if (found->k && found->count >= found->capacity && found->count > found->k)
+        aph_prune_hits(found, db, bins);
 }
 
-static double choose(int32_t n, int32_t r)
+static double binomial(int32_t n, int32_t r)
 {
     double value = 1;
-    for (int32_t i = 0; i < r; i++) value = value * (n - i) / (i + 1);
+    for (int32_t i = 0; i < r; i++)
+        value = value * (n - i) / (i + 1);
     return value;
 }
 
@@ -57,16 +62,19 @@ typedef struct {
 } waiting_codes;
 
 /* Look at the codes that wait, which have been prefetched. Returns 0 when a buffer that keeps all is full. */
-static int look(waiting_codes *waiting, const aph_lookup *lookup, const aph_codes *db, const uint64_t *query, int r,
-                int64_t span, aph_found *found, int64_t *bins)
+static int verify_candidates(waiting_codes *waiting, const aph_lookup *lookup, const aph_codes *db,
+                             const uint64_t *query, int r, int64_t substring, aph_found *found, int64_t *bins)
 {
     for (int i = 0; i < waiting->n; i++) {
         const int64_t position = waiting->positions[i];
         const uint64_t *code = waiting->codes[i];
         const int32_t distance = distance_to(code, db->n_words, query);
-        if (distance > found->threshold || !aph_takes_part(db, position)) continue;
-        if (is_stale(db, position) || met_before(lookup, code, query, r, span)) continue;
-        if (!found->k && found->count >= found->capacity) return 0;
+        if (distance > found->threshold || !aph_takes_part(db, position))
+            continue;
+        if (is_stale(db, position) || met_before(lookup, code, query, r, substring))
+            continue;
+        if (!found->k && found->count >= found->capacity)
+            return 0;
         take(db, position, distance, found, bins);
     }
     waiting->n = 0;
@@ -79,31 +87,37 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
     const uint64_t *query = state;
     const int64_t loose = db->n > lookup->n_indexed ? db->n - lookup->n_indexed : 0;
     double spent = (double)(loose + lookup->n_stale) * code_cost * 0.2; /* in order: cheaper */
-    if (spent > budget) return APH_LOOKUP_DEAR;
+    if (spent > budget)
+        return APH_LOOKUP_DEAR;
     /* Tables may be a map of a damaged file: whatever they say, nothing outside the arrays is read. */
     const uint32_t n_listed = (uint32_t)lookup->n_indexed, limit = (uint32_t)(loose ? lookup->n_indexed : db->n);
     for (int64_t i = 0; i < loose + lookup->n_stale; i++) {
         const int64_t position = i < loose ? lookup->n_indexed + i : lookup->stale[i - loose];
-        if (position >= db->n) continue; /* removed since */
+        if (position >= db->n)
+            continue; /* removed since */
         const int32_t distance = distance_to(aph_code_of(db, position), db->n_words, query);
-        if (distance > found->threshold || !aph_takes_part(db, position)) continue;
-        if (!found->k && found->count >= found->capacity) return APH_LOOKUP_FULL;
+        if (distance > found->threshold || !aph_takes_part(db, position))
+            continue;
+        if (!found->k && found->count >= found->capacity)
+            return APH_LOOKUP_FULL;
         take(db, position, distance, found, bins);
     }
 
-    if (found->k && found->count >= found->k) aph_tighten(found, db, bins);
+    if (found->k && found->count >= found->k)
+        aph_prune_hits(found, db, bins);
     waiting_codes waiting = {.n = 0};
     for (int32_t r = 0;; r++)
-        for (int64_t j = 0; j < lookup->n_spans; j++) {
+        for (int64_t j = 0; j < lookup->n_substrings; j++) {
             const int32_t start = lookup->starts[j], bits = lookup->starts[j + 1] - start;
             const uint64_t centre = query_value(query, start, bits), end = UINT64_C(1) << bits;
             const uint32_t *offsets = lookup->offsets + lookup->tables[j];
             const uint32_t *positions = lookup->positions + j * lookup->n_indexed;
-            const double probes = r <= bits ? choose(bits, r) : 0;
+            const double probes = r <= bits ? binomial(bits, r) : 0;
             if (spent + probes * (probe_cost + code_cost * (double)lookup->n_indexed / (double)end) > budget)
                 return APH_LOOKUP_DEAR;
             const int64_t before = found->count;
-            uint64_t flips = r == 0 || r > bits ? 0 : (UINT64_C(1) << r) - 1; /* the values with r bits, in rising order */
+            uint64_t flips =
+                r == 0 || r > bits ? 0 : (UINT64_C(1) << r) - 1; /* the values with r bits, in rising order */
             for (int more = r <= bits; more;) {
                 uint64_t values[BATCH];
                 int n = 0;
@@ -125,30 +139,36 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
                     __builtin_prefetch(positions + offsets[values[i]]);
                 }
                 spent += n * probe_cost + (double)in_batch * code_cost;
-                if (spent > budget) return APH_LOOKUP_DEAR;
+                if (spent > budget)
+                    return APH_LOOKUP_DEAR;
                 for (int i = 0; i < n; i++) {
                     const uint32_t last = offsets[values[i] + 1] < n_listed ? offsets[values[i] + 1] : n_listed;
                     for (uint32_t at = offsets[values[i]]; at < last; at++) {
                         const uint32_t position = positions[at];
-                        if (position >= limit) continue; /* removed since */
+                        if (position >= limit)
+                            continue; /* removed since */
                         const uint64_t *code = aph_code_of(db, position);
                         __builtin_prefetch(code);
                         waiting.codes[waiting.n] = code;
                         waiting.positions[waiting.n++] = position;
-                        if (waiting.n == WAITING && !look(&waiting, lookup, db, query, r, j, found, bins))
+                        if (waiting.n == WAITING && !verify_candidates(&waiting, lookup, db, query, r, j, found, bins))
                             return APH_LOOKUP_FULL;
                     }
                 }
             }
-            if (!look(&waiting, lookup, db, query, r, j, found, bins)) return APH_LOOKUP_FULL;
-            const int64_t certain = lookup->n_spans * r + j; /* all codes this near have been found */
+            if (!verify_candidates(&waiting, lookup, db, query, r, j, found, bins))
+                return APH_LOOKUP_FULL;
+            const int64_t certain = lookup->n_substrings * r + j; /* all codes this near have been found */
             if (!found->k) {
-                if (certain >= found->threshold) return APH_LOOKUP_DONE;
+                if (certain >= found->threshold)
+                    return APH_LOOKUP_DONE;
                 continue;
             }
             if (found->count > found->k || (found->count == found->k && before < found->k))
-                aph_tighten(found, db, bins); /* the threshold becomes the k-th distance */
-            if (found->count >= found->k && certain >= found->threshold) return APH_LOOKUP_DONE;
-            if (certain >= 64 * db->n_words) return APH_LOOKUP_DEAR; /* fewer than k take part: the caller pads */
+                aph_prune_hits(found, db, bins); /* the threshold becomes the k-th distance */
+            if (found->count >= found->k && certain >= found->threshold)
+                return APH_LOOKUP_DONE;
+            if (certain >= 64 * db->n_words)
+                return APH_LOOKUP_DEAR; /* fewer than k take part: the caller pads */
         }
 }

@@ -30,8 +30,9 @@ typedef struct {
 
 struct bounds_s {
     nibble_bound each[APH_QUERY_BLOCK];
-    int64_t n_steps;   /* 0: sums have 8 bits */
-    uint8_t *planes;   /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
+    int64_t n_steps; /* 0: sums have 8 bits */
+    uint8_t
+        *planes; /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
     uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
     uint8_t *tables;   /* [query][place][APH_ENTRIES] */
     int64_t stride;    /* bytes from one query's tables to the next's */
@@ -66,7 +67,8 @@ static void make_byte_tables(const weighted_scan *w, int64_t q)
         const uint32_t *table = tables + t * APH_ENTRIES;
         const uint32_t least = least_entry(table);
         uint8_t *bytes = w->bounds->tables + q * w->bounds->stride + place_of(w, t) * APH_ENTRIES;
-        for (int v = 0; v < APH_ENTRIES; v++) bytes[v] = scaled_down(table[v] - least, scale);
+        for (int v = 0; v < APH_ENTRIES; v++)
+            bytes[v] = scaled_down(table[v] - least, scale);
     }
 }
 
@@ -80,7 +82,8 @@ static void start_bound(const weighted_scan *w, int64_t q)
         for (int64_t t = step; t < w->n_tables; t += n_steps) {
             const uint32_t *table = tables + t * APH_ENTRIES;
             double mean = 0;
-            for (int v = 0; v < APH_ENTRIES; v++) mean += table[v];
+            for (int v = 0; v < APH_ENTRIES; v++)
+                mean += table[v];
             sum += mean / APH_ENTRIES - least_entry(table);
         }
         heaviest = sum > heaviest ? sum : heaviest;
@@ -97,8 +100,10 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     b->tables = (uint8_t *)(b->partial + APH_QUERY_BLOCK * APH_BLOCK);
     b->n_steps = w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for whole words */
     b->stride = (b->n_steps ? b->n_steps * STEP : w->n_tables) * APH_ENTRIES;
-    if (b->n_steps * STEP > w->n_tables) memset(b->tables, 0, (size_t)(n_queries * b->stride));
-    for (int64_t a = 0; a < w->scan.n_active; a++) start_bound(w, w->scan.memory->active[a]);
+    if (b->n_steps * STEP > w->n_tables)
+        memset(b->tables, 0, (size_t)(n_queries * b->stride));
+    for (int64_t a = 0; a < w->scan.n_active; a++)
+        start_bound(w, w->scan.memory->active[a]);
     w->scan.count = count_bounded;
 }
 
@@ -110,17 +115,20 @@ static void set_bound(weighted_scan *w, int64_t q, int64_t room)
     const int32_t top = n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
     /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
     const double slack = 1 + 1e-6;
-    double scale = room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
+    double scale =
+        room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
     if (n_steps && scale < bound->finest) {
         scale = 65000.9 / ((room + 1) * slack);
-        if (scale > bound->finest) scale = bound->finest;
+        if (scale > bound->finest)
+            scale = bound->finest;
     }
     const double limit = (double)room * bound->scale * slack;
     if (limit >= top + 1 || scale * 7 > bound->scale * 8.0) {
         bound->scale = (float)scale;
         make_byte_tables(w, q);
         bound->limit = (int32_t)((double)room * bound->scale * slack);
-        if (bound->limit > top) bound->limit = top;
+        if (bound->limit > top)
+            bound->limit = top;
     } else
         bound->limit = (int32_t)limit;
 }
@@ -131,7 +139,8 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
     const int64_t n_words = w->scan.db->n_words;
     for (int64_t word = 0; word * 16 < w->n_tables; word++) {
         uint8_t *rows[16];
-        for (int i = 0; i < 16; i++) rows[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
+        for (int i = 0; i < 16; i++)
+            rows[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
         for (int run = 0; run < 8; run++)
             for (int part = 0; part < PARTS; part++) {
                 const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
@@ -162,20 +171,22 @@ INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x01010101010
 INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const uint8_t *planes, int n, vec *sums)
 {
     vec entries[2];
-    for (int i = 0; i < n_queries; i++) entries[i] = TABLE16(table + i * apart);
+    for (int i = 0; i < n_queries; i++)
+        entries[i] = TABLE16(table + i * apart);
     for (int a = 0; a < n; a++) {
         const vec v = ((const vec *)planes)[a];
-        for (int i = 0; i < n_queries; i++) sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
+        for (int i = 0; i < n_queries; i++)
+            sums[i * n + a] = ADD8(sums[i * n + a], LOOKUP(entries[i], v));
     }
 }
 
-typedef struct { /* one or two queries against a block */
+typedef struct {           /* one or two queries against a block */
     const uint8_t *tables; /* the first one's */
     int64_t apart;
     int32_t limits[2];
-    vec *partial[2];       /* sums of 16 bits between chunks */
-    unsigned hot[2];       /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
-    uint64_t masks[2][8];  /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+    vec *partial[2];      /* sums of 16 bits between chunks */
+    unsigned hot[2];      /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
+    uint64_t masks[2][8]; /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
 } weighted_pair;
 
 /* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
@@ -200,9 +211,11 @@ INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries,
         for (int i = 0; i < n_queries; i++) {
             const vec most = splat((uint8_t)pair->limits[i]);
             vec least = sums[i * n];
-            for (int a = 1; a < n; a++) least = MIN8(least, sums[i * n + a]);
+            for (int a = 1; a < n; a++)
+                least = MIN8(least, sums[i * n + a]);
             if (MASK8(least, most) == 0) {
-                if (APH_LANES < 8) memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
+                if (APH_LANES < 8)
+                    memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
                 continue;
             }
             SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
@@ -212,10 +225,14 @@ INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries,
 
 static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weighted_pair *pair)
 {
-    if (n_queries == 1) narrow_block(planes, n_tables, 1, pair);
-    else if (n_tables == 16) narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
-    else if (n_tables == 32) narrow_block(planes, 32, 2, pair);
-    else narrow_block(planes, n_tables, 2, pair);
+    if (n_queries == 1)
+        narrow_block(planes, n_tables, 1, pair);
+    else if (n_tables == 16)
+        narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+    else if (n_tables == 32)
+        narrow_block(planes, 32, 2, pair);
+    else
+        narrow_block(planes, n_tables, 2, pair);
 }
 
 /* As narrow_block with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
@@ -247,15 +264,18 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
         for (int i = 0; i < n_queries; i++) {
             const vec most = (vec){0} + (uint64_t)pair->limits[i] * UINT64_C(0x0001000100010001);
             vec least = MIN16(even[i * n], odd[i * n]);
-            for (int a = 1; a < n; a++) least = MIN16(least, MIN16(even[i * n + a], odd[i * n + a]));
+            for (int a = 1; a < n; a++)
+                least = MIN16(least, MIN16(even[i * n + a], odd[i * n + a]));
             const int any = MASK16(least, most) != 0;
             if (!last) {
                 for (int a = 0; a < n; a++)
-                    pair->partial[i][2 * (at + a)] = even[i * n + a], pair->partial[i][2 * (at + a) + 1] = odd[i * n + a];
+                    pair->partial[i][2 * (at + a)] = even[i * n + a],
+                                               pair->partial[i][2 * (at + a) + 1] = odd[i * n + a];
                 pair->hot[i] |= (unsigned)any;
             } else if (any) {
-                SET_MASKS(pair, i, at, n, (MASK16(even[i * n + a], most) & UINT64_C(0x5555555555555555)) |
-                                              (MASK16(odd[i * n + a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+                SET_MASKS(pair, i, at, n,
+                          (MASK16(even[i * n + a], most) & UINT64_C(0x5555555555555555)) |
+                              (MASK16(odd[i * n + a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
             } else if (APH_LANES < 8)
                 memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
         }
@@ -264,10 +284,14 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
 
 static void wide(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
 {
-    if (n_queries == 1) wide_block(planes, n_steps, 1, first, last, pair);
-    else if (first && last) wide_block(planes, n_steps, 2, 1, 1, pair);
-    else if (last) wide_block(planes, n_steps, 2, 0, 1, pair);
-    else wide_block(planes, n_steps, 2, first, 0, pair);
+    if (n_queries == 1)
+        wide_block(planes, n_steps, 1, first, last, pair);
+    else if (first && last)
+        wide_block(planes, n_steps, 2, 1, 1, pair);
+    else if (last)
+        wide_block(planes, n_steps, 2, 0, 1, pair);
+    else
+        wide_block(planes, n_steps, 2, first, 0, pair);
 }
 
 static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
@@ -278,7 +302,8 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
     int32_t *alive = w->head->alive;
     int64_t n_alive = list_alive(w);
     int dropped = 0;
-    if (n_alive == 0) return;
+    if (n_alive == 0)
+        return;
     make_nibbles(w, groups);
     const int64_t chunk = b->n_steps ? CHUNK : 1, end = b->n_steps ? b->n_steps : 1;
     for (int64_t step = 0; step < end; step += chunk) {
@@ -301,9 +326,11 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
             else
                 narrow(planes, w->n_tables, (int)n, &pair);
             for (int i = 0; i < n; i++) {
-                if (!pair.hot[i]) continue;
+                if (!pair.hot[i])
+                    continue;
                 alive[kept++] = (int32_t)queries[i];
-                if (!last) continue;
+                if (!last)
+                    continue;
                 uint64_t runs[8];
                 for (unsigned hot = pair.hot[i]; hot; hot &= hot - 1) {
                     const int run = __builtin_ctz(hot);
@@ -314,5 +341,6 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
         }
         n_alive = kept;
     }
-    if (dropped) drop_finished(scan);
+    if (dropped)
+        drop_finished(scan);
 }

@@ -36,9 +36,9 @@ typedef struct {
     int64_t n_words;        /* words per code, 1 .. 1024 */
     const uint64_t *filter; /* NULL, or ceil(n / 64) words: bit p % 64 of word p / 64 set = position p takes part */
     int32_t page_bits;
-    int32_t positions;      /* 1: results name positions, 0: ids */
-    int32_t ascending;      /* 1 where what results name ascends with the position: of two equals the earlier wins */
-    int32_t compact;        /* 1: gather the candidates of the filter into dense blocks first; 0: mask the hits */
+    int32_t positions; /* 1: results name positions, 0: ids */
+    int32_t ascending; /* 1 where what results name ascends with the position: of two equals the earlier wins */
+    int32_t compact;   /* 1: gather the candidates of the filter into dense blocks first; 0: mask the hits */
 } aph_codes;
 
 static inline const aph_page *aph_page_of(const aph_codes *db, int64_t position)

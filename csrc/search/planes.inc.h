@@ -11,19 +11,19 @@
  * weights. Carries are planes, too: eight planes of one power leave one of the third power behind it. */
 
 enum {
-    LEVELS = 7,         /* bits of a small weight */
-    COARSEST = 4,       /* as many at first */
-    UNIT_BLOCKS = 8,    /* after so many blocks the units are chosen anew */
-    MOST_WORDS = 64,    /* for wider codes the lists are too long to be kept */
-    PART_WORDS = 8,     /* words whose planes fit in a first-level cache, with their complements */
+    LEVELS = 7,      /* bits of a small weight */
+    COARSEST = 4,    /* as many at first */
+    UNIT_BLOCKS = 8, /* after so many blocks the units are chosen anew */
+    MOST_WORDS = 64, /* for wider codes the lists are too long to be kept */
+    PART_WORDS = 8,  /* words whose planes fit in a first-level cache, with their complements */
     PART_BITS = 64 * PART_WORDS,
-    SUM_PLANES = 24,    /* of sums: MOST_WORDS * 64 * 2^LEVELS < 2^20, and some beyond */
-    TAILS = 4 * SUM_PLANES,                      /* carries of what is left of each power by eight planes */
-    CARRIES = PART_BITS * LEVELS / 7 + TAILS,    /* eights leave an eighth, and these again */
-    ZEROS = 2 * PART_BITS                        /* the row of zeros */
+    SUM_PLANES = 24,                          /* of sums: MOST_WORDS * 64 * 2^LEVELS < 2^20, and some beyond */
+    TAILS = 4 * SUM_PLANES,                   /* carries of what is left of each power by eight planes */
+    CARRIES = PART_BITS * LEVELS / 7 + TAILS, /* eights leave an eighth, and these again */
+    ZEROS = 2 * PART_BITS                     /* the row of zeros */
 };
 
-typedef struct { /* of the words of one part, the same for all queries */
+typedef struct {            /* of the words of one part, the same for all queries */
     int planes[LEVELS];     /* of bits, for each power of two */
     int inputs[SUM_PLANES]; /* and with carries */
     int n_carries;
@@ -31,11 +31,11 @@ typedef struct { /* of the words of one part, the same for all queries */
 } plane_shape;
 
 struct bounds_s {
-    int levels;    /* of the weights now */
-    int n_planes;  /* of the sums, without the one that says "farther" */
+    int levels;   /* of the weights now */
+    int n_planes; /* of the sums, without the one that says "farther" */
     int n_parts;
-    int64_t list;  /* entries of a query's list for a part */
-    int64_t looked; /* queries * blocks since the units were chosen */
+    int64_t list;    /* entries of a query's list for a part */
+    int64_t looked;  /* queries * blocks since the units were chosen */
     uint16_t *lists; /* [query][part][list] */
     uint8_t *small;  /* [query][bit]: the weight, and in bit LEVELS whether the query's bit is set */
     plane_shape shapes[(MOST_WORDS + PART_WORDS - 1) / PART_WORDS];
@@ -61,7 +61,8 @@ INLINE int64_t longest_list(int64_t n_words)
 
 static int64_t bounds_bytes(int64_t n_words)
 {
-    if (n_words > MOST_WORDS) return round64(sizeof(bounds));
+    if (n_words > MOST_WORDS)
+        return round64(sizeof(bounds));
     return round64(sizeof(bounds)) +
            APH_QUERY_BLOCK * (plane_parts(n_words) * longest_list(n_words) * (int64_t)sizeof(uint16_t) + n_words * 64);
 }
@@ -84,7 +85,8 @@ static int is_sum_of_bits(const aph_weighted *query)
             const int rest = v & (v - 1);
             wrong |= ((int64_t)table[v] - table[rest]) ^ ((int64_t)table[v - rest] - table[0]);
         }
-        if (wrong) return 0;
+        if (wrong)
+            return 0;
     }
     return 1;
 }
@@ -109,7 +111,8 @@ static uint32_t small_weights(const aph_weighted *query, int levels, int64_t n_b
         small[b] = (uint8_t)((scaled < most ? (int)scaled : most) | set << LEVELS);
     }
     for (int64_t b = 0; b < n_bits; b++)
-        for (int p = 0; p < levels; p++) counts[b / PART_BITS][p] += small[b] >> p & 1;
+        for (int p = 0; p < levels; p++)
+            counts[b / PART_BITS][p] += small[b] >> p & 1;
     return (uint32_t)unit;
 }
 
@@ -119,7 +122,8 @@ static void fit_weights(uint8_t *small, int n_bits, const plane_shape *shape, in
     for (int p = levels - 1; p >= 0; p--) {
         const int bit = 1 << p, below = bit - 1;
         int excess = -shape->planes[p];
-        for (int b = 0; b < n_bits; b++) excess += small[b] >> p & 1;
+        for (int b = 0; b < n_bits; b++)
+            excess += small[b] >> p & 1;
         for (int far = 0; far < 2 && excess > 0; far++) /* first those that lose the least */
             for (int b = 0; b < n_bits && excess > 0; b++)
                 if ((small[b] & bit) && (far || (small[b] & below) <= below / 2)) {
@@ -168,12 +172,14 @@ static void start_planes(weighted_scan *w, int levels)
             m->shapes[part].planes[p] = (int)((counts[part][p] + n_active - 1) / (n_active ? n_active : 1));
             largest += (int64_t)(m->shapes[part].planes[p] + 1) << p;
         }
-    for (m->n_planes = 6; (INT64_C(1) << m->n_planes) <= largest;) m->n_planes++;
+    for (m->n_planes = 6; (INT64_C(1) << m->n_planes) <= largest;)
+        m->n_planes++;
     m->list = 0;
     for (int part = 0; part < m->n_parts; part++) {
         int64_t length = 0;
         shape_carries(m->shapes + part, levels, m->n_planes);
-        for (int p = 0; p <= m->n_planes; p++) length += m->shapes[part].inputs[p];
+        for (int p = 0; p <= m->n_planes; p++)
+            length += m->shapes[part].inputs[p];
         m->list = length > m->list ? length : m->list;
     }
     for (int64_t a = 0; a < n_active; a++) {
@@ -192,10 +198,12 @@ static void start_planes(weighted_scan *w, int levels)
                         list[at] = (uint16_t)((2 * b + (small[b] >> LEVELS)) * (int)sizeof(vec));
                         at += small[b] >> p & 1;
                     }
-                    while (at < shape->planes[p]) list[at++] = (uint16_t)(ZEROS * (int)sizeof(vec));
+                    while (at < shape->planes[p])
+                        list[at++] = (uint16_t)(ZEROS * (int)sizeof(vec));
                 }
                 for (int c = 0; c < shape->n_carries; c++)
-                    if (shape->carries[c] == p) list[at++] = (uint16_t)((ZEROS + 1 + c) * (int)sizeof(vec));
+                    if (shape->carries[c] == p)
+                        list[at++] = (uint16_t)((ZEROS + 1 + c) * (int)sizeof(vec));
                 list += at;
             }
         }
@@ -251,25 +259,27 @@ INLINE vec add_planes(bounds *m, const plane_shape *shape, const uint16_t *list,
 #define LEVEL(p)                                                                                                       \
     s2 = first ? spread(bias[p + 2]) : sum[p + 2];                                                                     \
     add_level(rows, &list, shape->inputs[p], &s0, &s1, &s2, &carry);                                                   \
-    if (!last) sum[p] = s0;                                                                                            \
+    if (!last)                                                                                                         \
+        sum[p] = s0;                                                                                                   \
     s0 = s1, s1 = s2;
-    LEVEL(0) LEVEL(1) LEVEL(2) LEVEL(3) LEVEL(4) LEVEL(5)
-    for (int p = 6; p < n_planes; p++) {
-        LEVEL(p)
-    }
+    LEVEL(0) LEVEL(1) LEVEL(2) LEVEL(3) LEVEL(4) LEVEL(5) for (int p = 6; p < n_planes; p++) { LEVEL(p) }
     /* A sum is less than twice what these mean, so at most one of them is set. */
-    for (int n = shape->inputs[n_planes]; n > 0; n--) s0 |= INPUT(n - 1);
-    if (!last) sum[n_planes] = s0;
+    for (int n = shape->inputs[n_planes]; n > 0; n--)
+        s0 |= INPUT(n - 1);
+    if (!last)
+        sum[n_planes] = s0;
     return s0;
 }
 
 static void set_bound(weighted_scan *w, int64_t q, int64_t room)
 {
-    if (w->scan.count != count_bounded) return;
+    if (w->scan.count != count_bounded)
+        return;
     bounds *m = w->bounds;
     const int64_t least = (INT64_C(1) << m->n_planes) - 1, most = room / m->units[q];
     const int64_t start = most > least ? 0 : least - most;
-    for (int p = 0; p < m->n_planes + 2; p++) m->bias[q][p] = -(uint64_t)(p < m->n_planes ? start >> p & 1 : 0);
+    for (int p = 0; p < m->n_planes + 2; p++)
+        m->bias[q][p] = -(uint64_t)(p < m->n_planes ? start >> p & 1 : 0);
 }
 
 /* Fill the masks of a block for the queries in `alive`; those that have a candidate are left there, and counted. */
@@ -296,10 +306,14 @@ static int64_t find_in_planes(weighted_scan *w, const uint64_t *groups, int32_t 
                 const uint16_t *list = m->lists + (q * m->n_parts + part) * m->list;
                 const plane_shape *shape = m->shapes + part;
                 vec far;
-                if (part == 0 && last) far = add_planes(m, shape, list, 1, 1, m->bias[q], NULL);
-                else if (part == 0) far = add_planes(m, shape, list, 1, 0, m->bias[q], m->sums[q]);
-                else if (last) far = add_planes(m, shape, list, 0, 1, NULL, m->sums[q]);
-                else far = add_planes(m, shape, list, 0, 0, NULL, m->sums[q]);
+                if (part == 0 && last)
+                    far = add_planes(m, shape, list, 1, 1, m->bias[q], NULL);
+                else if (part == 0)
+                    far = add_planes(m, shape, list, 1, 0, m->bias[q], m->sums[q]);
+                else if (last)
+                    far = add_planes(m, shape, list, 0, 1, NULL, m->sums[q]);
+                else
+                    far = add_planes(m, shape, list, 0, 0, NULL, m->sums[q]);
                 const vec near = ~far;
                 *(vec *)(m->masks[q] + side * APH_LANES) = near;
                 m->left[kept] = q;
@@ -312,7 +326,8 @@ static int64_t find_in_planes(weighted_scan *w, const uint64_t *groups, int32_t 
     for (int64_t a = 0; a < n_alive; a++) {
         const int32_t q = alive[a];
         vec any = {0};
-        for (int side = 0; side < PARTS; side++) any |= *(const vec *)(m->masks[q] + side * APH_LANES);
+        for (int side = 0; side < PARTS; side++)
+            any |= *(const vec *)(m->masks[q] + side * APH_LANES);
         alive[n_hot] = q;
         n_hot += ANY(any);
     }
@@ -323,14 +338,19 @@ static int64_t find_in_planes(weighted_scan *w, const uint64_t *groups, int32_t 
 static void choose_units(weighted_scan *w)
 {
     bounds *m = w->bounds;
-    if (m->looked < UNIT_BLOCKS * w->scan.n_active) return;
+    if (m->looked < UNIT_BLOCKS * w->scan.n_active)
+        return;
     int step = 0;
-    if (w->missed > 2 * m->looked) step = m->levels < LEVELS;
-    else if (w->missed < m->looked / 3) step = -(m->levels > COARSEST);
+    if (w->missed > 2 * m->looked)
+        step = m->levels < LEVELS;
+    else if (w->missed < m->looked / 3)
+        step = -(m->levels > COARSEST);
     m->looked = w->missed = 0;
-    if (step == 0) return;
+    if (step == 0)
+        return;
     start_planes(w, m->levels + step);
-    for (int64_t a = 0; a < w->scan.n_active; a++) set_limit(w, w->scan.memory->active[a]);
+    for (int64_t a = 0; a < w->scan.n_active; a++)
+        set_limit(w, w->scan.memory->active[a]);
 }
 
 static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
@@ -340,18 +360,21 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
     int32_t *alive = w->head->alive;
     int64_t n_alive = list_alive(w);
     int dropped = 0;
-    if (n_alive == 0) return;
+    if (n_alive == 0)
+        return;
     w->bounds->looked += n_alive;
     n_alive = find_in_planes(w, groups, alive, n_alive);
     for (int64_t a = 0; a < n_alive; a++) {
         uint64_t runs[8];
         order_lanes(w->bounds->masks[alive[a]], runs);
         unsigned hot = 0;
-        for (int run = 0; run < 8; run++) hot |= (unsigned)((runs[run] &= allowed[run]) != 0) << run;
+        for (int run = 0; run < 8; run++)
+            hot |= (unsigned)((runs[run] &= allowed[run]) != 0) << run;
         dropped |= take_candidates(w, runs, hot, groups, first, positions, alive[a]);
     }
     choose_units(w);
-    if (dropped) drop_finished(scan);
+    if (dropped)
+        drop_finished(scan);
 }
 
 /* Without bounds, for other tables and for wider codes: each code gets its distance. */
@@ -369,12 +392,14 @@ static void count_exactly(scan_state *scan, const uint64_t *groups, const uint64
         for (int run = 0; run < 8; run++)
             for (uint64_t left = allowed[run]; left; left &= left - 1) {
                 const int at = run * 64 + __builtin_ctzll(left);
-                append_hit(found, sums[at] + constant, (uint32_t)((positions ? positions[at] : first + at) - found->first));
+                push_hit(found, sums[at] + constant,
+                         (uint32_t)((positions ? positions[at] : first + at) - found->first));
             }
-        tighten(w, q);
+        prune_hits(w, q);
         dropped |= note_found(scan, found);
     }
-    if (dropped) drop_finished(scan);
+    if (dropped)
+        drop_finished(scan);
 }
 
 static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
@@ -386,7 +411,8 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     for (int64_t a = 0; a < w->scan.n_active && serves; a++)
         serves = is_sum_of_bits(w->queries + w->scan.memory->active[a]);
     w->scan.count = serves ? count_bounded : count_exactly;
-    if (!serves) return;
+    if (!serves)
+        return;
     m->lists = (uint16_t *)(scratch + round64(sizeof(bounds)));
     m->small = (uint8_t *)(m->lists + APH_QUERY_BLOCK * plane_parts(n_words) * longest_list(n_words));
     start_planes(w, COARSEST);

@@ -21,7 +21,8 @@ INLINE vec lower(vec a, vec b)
 
 /* Fill hits[8], bit i of word i / 64 = code i of the block is within the threshold; returns whether any is. The running
  * minimum of 64 codes is compared once; they are looked at one by one only when it passes. */
-INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
+INLINE int popcount_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold,
+                          uint64_t *hits)
 {
     int any = 0;
     for (int run = 0; run < APH_GROUP; run++) {
@@ -34,9 +35,11 @@ INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *qu
                 least = lower(least, group_distances(first + g * n_words * APH_GROUP, part, query, n_words));
         }
         uint64_t best = least[0];
-        for (int lane = 1; lane < APH_LANES; lane++) best = least[lane] < best ? least[lane] : best;
+        for (int lane = 1; lane < APH_LANES; lane++)
+            best = least[lane] < best ? least[lane] : best;
         hits[run] = 0;
-        if ((int64_t)best > threshold) continue;
+        if ((int64_t)best > threshold)
+            continue;
         any = 1;
         for (int g = 0; g < 8; g++)
             for (int part = 0; part < PARTS; part++) {
@@ -48,14 +51,20 @@ INLINE int few_block(const uint64_t *groups, int64_t n_words, const uint64_t *qu
     return any;
 }
 
-static int few(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold, uint64_t *hits)
+static int popcount_scan(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold,
+                         uint64_t *hits)
 {
     switch (n_words) { /* unrolled for the usual widths */
-    case 1: return few_block(groups, 1, query, threshold, hits);
-    case 2: return few_block(groups, 2, query, threshold, hits);
-    case 3: return few_block(groups, 3, query, threshold, hits);
-    case 4: return few_block(groups, 4, query, threshold, hits);
-    default: return few_block(groups, n_words, query, threshold, hits);
+    case 1:
+        return popcount_block(groups, 1, query, threshold, hits);
+    case 2:
+        return popcount_block(groups, 2, query, threshold, hits);
+    case 3:
+        return popcount_block(groups, 3, query, threshold, hits);
+    case 4:
+        return popcount_block(groups, 4, query, threshold, hits);
+    default:
+        return popcount_block(groups, n_words, query, threshold, hits);
     }
 }
 
@@ -66,6 +75,7 @@ static void distances(const uint64_t *groups, const int64_t *positions, int64_t 
     for (int64_t i = 0; i < n; i += APH_GROUP)
         for (int part = 0; part < PARTS; part++) {
             const vec d = group_distances(groups + i * n_words, part, query, n_words);
-            for (int lane = 0; lane < APH_LANES; lane++) out[i + part * APH_LANES + lane] = (uint32_t)d[lane];
+            for (int lane = 0; lane < APH_LANES; lane++)
+                out[i + part * APH_LANES + lane] = (uint32_t)d[lane];
         }
 }

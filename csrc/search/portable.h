@@ -19,7 +19,7 @@ typedef struct {
     int64_t (*different)(const aph_codes *, const aph_codes *, int64_t, int64_t, int64_t *);
     /* id_map.h */
     int64_t (*find)(const aph_codes *, const aph_runs *, const aph_idmap *, int64_t);
-    int64_t (*idmap_enter)(aph_idmap *, const aph_codes *, const aph_runs *, int64_t, int64_t);
+    int64_t (*idmap_insert)(aph_idmap *, const aph_codes *, const aph_runs *, int64_t, int64_t);
     int64_t (*idmap_take)(aph_idmap *, const aph_idmap *, const aph_codes *, const aph_runs *);
     int64_t (*idmap_live)(const aph_idmap *, const aph_codes *, const aph_runs *);
     int64_t (*outside_runs)(const aph_codes *, const aph_runs *, int64_t, int64_t);
@@ -34,8 +34,8 @@ typedef struct {
     int64_t (*sample)(const aph_codes *, int64_t, int64_t *);
     int64_t (*count_bits)(const uint64_t *, int64_t);
     /* lookup.h */
-    void (*span_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *);
-    void (*span_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *, uint32_t *);
+    void (*substring_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *);
+    void (*substring_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *, uint32_t *);
     void (*hash_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *);
     void (*hash_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, int32_t, uint32_t *, uint32_t *);
 } aph_portable;

@@ -5,12 +5,13 @@ INLINE void order_lanes(const uint64_t *lanes, uint64_t *r)
 {
     memcpy(r, lanes, 8 * sizeof *r);
     EXCHANGES(32, UINT64_C(0x00000000FFFFFFFF), 16, UINT64_C(0x0000FFFF0000FFFF), 8, UINT64_C(0x00FF00FF00FF00FF));
-    for (int run = 0; run < 8; run++) r[run] = transpose_bits(r[run]);
+    for (int run = 0; run < 8; run++)
+        r[run] = transpose_bits(r[run]);
 }
 
 /* Append the hits of a block. `positions`: NULL, or the positions of a gathered block. */
-INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
-                        const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
+INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
+                      const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
 {
     const int64_t n_words = db->n_words;
     for (int i = 0; i < n; i++) {
@@ -21,10 +22,12 @@ INLINE void append_hits(const uint16_t *list, int n, const uint64_t *groups, con
             distance += count_word(code[word * APH_GROUP] ^ query[word]);
         /* Tightened since the block was counted. A radius never is: there every hit of a kernel must be one, and does show
          * in the tests if it is not. */
-        if (found->k && distance > found->threshold) continue;
+        if (found->k && distance > found->threshold)
+            continue;
         const uint64_t position = (uint64_t)((positions ? positions[at] : first + at) - found->first);
         found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
-        if (found->k && found->count >= found->capacity && found->count > found->k) aph_tighten(found, db, bins);
+        if (found->k && found->count >= found->capacity && found->count > found->k)
+            aph_prune_hits(found, db, bins);
     }
 }
 
@@ -45,13 +48,13 @@ static void start_scan(hamming_scan *h, int64_t n_queries)
     scratch_head *head = h->s.head;
     list_active(scan, n_queries);
     h->sliced = scan->n_active >= MANY;
-    if (!h->sliced) return;
+    if (!h->sliced)
+        return;
     for (int64_t a = 0; a < scan->n_active; a++) {
         const int64_t q = head->common.active[a];
         set_bias(head->bias[q], h->n_planes, scan->found[q].threshold);
         for (int64_t word = 0; word < n_words; word++)
-            make_patterns(h->queries[q * n_words + word],
-                          h->s.patterns + (word * APH_QUERY_BLOCK + q) * APH_PATTERNS);
+            make_patterns(h->queries[q * n_words + word], h->s.patterns + (word * APH_QUERY_BLOCK + q) * APH_PATTERNS);
     }
 }
 
@@ -64,8 +67,8 @@ static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t
     int64_t n_hot = n_active;
     if (h->sliced)
         for (int part = 0; part < PARTS; part++)
-            n_hot = n_words == 1 ? many_narrow(groups, part, n_active, &h->s)
-                                 : many_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
+            n_hot = n_words == 1 ? bitsliced_narrow(groups, part, n_active, &h->s)
+                                 : bitsliced_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
     int dropped = 0;
     for (int64_t i = 0; i < n_hot; i++) {
         const int64_t q = h->sliced ? head->hot[i] : head->common.active[i];
@@ -76,15 +79,17 @@ static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t
         uint64_t runs[8];
         if (h->sliced)
             order_lanes(head->masks[q], runs);
-        else if (!few(groups, n_words, query, before, runs))
+        else if (!popcount_scan(groups, n_words, query, before, runs))
             continue;
-        for (int run = 0; run < 8; run++) runs[run] &= allowed[run];
-        append_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, head->common.bins);
+        for (int run = 0; run < 8; run++)
+            runs[run] &= allowed[run];
+        push_hits(list, list_bits(runs, list), groups, scan->db, first, positions, query, found, head->common.bins);
         dropped |= note_found(scan, found);
         if (h->sliced && found->threshold != before && found->threshold >= 0)
             set_bias(head->bias[q], h->n_planes, found->threshold);
     }
-    if (dropped) drop_finished(scan);
+    if (dropped)
+        drop_finished(scan);
 }
 
 static int64_t scan(const aph_codes *db, int64_t block, int64_t end, const void *queries, int64_t n_queries,

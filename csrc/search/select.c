@@ -20,8 +20,10 @@ static void sift_hits(uint64_t *heap, int64_t at, int64_t size, const aph_codes 
     const uint64_t moving = heap[at];
     const int64_t id = id_of(db, found, moving);
     for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        if (child + 1 < size && id_of(db, found, heap[child + 1]) > id_of(db, found, heap[child])) child++;
-        if (id_of(db, found, heap[child]) <= id) break;
+        if (child + 1 < size && id_of(db, found, heap[child + 1]) > id_of(db, found, heap[child]))
+            child++;
+        if (id_of(db, found, heap[child]) <= id)
+            break;
         heap[at] = heap[child];
     }
     heap[at] = moving;
@@ -31,8 +33,10 @@ static void sift_ids(int64_t *heap, int64_t at, int64_t size)
 {
     const int64_t moving = heap[at];
     for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        if (child + 1 < size && heap[child + 1] > heap[child]) child++;
-        if (heap[child] <= moving) break;
+        if (child + 1 < size && heap[child + 1] > heap[child])
+            child++;
+        if (heap[child] <= moving)
+            break;
         heap[at] = heap[child];
     }
     heap[at] = moving;
@@ -44,12 +48,14 @@ static void sort_ids(int64_t *ids, int64_t n)
         for (int64_t i = 1; i < n; i++) {
             const int64_t id = ids[i];
             int64_t j = i;
-            for (; j > 0 && ids[j - 1] > id; j--) ids[j] = ids[j - 1];
+            for (; j > 0 && ids[j - 1] > id; j--)
+                ids[j] = ids[j - 1];
             ids[j] = id;
         }
         return;
     }
-    for (int64_t i = n / 2; i-- > 0;) sift_ids(ids, i, n);
+    for (int64_t i = n / 2; i-- > 0;)
+        sift_ids(ids, i, n);
     for (int64_t size = n - 1; size > 0; size--) {
         const int64_t top = ids[0];
         ids[0] = ids[size];
@@ -75,15 +81,18 @@ static void swap(uint32_t *distances, int64_t *ids, int64_t i, int64_t j)
 static void sift_pairs(uint32_t *distances, int64_t *ids, int64_t at, int64_t size)
 {
     for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        if (child + 1 < size && later(distances, ids, child + 1, child)) child++;
-        if (!later(distances, ids, child, at)) break;
+        if (child + 1 < size && later(distances, ids, child + 1, child))
+            child++;
+        if (!later(distances, ids, child, at))
+            break;
         swap(distances, ids, at, child);
     }
 }
 
 static void sort_pairs(uint32_t *distances, int64_t *ids, int64_t n)
 {
-    for (int64_t i = n / 2; i-- > 0;) sift_pairs(distances, ids, i, n);
+    for (int64_t i = n / 2; i-- > 0;)
+        sift_pairs(distances, ids, i, n);
     for (int64_t size = n - 1; size > 0; size--) {
         swap(distances, ids, 0, size);
         sift_pairs(distances, ids, 0, size);
@@ -99,8 +108,10 @@ static int shift_for(int64_t low, int64_t high, int64_t n)
     int shift = 0;
     int64_t most = APH_BINS;
     if (high - low >= APH_BINS)
-        while (most > 128 && most > 2 * n) most /= 2;
-    while (((high - low) >> shift) >= most) shift++;
+        while (most > 128 && most > 2 * n)
+            most /= 2;
+    while (((high - low) >> shift) >= most)
+        shift++;
     return shift;
 }
 
@@ -108,28 +119,33 @@ static int shift_for(int64_t low, int64_t high, int64_t n)
 static int64_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
 {
     int64_t bin = 0;
-    while (*below + bins[bin] < k) *below += bins[bin++];
+    while (*below + bins[bin] < k)
+        *below += bins[bin++];
     return bin;
 }
 
 /* The k-th distance of all hits, which lie in low .. high, and how many are below it. */
-static int64_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int64_t low, int64_t high,
-                           int64_t *bins, int64_t *below)
+static int64_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int64_t low,
+                           int64_t high, int64_t *bins, int64_t *below)
 {
     int64_t n = 0;
-    for (int64_t p = 0; p < n_parts; p++) n += parts[p * stride].count;
+    for (int64_t p = 0; p < n_parts; p++)
+        n += parts[p * stride].count;
     for (*below = 0;;) {
         const int shift = shift_for(low, high, n);
         memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
         for (int64_t p = 0; p < n_parts; p++)
             for (int64_t i = 0; i < parts[p * stride].count; i++) {
                 const int64_t distance = distance_of(parts[p * stride].hits[i]);
-                if (distance >= low && distance <= high) bins[(distance - low) >> shift]++;
+                if (distance >= low && distance <= high)
+                    bins[(distance - low) >> shift]++;
             }
         const int64_t bin = bin_of_kth(bins, k, below);
         low += bin << shift;
-        if (shift == 0) return low;
-        if (high - low >= INT64_C(1) << shift) high = low + (INT64_C(1) << shift) - 1;
+        if (shift == 0)
+            return low;
+        if (high - low >= INT64_C(1) << shift)
+            high = low + (INT64_C(1) << shift) - 1;
     }
 }
 
@@ -143,7 +159,8 @@ int64_t aph_bound_kth(const uint32_t *distances, int64_t n, int64_t k, int64_t *
     const int shift = shift_for(low, high, n);
     int64_t below = 0;
     memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
-    for (int64_t i = 0; i < n; i++) bins[(distances[i] - low) >> shift]++;
+    for (int64_t i = 0; i < n; i++)
+        bins[(distances[i] - low) >> shift]++;
     const int64_t last = low + ((bin_of_kth(bins, k, &below) + 1) << shift) - 1; /* the end of the k-th's bin */
     return last < high ? last : high;
 }
@@ -164,7 +181,7 @@ static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t st
     return total;
 }
 
-void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
+void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins)
 {
     uint64_t *hits = found->hits;
     const int64_t k = found->k, count = found->count;
@@ -188,7 +205,8 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
         int64_t front = 0, end = 0;
         for (int64_t i = 0; i < count; i++) {
             const uint64_t hit = hits[i];
-            if (distance_of(hit) > last) continue;
+            if (distance_of(hit) > last)
+                continue;
             hits[end++] = hit;
             if (distance_of(hit) < last) {
                 hits[end - 1] = hits[front];
@@ -196,7 +214,8 @@ void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins)
             }
         }
         uint64_t *heap = hits + front;
-        for (int64_t i = ties / 2; i-- > 0;) sift_hits(heap, i, ties, db, found);
+        for (int64_t i = ties / 2; i-- > 0;)
+            sift_hits(heap, i, ties, db, found);
         for (int64_t i = ties; i < end - front; i++)
             if (id_of(db, found, heap[i]) < id_of(db, found, heap[0])) {
                 heap[0] = heap[i];
@@ -213,8 +232,10 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
     int64_t low, high;
     int64_t below;
     const int64_t total = range_of_hits(parts, n_parts, stride, &low, &high);
-    if (k > total) k = total;
-    if (k == 0) return 0;
+    if (k > total)
+        k = total;
+    if (k == 0)
+        return 0;
     const int64_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
     const int shift = shift_for(low, last, total);
     if (high - low >= APH_BINS) { /* the bins are those around the k-th: count again, in coarse ones */
@@ -222,10 +243,11 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
         for (int64_t p = 0; p < n_parts; p++)
             for (int64_t i = 0; i < parts[p * stride].count; i++) {
                 const int64_t distance = distance_of(parts[p * stride].hits[i]);
-                if (distance < last) bins[(distance - low) >> shift]++;
+                if (distance < last)
+                    bins[(distance - low) >> shift]++;
             }
     }
-    const int64_t n_bins = (last - low) >> shift; /* the last one's end is `below` */
+    const int64_t n_bins = (last - low) >> shift;                                 /* the last one's end is `below` */
     for (int64_t bin = 0, start = 0, here; bin <= n_bins; bin++, start += here) { /* from counts to places */
         here = bins[bin];
         bins[bin] = start;
@@ -244,10 +266,12 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
                 ids[end] = id_of(db, part, hit);
                 distances[end++] = (uint32_t)distance;
                 if (!db->ascending && end == k) /* there may be too many: from here on a max-heap of the ids */
-                    for (int64_t j = (k - below) / 2; j-- > 0;) sift_ids(ids + below, j, k - below);
+                    for (int64_t j = (k - below) / 2; j-- > 0;)
+                        sift_ids(ids + below, j, k - below);
             } else if (distance == last && !db->ascending) {
                 const int64_t id = id_of(db, part, hit);
-                if (id >= ids[below]) continue;
+                if (id >= ids[below])
+                    continue;
                 ids[below] = id;
                 sift_ids(ids + below, 0, k - below);
             }
@@ -256,10 +280,12 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
     if (shift) {
         for (int64_t bin = 0, start = 0; bin <= n_bins && start < below; start = bins[bin++])
             sort_pairs(distances + start, ids + start, bins[bin] - start);
-        if (!db->ascending) sort_ids(ids + below, k - below);
+        if (!db->ascending)
+            sort_ids(ids + below, k - below);
     } else if (!db->ascending)
         for (int64_t i = 0, j; i < k; i = j) {
-            for (j = i + 1; j < k && distances[j] == distances[i];) j++;
+            for (j = i + 1; j < k && distances[j] == distances[i];)
+                j++;
             sort_ids(ids + i, j - i);
         }
     return k;
@@ -271,7 +297,8 @@ int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
 {
     const int64_t n = db->n;
     int64_t found = 0;
-    if (wanted > n) wanted = n;
+    if (wanted > n)
+        wanted = n;
     for (int64_t i = 0; i < wanted; i++) { /* one from each of `wanted` equal stretches, if it holds a candidate */
         const int64_t start = (int64_t)((__int128)i * n / wanted), end = (int64_t)((__int128)(i + 1) * n / wanted);
         if (!db->filter) {
@@ -280,10 +307,13 @@ int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
         }
         for (int64_t word = start / 64; word * 64 < end; word++) {
             uint64_t bits = db->filter[word];
-            if (word * 64 < start) bits &= ~UINT64_C(0) << (start % 64);
-            if (!bits) continue;
+            if (word * 64 < start)
+                bits &= ~UINT64_C(0) << (start % 64);
+            if (!bits)
+                continue;
             const int64_t position = word * 64 + __builtin_ctzll(bits);
-            if (position < end) positions[found++] = position;
+            if (position < end)
+                positions[found++] = position;
             break;
         }
     }
@@ -293,7 +323,9 @@ int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
 int64_t aph_count_bits(const uint64_t *bitmap, int64_t n)
 {
     int64_t count = 0;
-    for (int64_t word = 0; word < n / 64; word++) count += __builtin_popcountll(bitmap[word]);
-    if (n % 64) count += __builtin_popcountll(bitmap[n / 64] & ~(~UINT64_C(0) << (n % 64)));
+    for (int64_t word = 0; word < n / 64; word++)
+        count += __builtin_popcountll(bitmap[word]);
+    if (n % 64)
+        count += __builtin_popcountll(bitmap[n / 64] & ~(~UINT64_C(0) << (n % 64)));
     return count;
 }

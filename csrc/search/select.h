@@ -10,7 +10,7 @@ enum { APH_BINS = 2048 }; /* counters that the functions below need, any content
 
 /* Keep the k best hits of `found` and lower its threshold to what can still enter: below the k-th distance where ids
  * ascend, up to it where they do not. Needs count >= k >= 1. */
-void aph_tighten(aph_found *found, const aph_codes *db, int64_t *bins);
+void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins);
 
 /* Write the k best of the hits in parts[0], parts[stride], ... in order of (distance, id). Where ids ascend the parts
  * must cover ascending stretches of positions. Returns the number written: the lesser of k and the hits' number. */

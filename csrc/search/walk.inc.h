@@ -1,6 +1,6 @@
 /* The walk over a database, its filter and its blocks, which the scans share. Included by kernels.inc.h. */
 
-typedef struct { /* working memory of any scan */
+typedef struct {                     /* working memory of any scan */
     int64_t bins[APH_BINS];          /* of the selection */
     int32_t active[APH_QUERY_BLOCK]; /* queries that can still find something */
     int64_t positions[APH_BLOCK];    /* of candidates that wait, and where their codes are */
@@ -13,7 +13,7 @@ typedef struct scan_state_s { /* one scan; a kind of query has its own, of which
     scan_memory *memory;
     uint64_t *block; /* room for the codes of a block */
     int64_t n_active;
-    int full;        /* a buffer that keeps all needs room */
+    int full; /* a buffer that keeps all needs room */
     /* Count one block, of whose codes those in `allowed` take part. `positions`: NULL, or those of a gathered block. */
     void (*count)(struct scan_state_s *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
                   const int64_t *positions);
@@ -35,7 +35,8 @@ static void list_active(scan_state *scan, int64_t n_queries)
     scan->n_active = 0;
     scan->full = 0;
     for (int64_t q = 0; q < n_queries; q++)
-        if (!note_found(scan, scan->found + q)) scan->memory->active[scan->n_active++] = (int32_t)q;
+        if (!note_found(scan, scan->found + q))
+            scan->memory->active[scan->n_active++] = (int32_t)q;
 }
 
 static void drop_finished(scan_state *scan)
@@ -44,7 +45,8 @@ static void drop_finished(scan_state *scan)
     int32_t *active = scan->memory->active;
     scan->n_active = 0;
     for (int64_t a = 0; a < n_active; a++)
-        if (scan->found[active[a]].threshold >= 0) active[scan->n_active++] = active[a];
+        if (scan->found[active[a]].threshold >= 0)
+            active[scan->n_active++] = active[a];
 }
 
 /* allowed[8] = the first n of 512. */
@@ -81,12 +83,15 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
         if (n && (entered || n + aph_count_bits(filter, here) > APH_BLOCK)) {
             scan_waiting(scan, n);
             n = 0;
-            if (scan->full || !scan->n_active) break;
+            if (scan->full || !scan->n_active)
+                break;
         }
-        if (entered) scan->enter(scan, block);
+        if (entered)
+            scan->enter(scan, block);
         for (int64_t word = 0; word * 64 < here; word++) {
             uint64_t left = filter[word];
-            if (here - word * 64 < 64) left &= ~UINT64_C(0) >> (64 - (here - word * 64));
+            if (here - word * 64 < 64)
+                left &= ~UINT64_C(0) >> (64 - (here - word * 64));
             for (; left; left &= left - 1) {
                 const int64_t at = word * 64 + __builtin_ctzll(left);
                 const uint64_t *code = groups + at / APH_GROUP * APH_GROUP * db->n_words + at % APH_GROUP;
@@ -96,7 +101,8 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
             }
         }
     }
-    if (n && scan->n_active) scan_waiting(scan, n);
+    if (n && scan->n_active)
+        scan_waiting(scan, n);
     return scan->n_active ? block : end;
 }
 
@@ -105,8 +111,10 @@ static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
     const aph_codes *db = scan->db;
     uint64_t allowed[8];
     for (; block < end && scan->n_active; block++) {
-        if (scan->full) return block;
-        if (scan->enter && block >= scan->run_end) scan->enter(scan, block);
+        if (scan->full)
+            return block;
+        if (scan->enter && block >= scan->run_end)
+            scan->enter(scan, block);
         const int64_t first = block * APH_BLOCK;
         const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
         const uint64_t *groups = aph_code_of(db, first);
@@ -117,8 +125,10 @@ static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
         allow_first(allowed, here);
         if (db->filter) {
             uint64_t any = 0;
-            for (int64_t run = 0; run * 64 < here; run++) any |= allowed[run] &= db->filter[block * 8 + run];
-            if (!any) continue;
+            for (int64_t run = 0; run * 64 < here; run++)
+                any |= allowed[run] &= db->filter[block * 8 + run];
+            if (!any)
+                continue;
         }
         scan->count(scan, groups, allowed, first, NULL);
     }
@@ -128,7 +138,8 @@ static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
 /* Scan the blocks [block, end): see aph_scan_fn. */
 static int64_t walk(scan_state *scan, int64_t block, int64_t end)
 {
-    if (scan->full) return block;
+    if (scan->full)
+        return block;
     scan->run_end = block;
     return scan->db->filter && scan->db->compact ? scan_gathered(scan, block, end) : scan_all(scan, block, end);
 }

@@ -66,7 +66,8 @@ INLINE uint32_t weighted_sum(const uint64_t *code, const uint32_t *tables, int64
     for (int64_t t = 0; t < n_tables; code += APH_GROUP) {
         uint64_t word = *code;
         const int64_t stop = t + 16 < n_tables ? t + 16 : n_tables;
-        for (; t < stop; t++, word >>= 4) sum += tables[t * APH_ENTRIES + (word & 15)];
+        for (; t < stop; t++, word >>= 4)
+            sum += tables[t * APH_ENTRIES + (word & 15)];
     }
     return sum;
 }
@@ -84,7 +85,8 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
 /* The run in which a block lies, not before `run`. */
 static int64_t run_of(const aph_weighted *query, int64_t run, int64_t block)
 {
-    while (query->ends[run] <= block) run++;
+    while (query->ends[run] <= block)
+        run++;
     return run;
 }
 
@@ -93,7 +95,8 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
 {
     const aph_weighted *q = query;
     weighted_sums(groups, n, n_words, q->tables, q->n_tables, distances);
-    if (!q->constants) return;
+    if (!q->constants)
+        return;
     for (int64_t i = 0, run = 0; i < n; i++) { /* positions ascend */
         run = run_of(q, run, positions[i] / APH_BLOCK);
         distances[i] += (uint32_t)q->constants[run];
@@ -105,7 +108,8 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
 INLINE uint32_t least_entry(const uint32_t *table)
 {
     uint32_t least = table[0];
-    for (int v = 1; v < APH_ENTRIES; v++) least = table[v] < least ? table[v] : least;
+    for (int v = 1; v < APH_ENTRIES; v++)
+        least = table[v] < least ? table[v] : least;
     return least;
 }
 
@@ -115,21 +119,23 @@ static void set_limit(weighted_scan *w, int64_t q)
     weighted_query *query = w->head->each + q;
     const int64_t room = w->scan.found[q].threshold - query->constant - query->least;
     query->alive = room >= 0;
-    if (room >= 0) set_bound(w, q, room);
+    if (room >= 0)
+        set_bound(w, q, room);
 }
 
-/* There is room for APH_MARGIN hits before `tighten` looks. */
-INLINE void append_hit(aph_found *found, uint32_t distance, uint32_t position)
+/* There is room for APH_MARGIN hits before `prune_hits` looks. */
+INLINE void push_hit(aph_found *found, uint32_t distance, uint32_t position)
 {
     found->hits[found->count] = (uint64_t)distance << APH_POSITION_BITS | position;
     found->count += distance <= found->threshold;
 }
 
-static void tighten(weighted_scan *w, int64_t q)
+static void prune_hits(weighted_scan *w, int64_t q)
 {
     aph_found *found = w->scan.found + q;
-    if (found->k == 0 || found->count < found->capacity || found->count <= found->k) return;
-    aph_tighten(found, w->scan.db, w->scan.memory->bins);
+    if (found->k == 0 || found->count < found->capacity || found->count <= found->k)
+        return;
+    aph_prune_hits(found, w->scan.db, w->scan.memory->bins);
     set_limit(w, q);
 }
 
@@ -144,15 +150,16 @@ static void append_waiting(weighted_scan *w, int64_t q)
     w->head->n_waiting[q] = 0;
     weighted_sums(w->codes + q * WAIT * n_words, n, n_words, w->queries[q].tables, w->n_tables, sums);
     for (int i = 0; i < n; i++) /* 2^32 may be passed on the way, but not by the distance */
-        append_hit(w->scan.found + q, sums[i] + constant, w->head->waiting[q][i]);
+        push_hit(w->scan.found + q, sums[i] + constant, w->head->waiting[q][i]);
     w->missed += n - (w->scan.found[q].count - before);
-    tighten(w, q);
+    prune_hits(w, q);
 }
 
 static void append_all(weighted_scan *w)
 {
     for (int64_t a = 0; a < w->scan.n_active; a++)
-        if (w->head->n_waiting[w->scan.memory->active[a]]) append_waiting(w, w->scan.memory->active[a]);
+        if (w->head->n_waiting[w->scan.memory->active[a]])
+            append_waiting(w, w->scan.memory->active[a]);
 }
 
 static void enter_run(scan_state *scan, int64_t block)
@@ -172,8 +179,8 @@ static void enter_run(scan_state *scan, int64_t block)
 
 /* Let the candidates of a block wait in order of position: those in the runs of 64 codes of which `hot` has the bit. Returns
  * whether the query is finished. */
-static int take_candidates(weighted_scan *w, const uint64_t *runs, unsigned hot, const uint64_t *groups,
-                           int64_t first, const int64_t *positions, int64_t q)
+static int take_candidates(weighted_scan *w, const uint64_t *runs, unsigned hot, const uint64_t *groups, int64_t first,
+                           const int64_t *positions, int64_t q)
 {
     const int64_t n_words = w->scan.db->n_words;
     aph_found *found = w->scan.found + q;
@@ -185,9 +192,11 @@ static int take_candidates(weighted_scan *w, const uint64_t *runs, unsigned hot,
             const int at = run * 64 + __builtin_ctzll(left);
             const uint64_t *in = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
             uint64_t *out = codes + n / APH_GROUP * n_words * APH_GROUP + n % APH_GROUP;
-            for (int64_t word = 0; word < n_words; word++) out[word * APH_GROUP] = in[word * APH_GROUP];
+            for (int64_t word = 0; word < n_words; word++)
+                out[word * APH_GROUP] = in[word * APH_GROUP];
             w->head->waiting[q][n] = (uint32_t)((positions ? positions[at] : first + at) - found->first);
-            if (++n < WAIT) continue;
+            if (++n < WAIT)
+                continue;
             w->head->n_waiting[q] = n;
             append_waiting(w, q);
             n = 0;
@@ -202,7 +211,8 @@ static int64_t list_alive(weighted_scan *w)
 {
     int64_t n_alive = 0;
     for (int64_t a = 0; a < w->scan.n_active; a++)
-        if (w->head->each[w->scan.memory->active[a]].alive) w->head->alive[n_alive++] = w->scan.memory->active[a];
+        if (w->head->each[w->scan.memory->active[a]].alive)
+            w->head->alive[n_alive++] = w->scan.memory->active[a];
     return n_alive;
 }
 
@@ -227,11 +237,14 @@ static int64_t weighted_scan_blocks(const aph_codes *db, int64_t block, int64_t 
         const int64_t q = w.head->common.active[a];
         weighted_query *query = w.head->each + q;
         *query = (weighted_query){0};
-        for (int64_t t = 0; t < w.n_tables; t++) query->least += least_entry(w.queries[q].tables + t * APH_ENTRIES);
+        for (int64_t t = 0; t < w.n_tables; t++)
+            query->least += least_entry(w.queries[q].tables + t * APH_ENTRIES);
         w.head->n_waiting[q] = 0;
-        if (!w.queries[q].constants) set_limit(&w, q);
+        if (!w.queries[q].constants)
+            set_limit(&w, q);
     }
-    if (n_queries && w.queries->constants) w.scan.enter = enter_run;
+    if (n_queries && w.queries->constants)
+        w.scan.enter = enter_run;
     block = walk(&w.scan, block, end);
     append_all(&w);
     return block;

@@ -1,0 +1,326 @@
+"""What searches by codes find of the true neighbours: measured once, by queries whose answers are known.
+
+A query's true neighbours have ranks in the search by its weights. With c candidates that are ranked anew by vectors,
+the neighbours of rank c or less are found, so the ranks of a sample of queries tell the recall for every c. A sample of
+pairs (the query's neighbours and rows at random, each with the number of pairs that it stands for) tells how distances
+of codes and of vectors go together: what radius finds most pairs within a distance, and what distance to expect.
+Needs numpy only.
+"""
+
+import functools
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from aphash.codes import unpack_codes
+
+KS = (1, 10, 100)  # results for which recall is measured
+N_TRUE = 200  # true neighbours of a query that are looked at
+MOST_CANDIDATES = 1 << 14  # that recall is measured for; all, where there are fewer codes
+
+_GRID = 97  # numbers of candidates
+_RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # neighbours that pairs are sampled from
+_OTHERS = 16  # rows at random that each query is paired with
+_LEAST_PAIRS = 100  # of the sample that a radius is chosen by
+_KNOTS = 65  # of the tables from distances of codes to distances of vectors
+_REMEMBERED = 1024  # answers
+_TIE = 1e-6  # relative: as far as the last neighbour
+
+
+def _remembered(method):
+    """Keep what a method returns: a search for one query takes less time than finding out how many candidates."""
+
+    @functools.wraps(method)
+    def remembered(self, *args):
+        key = method.__name__, *args
+        try:  # other threads may forget it meanwhile
+            return self._memory[key]
+        except KeyError:
+            found = method(self, *args)
+        if len(self._memory) >= _REMEMBERED:
+            self._memory.clear()
+        self._memory[key] = found
+        return found
+
+    return remembered
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured; all arrays, as a file holds them.
+
+    Attributes
+    ----------
+    n : int
+        Rows that were searched.
+    candidates : ndarray of int64, shape (g,)
+        Ascending.
+    recall : ndarray of float64, shape (len(KS), g)
+        Of the true k nearest among the k nearest of so many candidates by the kept vectors.
+    errors : ndarray of float64, shape (len(KS), g)
+        Standard errors of recall.
+    ceiling : ndarray of float64, shape (len(KS),)
+        The same with all codes as candidates.
+    distances, shares, bits : ndarray of float32, float32, int32, shape (m, s)
+        Of sampled pairs: distance of the vectors, share of the query's weights on bits that differ, and bits that
+        differ.
+    counts : ndarray of float64, shape (s,)
+        How many pairs each stands for.
+    """
+
+    n: int
+    candidates: np.ndarray
+    recall: np.ndarray
+    errors: np.ndarray
+    ceiling: np.ndarray
+    distances: np.ndarray
+    shares: np.ndarray
+    bits: np.ndarray
+    counts: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "_memory", {})
+        of_pairs = self.distances.ravel(), np.broadcast_to(self.counts, self.distances.shape).ravel()
+        for name in ("shares", "bits"):
+            object.__setattr__(self, f"_by_{name}", _table(getattr(self, name).ravel(), *of_pairs))
+
+    def to_file(self):
+        """Return (arrays, params)."""
+        arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "n"}
+        return arrays, {"n": self.n}
+
+    @classmethod
+    def from_file(cls, arrays, params):
+        """Return what :meth:`to_file` gave; KeyError, TypeError or ValueError when it is not whole."""
+        found = {each.name: np.array(arrays[each.name]) for each in fields(cls) if each.name != "n"}
+        m, s = found["distances"].shape
+        g = len(found["candidates"])
+        shapes = {"candidates": (g,), "recall": (len(KS), g), "errors": (len(KS), g), "ceiling": (len(KS),)}
+        shapes |= {"shares": (m, s), "bits": (m, s), "counts": (s,)}
+        if type(params["n"]) is not int or any(found[name].shape != shape for name, shape in shapes.items()):
+            raise ValueError("a calibration whose parts do not fit each other")
+        return cls(params["n"], **found)
+
+    # ---- how many candidates ----
+
+    @_remembered
+    def candidates_for(self, recall, k, n):
+        """Return how many candidates give a recall of k results among n codes; None where none that were measured do.
+
+        They gave a recall of one standard error more, so that what the sample happened to be does not make it less.
+        Log-linear between measured numbers of candidates, and between measured k; in proportion to k beyond, and to n
+        once there are more codes than were measured with, which is more than it takes.
+        """
+        if not len(self.candidates):
+            return n
+        needed = self._needed(self.recall - self.errors, recall, k, n)
+        if not np.isfinite(needed):
+            return None
+        return int(min(n, max(k, np.ceil(needed - 1e-9))))
+
+    @_remembered
+    def recall_for(self, candidates, k, n):
+        """Return the recall of k results that so many candidates give among n codes."""
+        if candidates >= n:
+            return self._of_all(k)
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._needed(self.recall, middle, k, n) <= candidates else (low, middle)
+        return low
+
+    def best(self, k, n):
+        """Return the largest recall of k results that was measured, and how many candidates give it."""
+        low, high = _around(k)
+        reached = float((self.recall - self.errors)[[low, high]].max(axis=1, initial=0).min())
+        return reached, self.candidates_for(reached, k, n)
+
+    def _of_all(self, k):
+        """The recall of k results when all are ranked by vectors, which may be kept less finely than they were."""
+        return float(self.ceiling[list(_around(k))].min())
+
+    def _needed(self, measured, recall, k, n):
+        """Return how many candidates it takes, a real number; infinity where none that were measured do."""
+        if not len(self.candidates):
+            return np.inf
+        low, high = _around(k)
+        share = 0.0 if low == high else np.log(k / KS[low]) / np.log(KS[high] / KS[low])
+        needed = self._reaching(measured[low], recall) ** (1 - share) * self._reaching(measured[high], recall) ** share
+        return needed * max(1, k / KS[-1]) * max(1, n / self.n)
+
+    def _reaching(self, measured, recall):
+        reached = np.maximum.accumulate(measured)
+        if recall > reached[-1]:
+            return np.inf
+        at = int(np.argmax(reached >= recall))
+        if at == 0:
+            return float(self.candidates[0])
+        part = (recall - reached[at - 1]) / (reached[at] - reached[at - 1])
+        low, high = np.log(self.candidates[at - 1 : at + 1])
+        return float(np.exp(low + part * (high - low)))
+
+    # ---- how far ----
+
+    def radius_for(self, distance, recall, of):
+        """Return (radius, recall, precision): what radius finds such a share of the pairs within a distance.
+
+        Parameters
+        ----------
+        distance : float
+            Of vectors.
+        recall : float
+        of : {"shares", "bits"}
+            What the radius is of.
+
+        Returns
+        -------
+        radius, recall, precision : float
+            Of the pairs in the sample; where few of them are so near, of the nearest ones, and recall is at least that.
+            Precision is the share of the pairs within the radius that are within the distance; NaN where none is.
+        """
+        codes, order = getattr(self, of).ravel(), np.argsort(self.distances, axis=None)
+        counts = np.broadcast_to(self.counts, self.distances.shape).ravel()
+        if not len(order):
+            return np.inf, 1.0, np.nan
+        n_within = np.searchsorted(self.distances.ravel()[order], distance, "right")
+        within = order[: max(n_within, min(_LEAST_PAIRS, len(order)))]
+        within = within[np.argsort(codes[within], kind="stable")]
+        reached = np.cumsum(counts[within])
+        at = min(np.searchsorted(reached, recall * reached[-1] * (1 - 1e-12)), len(within) - 1)
+        radius = codes[within[at]]
+        at = np.searchsorted(codes[within], radius, "right") - 1
+        near = codes <= radius
+        good = counts[near & (self.distances.ravel() <= distance)].sum() / counts[near].sum()
+        return float(radius), float(reached[at] / reached[-1]), float(good)
+
+    def estimated(self, codes, of):
+        """Return the distances, float32, that vectors have on average whose codes have these distances."""
+        knots, values = getattr(self, f"_by_{of}")
+        return np.interp(codes, knots, values).astype(np.float32)
+
+
+def _table(codes, distances, counts):
+    """Return (knots, values): the mean distance where codes have a distance, never falling, 0 for no pairs at all."""
+    if not len(codes):
+        return np.array([0.0, 1.0]), np.array([0.0, 0.0])
+    order = np.argsort(codes, kind="stable")
+    knots, values = [], []
+    for some in np.array_split(order, min(_KNOTS, len(order))):
+        total = counts[some].sum()
+        knots.append((codes[some] * counts[some]).sum() / total)
+        values.append((distances[some] * counts[some]).sum() / total)
+    return np.array(knots), np.maximum.accumulate(values)
+
+
+def _around(k):
+    """Return the places in KS between which k is."""
+    high = min(int(np.searchsorted(KS, k)), len(KS) - 1)
+    return (high if k >= KS[high] else high - 1), high
+
+
+def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_distances, random_rows, random_distances):
+    """Return a Calibration.
+
+    Parameters
+    ----------
+    codes : HammingIndex
+        Its positions are the rows.
+    weights : ndarray of float32, shape (m, n_bits)
+        Of queries that are rows of their own.
+    own_codes : ndarray of uint64, shape (m, n_words)
+    own_rows : ndarray of int64, shape (m,)
+    true, true_distances, kept_distances : ndarray, shape (m, l)
+        Rows of the true neighbours without the query itself, ascending in distance; their distances by the vectors as
+        they were given, and as they are kept.
+    random_rows, random_distances : ndarray, shape (m, r)
+    """
+    n, n_true = len(codes), true.shape[1]
+    ranks = _ranks(codes, weights, own_rows, true)
+    most = min(n - 1, MOST_CANDIDATES)
+    grid = np.unique(np.rint(np.geomspace(1, most, _GRID)).astype(np.int64))
+    places = [rank - 1 for rank in _RANKS if rank <= n_true]
+    counts = np.diff([0, *(place + 1 for place in places[:-1]), n_true]) if places else np.zeros(0)
+    rest = max(0, n - 1 - n_true)
+    sampled = np.concatenate([true[:, places], random_rows], axis=1)
+    bits, shares = _code_distances(codes, weights, own_codes, sampled)
+    recall, errors = _recall(ranks, true_distances, kept_distances, [*grid, n + 1])
+    return Calibration(
+        n=n,
+        candidates=grid,
+        recall=recall[:, :-1],
+        errors=errors[:, :-1],
+        ceiling=recall[:, -1],
+        distances=np.concatenate([true_distances[:, places], random_distances], axis=1).astype(np.float32),
+        shares=shares,
+        bits=bits,
+        counts=np.concatenate([counts, np.full(random_rows.shape[1], rest / max(1, random_rows.shape[1]))]),
+    )
+
+
+def nothing(n):
+    """Return a Calibration of too few rows to measure anything."""
+    return Calibration(
+        n, np.zeros(0, np.int64), np.zeros((len(KS), 0)), np.zeros((len(KS), 0)), np.ones(len(KS)),
+        np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int32), np.zeros(0),
+    )  # fmt: skip
+
+
+def _ranks(codes, weights, own_rows, true):
+    """Return the ranks, from 1, of rows in searches by weights without the queries' own rows; large beyond the grid."""
+    n = len(codes)
+    position = np.argsort(codes.ids)
+    in_order = codes.ids[position]
+    ranks = np.empty(true.shape, np.int64)
+    rank = np.full(n, n + 1, np.int64)
+    most = min(n, MOST_CANDIDATES + 1)
+    step = max(1, (1 << 22) // most)
+    for start in range(0, len(weights), step):
+        found = codes.search(weights[start : start + step], most)[1]
+        found = position[np.searchsorted(in_order, found)]
+        for query, rows in enumerate(found, start):
+            rank[rows] = np.arange(1, most + 1)
+            ranks[query] = rank[true[query]] - (rank[true[query]] > rank[own_rows[query]])
+            rank[rows] = n + 1
+    return ranks
+
+
+def _recall(ranks, true_distances, kept_distances, grid):
+    """Return (recall, its standard error), (len(KS), len(grid)), of numbers of candidates."""
+    order = np.argsort(kept_distances, axis=1, kind="stable")
+    ranks, found = np.take_along_axis(ranks, order, axis=1), np.empty((2, len(KS), len(grid)))
+    distances = np.take_along_axis(true_distances, order, axis=1)
+    for row, k in enumerate(KS):
+        k = min(k, ranks.shape[1])
+        is_true = distances <= true_distances[:, k - 1 : k] * (1 + _TIE)
+        for column, candidates in enumerate(grid):
+            among = ranks <= candidates
+            first = among & (np.cumsum(among, axis=1) <= k)
+            of_queries = (first & is_true).sum(axis=1) / k
+            found[:, row, column] = of_queries.mean(), of_queries.std() / np.sqrt(len(ranks))
+    return found
+
+
+def _code_distances(codes, weights, own_codes, rows):
+    """Return (bits, shares) of queries and rows (m, s)."""
+    bits, shares = np.empty(rows.shape, np.int32), np.empty(rows.shape, np.float32)
+    ids = codes.ids
+    total = np.abs(weights).sum(axis=1, dtype=np.float64)
+    total[total == 0] = 1
+    own_bits = unpack_codes(own_codes, codes.n_bits).astype(bool)
+    for query in range(len(rows)):
+        items = unpack_codes(codes.get(ids[rows[query]]), codes.n_bits).astype(bool)
+        bits[query] = (items != own_bits[query]).sum(axis=1)
+        differ = items != (weights[query] >= 0)
+        shares[query] = differ @ np.abs(weights[query]).astype(np.float64) / total[query]
+    return bits, shares
+
+
+def other_rows(n, own_rows, true, rng):
+    """Return rows at random for each query, (m, r), neither its own nor its true neighbours."""
+    m, n_true = true.shape
+    r = _OTHERS if n - 1 > n_true else 0
+    out = rng.randint(0, max(1, n - 1 - n_true), (m, r), np.int64)
+    for query in range(m if r else 0):
+        excluded = np.sort(np.append(true[query], own_rows[query]))
+        out[query] += np.searchsorted(excluded - np.arange(len(excluded)), out[query], "right")
+    return out

@@ -1,0 +1,272 @@
+"""Vectors that are kept beside an index's codes, by id: float32, float16, or int8 with a scale a row.
+
+Kept vectors never change: a change of them gives others, which share the rows, so that codes and vectors can be seen
+together as they were at one moment. Rows are only ever added; a table from ids to rows (a store of the row's number as
+a code of 64 bits) says which of them count. Needs numpy only.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aphash._common import container
+from aphash._searching import index_file
+from aphash._searching._store import Store, refuse_unknown
+from aphash.rescore import VectorRescore
+
+KINDS = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "int8": np.dtype(np.int8)}
+
+_BLOCK_BYTES = 1 << 24  # of float32 rows that are made or written at a time
+_GROWTH = 8  # room for an n-th more rows is allocated at a time
+_DEAD_ROWS = 4096  # in memory that may be more than those that count
+
+
+@dataclass
+class _Part:
+    """Rows from number ``start`` on, in memory or in a map; ``scales`` (n,) float32 of int8."""
+
+    rows: np.ndarray
+    scales: np.ndarray | None
+    start: int
+
+
+class KeptVectors:
+    """Vectors of dimension d by id.
+
+    Attributes
+    ----------
+    kind : str
+        One of KINDS.
+    n_features : int
+    """
+
+    def __init__(self, kind, n_features):
+        self.kind, self.n_features = kind, n_features
+        self._table, self._parts, self._n = Store(64), (), 0
+        self._n_mapped = self._dead = 0  # rows of a file; rows in memory that do not count any more
+        self._may_write = False  # behind row n in the last part: the right passes to the next change
+
+    def __len__(self):
+        return len(self._table.present)
+
+    @property
+    def nbytes(self):
+        held = sum(part.rows.nbytes + (0 if part.scales is None else part.scales.nbytes) for part in self._parts)
+        return held + self._table.present.memory()
+
+    # ---- changes: each returns other kept vectors ----
+
+    def put(self, X, ids):
+        """Return kept vectors with rows X (n, d) under ids, added or in place of theirs; ValueError on overflow."""
+        after = self._followed()
+        first = after._append(X)
+        numbers = np.arange(first, first + len(X), dtype=np.uint64)[:, np.newaxis]
+        after._note_dead(self._numbers(ids))
+        after._table.upsert(numbers, ids)
+        return after._tidied()
+
+    def without(self, ids):
+        """Return kept vectors without those of ids, of which some may be unknown."""
+        after = self._followed()
+        after._note_dead(self._numbers(ids))
+        after._table.remove(ids, True)
+        return after._tidied()
+
+    def compacted(self):
+        """Return kept vectors with a part of their own for the rows that count, in the order of their ids."""
+        present = self._table.present
+        ids = np.sort(present.load_ids(0, len(present)))
+        after = KeptVectors(self.kind, self.n_features)
+        after._copy_from(self, ids)
+        after._table.add(np.arange(len(ids), dtype=np.uint64)[:, np.newaxis], ids)
+        return after
+
+    def _followed(self):
+        after = KeptVectors(self.kind, self.n_features)
+        after._table, after._parts, after._n = self._table.successor(), self._parts, self._n
+        after._n_mapped, after._dead = self._n_mapped, self._dead
+        after._may_write, self._may_write = self._may_write, False
+        return after
+
+    def _append(self, X):
+        """Write rows behind all others; return the number of the first. Whoever had the rows before sees none of it."""
+        first, done = self._n, 0
+        if self._may_write:
+            last = self._parts[-1]
+            done = min(len(X), len(last.rows) - (self._n - last.start))
+            self._write(last, self._n - last.start, X[:done])
+            self._n += done
+        if done < len(X):
+            part = self._new_part(max(len(X) - done, self._n // _GROWTH))
+            self._write(part, 0, X[done:])
+            self._parts, self._n, self._may_write = (*self._parts, part), self._n + len(X) - done, True
+        return first
+
+    def _new_part(self, room):
+        rows = np.empty((room, self.n_features), KINDS[self.kind])
+        return _Part(rows, np.empty(room, np.float32) if self.kind == "int8" else None, self._n)
+
+    def _write(self, part, at, X):
+        step = max(1, _BLOCK_BYTES // (4 * self.n_features))
+        for start in range(0, len(X), step):
+            rows = X[start : start + step]
+            place = slice(at + start, at + start + len(rows))
+            with np.errstate(over="ignore"):
+                floats = rows.astype(self.dtype, copy=False)
+            if not np.isfinite(floats).all():
+                largest = np.finfo(self.dtype).max
+                raise ValueError(f"X has values beyond {largest:.6g}, which {self.kind} vectors cannot hold: see keep")
+            if self.kind == "int8":
+                part.scales[place] = scales = _scales(floats)
+                floats = np.rint(floats / scales[:, np.newaxis])
+            part.rows[place] = floats
+
+    def _note_dead(self, numbers):
+        self._dead += int((numbers >= self._n_mapped).sum())
+
+    def _tidied(self):
+        """Give up the rows in memory that do not count, where most do not. Rows of a file stay where they are."""
+        if self._dead <= max(_DEAD_ROWS, (self._n - self._n_mapped) // 2):
+            return self
+        present = self._table.present
+        ids = present.load_ids(0, len(present))
+        ids = np.sort(ids[self._numbers(ids) >= self._n_mapped])
+        after = KeptVectors(self.kind, self.n_features)
+        after._parts, after._n = tuple(p for p in self._parts if p.start < self._n_mapped), self._n_mapped
+        after._n_mapped, after._table = self._n_mapped, self._table
+        after._copy_from(self, ids)
+        after._table.upsert(np.arange(self._n_mapped, after._n, dtype=np.uint64)[:, np.newaxis], ids)
+        return after
+
+    def _copy_from(self, other, ids):
+        """Append the rows of ids as they are, in one part."""
+        if not len(ids):
+            return
+        part = self._new_part(len(ids))
+        step = max(1, _BLOCK_BYTES // (4 * self.n_features))
+        for start in range(0, len(ids), step):
+            rows, scales = other._stored(other._numbers(ids[start : start + step]))
+            part.rows[start : start + step] = rows
+            if scales is not None:
+                part.scales[start : start + step] = scales
+        self._parts, self._n, self._may_write = (*self._parts, part), self._n + len(ids), True
+
+    # ---- by id ----
+
+    def get(self, ids):
+        """Return vectors (n, d) by ids, float32 or float16; KeyError where some are not kept."""
+        numbers = self._numbers(ids)
+        refuse_unknown(ids, numbers)
+        return self.oindex[numbers]
+
+    def _numbers(self, ids):
+        """Return the rows' numbers, -1 where there is none."""
+        ids = np.ascontiguousarray(ids, np.int64)
+        present = self._table.present
+        positions = present.find(ids.ravel())
+        known = positions >= 0
+        if known.all():
+            return present.codes_at(positions)[:, 0].astype(np.int64).reshape(ids.shape)
+        numbers = np.full(ids.size, -1, np.int64)
+        numbers[known] = present.codes_at(positions[known])[:, 0]
+        return numbers.reshape(ids.shape)
+
+    def _stored(self, numbers):
+        """Return rows by their numbers as they are stored, and their scales or None."""
+        if len(self._parts) == 1:
+            (part,) = self._parts
+            return part.rows[numbers], None if part.scales is None else part.scales[numbers]
+        rows = np.empty((len(numbers), self.n_features), KINDS[self.kind])
+        scales = np.empty(len(numbers), np.float32) if self.kind == "int8" else None
+        which = np.searchsorted([part.start for part in self._parts], numbers, "right") - 1
+        for i, part in enumerate(self._parts):
+            some = which == i
+            rows[some] = part.rows[numbers[some] - part.start]
+            if scales is not None:
+                scales[some] = part.scales[numbers[some] - part.start]
+        return rows, scales
+
+    # ---- what VectorRescore reads: an array of n rows, by rows ----
+
+    @property
+    def shape(self):
+        return self._n, self.n_features
+
+    @property
+    def dtype(self):
+        return np.dtype(np.float32) if self.kind == "int8" else KINDS[self.kind]
+
+    @property
+    def oindex(self):
+        """``oindex[numbers]``: rows by their numbers, as of zarr's arrays."""
+        return _Rows(self)
+
+    # ---- files ----
+
+    def to_file(self, ids):
+        """Return (arrays, params) of the rows of ids, in that order; nothing is copied."""
+        n, step = len(ids), max(1, _BLOCK_BYTES // (4 * self.n_features))
+
+        def parts(which):
+            return (self._stored(self._numbers(ids[at : at + step]))[which] for at in range(0, n, step))
+
+        arrays = {"rows": container.Chunks(KINDS[self.kind], (n, self.n_features), lambda: parts(0))}
+        if self.kind == "int8":
+            arrays["scales"] = container.Chunks(np.dtype(np.float32), (n,), lambda: parts(1))
+        numbers = np.zeros(-(-n // 8) * 8, np.uint64)
+        numbers[:n] = np.arange(n)
+        return arrays | {"numbers": numbers}, {"kind": self.kind, "n_features": self.n_features}
+
+    @classmethod
+    def from_file(cls, path, arrays, params, index_arrays, index_params, index_version):
+        """Return what :meth:`to_file` wrote of the ids of an index, whose arrays and parameters tell them."""
+        kind, d = params["kind"], params["n_features"]
+        if kind not in KINDS or type(d) is not int or d < 1:
+            raise ValueError("vectors of an unknown kind")
+        rows, scales = arrays["rows"], arrays.get("scales")
+        n = len(rows)
+        if rows.shape != (n, d) or rows.dtype != KINDS[kind]:
+            raise ValueError(f"vectors of shape {rows.shape} and dtype {rows.dtype}")
+        if (kind == "int8") != (scales is not None and scales.shape == (n,) and scales.dtype == np.float32):
+            raise ValueError("vectors of int8, and no others, must have scales")
+        table = {"blocks": arrays["numbers"]}
+        table |= {"ids": index_arrays["ids"]} if "ids" in index_arrays else {}
+        about = {name: index_params[name] for name in ("next_id", "ascending", "first_id", "n") if name in index_params}
+        kept = cls(kind, d)
+        kept._table = index_file.from_file(path, table, about | {"n_bits": 64}, index_version, False)
+        if len(kept) != n:
+            raise ValueError(f"{len(kept)} codes and {n} vectors")
+        kept._parts, kept._n, kept._n_mapped = (_Part(rows, scales, 0),) if n else (), n, n
+        return kept
+
+
+class KeptRescore(VectorRescore):
+    """Re-rank by kept vectors: a VectorRescore that finds rows by the kept vectors' own table."""
+
+    __module__ = "aphash._searching.kept"
+
+    def __init__(self, kept, metric):
+        self.X, self.metric, self.factor = kept, metric, 1
+        self._dtype = np.dtype(np.float32)
+        self._ids = kept  # not None: rows are found by ids, whatever the index's are
+
+    def _rows_of(self, ids):
+        numbers = self.X._numbers(ids)
+        unknown = (numbers < 0) & (ids != -1)
+        if unknown.any():
+            raise ValueError(f"no vector is kept of id {ids[unknown][0]}")
+        return np.maximum(numbers, 0)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    kept: KeptVectors
+
+    def __getitem__(self, numbers):
+        rows, scales = self.kept._stored(numbers)
+        return rows if scales is None else rows.astype(np.float32) * scales[:, np.newaxis]
+
+
+def _scales(rows):
+    """Return the scale of each row, by which its largest number is 127."""
+    return np.maximum(np.abs(rows).max(axis=1) / np.float32(127), np.finfo(np.float32).tiny)
