@@ -282,16 +282,22 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
     }
 }
 
+INLINE void wide_of(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
+{
+    if (first && last)
+        wide_block(planes, n_steps, n_queries, 1, 1, pair);
+    else if (last)
+        wide_block(planes, n_steps, n_queries, 0, 1, pair);
+    else
+        wide_block(planes, n_steps, n_queries, first, 0, pair);
+}
+
 static void wide(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
 {
     if (n_queries == 1)
-        wide_block(planes, n_steps, 1, first, last, pair);
-    else if (first && last)
-        wide_block(planes, n_steps, 2, 1, 1, pair);
-    else if (last)
-        wide_block(planes, n_steps, 2, 0, 1, pair);
+        wide_of(planes, n_steps, 1, first, last, pair);
     else
-        wide_block(planes, n_steps, 2, first, 0, pair);
+        wide_of(planes, n_steps, 2, first, last, pair);
 }
 
 static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
