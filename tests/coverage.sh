@@ -4,7 +4,7 @@
 #
 #     tests/coverage.sh [pytest arguments]
 #
-# The environment is that of `python` (or $PYTHON), with `pip install -e ".[test,dask,coverage]" cython setuptools`. Of
+# The environment is that of `python` (or $PYTHON), with `pip install -e ".[test,dask,coverage]" cython "setuptools>=77"`. Of
 # .pyx files nothing is counted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
