@@ -2,7 +2,6 @@
 
 from aphash._common import container
 from aphash._learning.encoder import MODEL_VERSION, PRODUCT, PRODUCT_VERSION, Encoder, check_version, refuse_steps
-from aphash._learning.recipe import Recipe
 from aphash._searching import index_file
 from aphash.index import HammingIndex
 
@@ -49,6 +48,7 @@ def save(path, hasher, index):
     HammingIndex(n_bits=32), 1797 codes
     """
     import aphash._steps as _steps  # with scikit-learn, which load_encoder does without
+    from aphash._learning import model_file
     from aphash._learning.estimator import APHash
     from aphash.neighbors import HammingNeighbors
 
@@ -73,11 +73,7 @@ def save(path, hasher, index):
     together |= {f"index.{name}": each for name, each in index_arrays.items()}
     both = {"hasher": params, "index": index_params}
     # The latest version says what earlier ones do not know of, so that they refuse the file.
-    version = (
-        PRODUCT_VERSION
-        if steps is not None or isinstance(hasher.mode, Recipe) or hasattr(hasher, "items_")
-        else _INDEX_VERSION
-    )
+    version = PRODUCT_VERSION if steps is not None or model_file.version_of(params) > 1 else _INDEX_VERSION
     if steps is not None:
         step_arrays, step_params = _steps.to_file(steps)
         together |= {f"steps.{name}": each for name, each in step_arrays.items()}

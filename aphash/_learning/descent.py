@@ -200,7 +200,7 @@ def learn(rows, settings, rng, progress):
         if s.rotation != "none":
             mean, rotation = rows.rotate_towards_signs(sample, s.rotation, _ROUND_ITERATIONS, rng)
             H = rotation(H - mean)
-        target = _sign if s.hash_target == "sign" or last else _itself
+        target = sign if s.hash_target == "sign" or last else _itself
         share = s.last_ridge if last else s.ridge
         if s.fit_hash == "anchors":
             W, bias = _ridge_of_anchors(A, target(H), share)
@@ -213,7 +213,7 @@ def learn(rows, settings, rng, progress):
     return Result(items, theta, H, W, bias, np.array(history, HISTORY), n_iter, n_directions)
 
 
-def _sign(codes):
+def sign(codes):
     return np.where(codes >= 0, np.float32(1), np.float32(-1))
 
 

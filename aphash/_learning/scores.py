@@ -24,7 +24,7 @@ from aphash._common.threads import Crew
 from aphash._learning import _distances
 from aphash._learning._source import Source
 from aphash._learning.blocks import draw_rows
-from aphash._learning.descent import HISTORY, itq_map
+from aphash._learning.descent import HISTORY, itq_map, sign
 from aphash._learning.item_encoder import FIRST_SWEEPS, ItemEncoder, from_bfloat16, project, scores, to_bfloat16
 from aphash._learning.linear import GRAM_FEATURES
 from aphash.codes import pack
@@ -114,13 +114,13 @@ def learn(rows, settings, rng, progress, n_threads=None):
 
 def _equal_norms(A, start, n_threads):
     """Return D, nu and the anchors' bits: |a - b D|^2 + lambda / nu (|b D|^2 - nu)^2, D by least squares in between."""
-    B = _signs(project(A, start, n_threads))
+    B = sign(project(A, start, n_threads))
     D = _decoder(B, A)
     for _ in range(_START_ROUNDS):
         norm = _mean_norm(B, D)
         _equal_kernels(D, norm).start(B, project(A, np.ascontiguousarray(D.T), n_threads), 1, n_threads)
         D = _decoder(B, A)
-    norm, B = _mean_norm(B, D), _signs(project(A, start, n_threads))
+    norm, B = _mean_norm(B, D), sign(project(A, start, n_threads))
     _equal_kernels(D, norm).start(B, project(A, np.ascontiguousarray(D.T), n_threads), FIRST_SWEEPS, n_threads)
     return D, norm, B
 
@@ -145,10 +145,6 @@ def _decoder(B, A):
 def _mean_norm(B, D):
     rebuilt = B @ D
     return float(np.einsum("ij,ij->", rebuilt, rebuilt, dtype=np.float64) / len(B))
-
-
-def _signs(Y):
-    return np.where(Y >= 0, np.float32(1), np.float32(-1))
 
 
 class _Fit:
