@@ -17,8 +17,8 @@ from setuptools.modified import newer_group
 # Never -march=native or -ffast-math: one wheel runs on every CPU of its architecture, the instruction set is chosen at
 # run time, and NaN and the order of every sum mean what they say. errno and FP traps are given up: nothing reads them,
 # and they stop the compiler from vectorising square roots and comparisons.
-# -g0: Python's own flags often ask for debug information, which makes a wheel seven times as large.
-CFLAGS = ["-O3", "-g0", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
+CFLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
+CFLAGS += ["-g0"]  # Python's own flags often ask for debug information, which makes a wheel four times as large
 
 OPENMP = (  # flags for the compiler, flags for the linker
     (["-fopenmp"], ["-fopenmp"]),  # GCC; Clang with its OpenMP library
@@ -27,7 +27,7 @@ OPENMP = (  # flags for the compiler, flags for the linker
 
 
 def openmp_flags(compiler):
-    """Return the flags for OpenMP, of the compiler and of the linker; none where a test program builds with none of them.
+    """Return the flags for OpenMP, of the compiler and of the linker: the first with which a test program builds, or none.
 
     ``LDFLAGS`` is asked, too: it may say where the library lies.
     """
@@ -59,7 +59,7 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         if self.compiler.compiler_type != "unix":
-            raise SystemExit(f"aphash needs GCC or Clang on Linux or macOS, got the compiler {self.compiler.compiler_type!r}")
+            raise SystemExit(f"aphash needs GCC or Clang, and POSIX; {self.compiler.compiler_type!r} is not supported")
         without = bool(os.environ.get("APHASH_NO_OPENMP"))
         flags, link_flags = ([], []) if without else openmp_flags(self.compiler.compiler_so[:1])
         for extension in self.extensions:

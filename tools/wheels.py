@@ -4,7 +4,7 @@
     python tools/wheels.py [--out dist] [PYTHON ...]        # default: the interpreter that runs this
 
 A wheel is built from the sdist, so that the sdist is complete, by `PYTHON -m pip wheel`. auditwheel gives it the OpenMP
-runtime of GCC (libgomp) and the oldest manylinux tag that its symbols allow; one newer than MOST is refused. libgomp alone
+runtime of GCC (libgomp) and the oldest manylinux tag that its symbols allow; one newer than MOST is refused. Only libgomp
 is what depends on the machine: where this machine's is too new, Debian 11's is fetched and carried instead. In the
 manylinux images nothing is fetched. The licence of libgomp is put into the wheel, and a list of what it carries
 (SBOM, PEP 770), which auditwheel writes where the machine's package manager knows the library.
@@ -88,7 +88,8 @@ def sbom_of_libgomp(machine):
     purl = f"pkg:deb/debian/libgomp1@{VERSION}?arch={LIBGOMP[machine][0]}&distro=debian-11"
     component = {"type": "library", "bom-ref": purl, "name": "libgomp1", "version": VERSION, "purl": purl}
     component["licenses"] = [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
-    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.4", "version": 1, "components": [component]}, indent=1)
+    document = {"bomFormat": "CycloneDX", "specVersion": "1.4", "version": 1, "components": [component]}
+    return json.dumps(document, indent=1)
 
 
 def add_to_wheel(wheel, files):
