@@ -27,7 +27,7 @@ OPENMP = (  # flags for the compiler, flags for the linker
 
 
 def openmp_flags(compiler):
-    """Return the flags for OpenMP, of the compiler and of the linker: the first with which a test program builds, or none.
+    """Return the flags for OpenMP, of the compiler and of the linker: the first that build a test program, or none.
 
     ``LDFLAGS`` is asked, too: it may say where the library lies.
     """
