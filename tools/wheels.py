@@ -5,9 +5,9 @@
 
 A wheel is built from the sdist, so that the sdist is complete, by `PYTHON -m pip wheel`. auditwheel gives it GCC's
 OpenMP runtime (libgomp) and the oldest manylinux tag that its symbols allow; one newer than MOST is refused. libgomp
-alone depends on the machine: where this machine's is too new, Debian 11's is fetched and carried instead. In the manylinux
-images nothing is fetched. The licence of libgomp is put into the wheel, and a list of what it carries (SBOM, PEP 770),
-which auditwheel writes where the machine's package manager knows the library.
+alone depends on the machine: where this machine's is too new, Debian 11's is fetched and carried instead. In the
+manylinux images nothing is fetched. The licence of libgomp is put into the wheel, and a list of what it carries (SBOM,
+PEP 770), which auditwheel writes where the machine's package manager knows the library.
 """
 
 import argparse
