@@ -1,0 +1,202 @@
+"""``aphash search``: the nearest vectors of queries, as text, as a table for programs, or as a page."""
+
+import csv
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from aphash._command import arguments, reading, terminal, writing
+from aphash._common.progress import ProgressBar
+
+_BATCH = 256  # queries that are searched for at a time
+
+DTYPE = np.dtype([("id", "<i8"), ("distance", "<f4")])  # of --npy
+
+
+def parser():
+    made = arguments.parser_of("search", "Find the nearest vectors of queries in a file that build has made.")
+    made.add_argument("file", metavar="FILE", help="what build has made")
+    made.add_argument("queries", metavar="QUERIES", help=f"one a row: {reading.FORMATS}, FILE:NAME of an array, or -")
+    made.add_argument("-k", type=arguments.count, default=10, metavar="N", help="results a query (default %(default)s)")
+    made.add_argument("--recall", type=arguments.share, metavar="R", help="share of the true ones to find (default .95)")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="a line a result: query, rank, id, distance[, name]")
+    form.add_argument("--json", action="store_true", help="a line a query: {query, ids, distances[, names]}")
+    form.add_argument("--npy", action="store_true", help="an array (queries, k) with fields id (-1: none) and distance")
+    made.add_argument("--out", default=writing.STDOUT, metavar="FILE", help="instead of standard output")
+    made.add_argument("--names", metavar="FILE", help="names: line i is that of id i; or lines of an id, a tab, a name")
+    made.add_argument("--query-names", metavar="FILE", help="names of the queries, one a line")
+    made.add_argument("--html", metavar="OUT.html", help="write a page of results for the browser")
+    made.add_argument("--images", metavar="FOLDER", help="where the names are images, for the page")
+    arguments.add_jobs(made)
+    return made
+
+
+@dataclass(frozen=True)
+class Names:
+    """What ids and queries are called; None where they have no names."""
+
+    of_ids: dict | list | None
+    of_queries: list | None
+
+    def of(self, id):
+        return "" if self.of_ids is None else self.of_ids[id]
+
+    def of_query(self, number):
+        return "" if self.of_queries is None else self.of_queries[number]
+
+
+def run(options):
+    reading.check_readable(options.file, options.queries, options.names, options.query_names)
+    inputs = options.file, reading.split_source(options.queries)[0], options.names, options.query_names
+    for path in (options.out, options.html):
+        if path is not None:
+            writing.check_writable(path, inputs)
+    if options.html == writing.STDOUT:
+        raise ValueError("--html -: a page is written to a file")
+    if options.npy and options.out == writing.STDOUT and terminal.is_terminal():
+        raise ValueError("--npy writes bytes, which a terminal does not show: add --out FILE, or a pipe")
+    index = opened(options.file)
+    if options.recall is not None and index.info()["keep"] is None:
+        raise ValueError(f"{options.file}: --recall needs vectors to rank by, and it has none: build it with --keep")
+    names = _names(options, index)
+    page = _page(options, names)
+    Q = reading.read_vectors(options.queries, one=True)
+    name = reading.name_of(options.queries)
+    if Q.shape[1] != index.n_features_in_:
+        raise ValueError(
+            f"{name}: expected {index.n_features_in_} numbers a row, as {options.file} has, got {Q.shape[1]}"
+        )
+    if names.of_queries is not None and len(names.of_queries) != len(Q):
+        raise ValueError(
+            f"{options.query_names}: expected a name for each of {len(Q):,} queries, got {len(names.of_queries):,}"
+        )
+    found = _found(options, index, Q)
+    if page is not None:
+        found = page.collecting(found)
+    if page is not None and not (options.csv or options.json or options.npy):
+        for _ in found:
+            if page.is_full():
+                break
+    else:
+        _write(options, names, found, len(Q))
+    if page is not None:
+        size = page.write(index, len(Q))
+        print(f"{options.html}: {page.n_queries:,} of {len(Q):,} queries, {terminal.bytes_of(size)}")
+
+
+def opened(path):
+    """Return the VectorIndex in a file, mapped."""
+    from aphash.vectors import VectorIndex
+
+    return VectorIndex.load(path, mmap=True)
+
+
+def _names(options, index):
+    of_ids = None
+    if options.names is not None:
+        of_ids = reading.read_names(options.names)
+        if of_ids and all(line.partition("\t")[0].lstrip("-").isdecimal() and "\t" in line for line in of_ids):
+            of_ids = {int(id): name for id, _, name in (line.partition("\t") for line in of_ids)}
+        ids = index.ids
+        missing = ids[~np.isin(ids, list(of_ids))] if isinstance(of_ids, dict) else ids[(ids < 0) | (ids >= len(of_ids))]
+        if len(missing):
+            raise ValueError(
+                f"{options.names}: no name for id {missing[0]} and {len(missing) - 1:,} others: it has {len(of_ids):,} "
+                "lines, of which line i, from 0, is the name of id i; or each has an id, a tab and a name"
+            )
+    queries = None if options.query_names is None else reading.read_names(options.query_names)
+    return Names(of_ids, queries)
+
+
+def _page(options, names):
+    if options.html is None:
+        if options.images is not None:
+            raise ValueError("--images are for the page: add --html OUT.html")
+        return None
+    if options.images is not None:
+        if names.of_ids is None:
+            raise ValueError("--images needs --names: the files in the folder, by ids")
+        if not os.path.isdir(options.images):
+            raise ValueError(f"{options.images}: no such folder")
+    from aphash._command import results
+
+    return results.Page(options.html, options.images, names, options.k)
+
+
+def _found(options, index, Q):
+    """Yield (number of the first query, what was found) of batches."""
+    from aphash._command.reading import name_of
+
+    step = max(1, min(_BATCH, (1 << 20) // options.k))
+    with ProgressBar("auto" if not terminal.is_terminal() or options.out != writing.STDOUT else 0, len(Q), "queries",
+                     "search") as bar:  # fmt: skip
+        for start in range(0, len(Q), step):
+            batch = np.ascontiguousarray(Q[start : start + step])
+            try:
+                found = index.search(batch, options.k, recall=options.recall, n_jobs=options.jobs)
+            except ValueError as error:
+                source = name_of(options.queries) if "Input X" in str(error) else options.file
+                raise ValueError(f"{source}: {error}") from None
+            bar.update(len(batch))
+            yield start, found
+
+
+def _write(options, names, found, n_queries):
+    if options.npy:
+        out = np.empty((n_queries, options.k), DTYPE)
+        for start, part in found:
+            out["id"][start : start + len(part.ids)] = part.ids
+            out["distance"][start : start + len(part.ids)] = part.distances
+        with writing.opened(options.out, "wb") as file:
+            np.save(file, out)
+        return
+    form = _write_csv if options.csv else _write_json if options.json else _write_text
+    with writing.opened(options.out) as file:
+        form(file, found, names)
+
+
+def _of_query(part, row):
+    """Return (ids, distances) of one query, as lists, without the places that have no result."""
+    real = part.ids[row] != -1
+    return part.ids[row][real].tolist(), part.distances[row][real].tolist()
+
+
+def _write_csv(file, found, names):
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["query", "rank", "id", "distance", *(["name"] if names.of_ids is not None else [])])
+    for start, part in found:
+        for row in range(len(part.ids)):
+            for rank, (id, distance) in enumerate(zip(*_of_query(part, row)), 1):
+                own = [names.of(id)] if names.of_ids is not None else []
+                table.writerow([start + row, rank, id, f"{distance:.6g}", *own])
+
+
+def _write_json(file, found, names):
+    for start, part in found:
+        for row in range(len(part.ids)):
+            ids, distances = _of_query(part, row)
+            line = {"query": start + row, "ids": ids, "distances": [float(f"{each:.6g}") for each in distances]}
+            if names.of_queries is not None:
+                line["query_name"] = names.of_query(start + row)
+            if names.of_ids is not None:
+                line["names"] = [names.of(id) for id in ids]
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _write_text(file, found, names):
+    columns = terminal.width()
+    for start, part in found:
+        if start == 0:
+            kind = f"exact, {part.candidates:,} candidates" if part.exact else "estimated from codes"
+            file.write(f"distances {kind}; expected recall {part.recall:.3f}\n")
+        for row in range(len(part.ids)):
+            about = terminal.fitted(f"query {start + row}  {names.of_query(start + row)}".rstrip(), columns)
+            file.write(f"\n{terminal.bold(about)}\n")
+            ids, distances = _of_query(part, row)
+            wide = max((len(str(id)) for id in ids), default=1)
+            for rank, (id, distance) in enumerate(zip(ids, distances), 1):
+                line = f"{rank:5}  {id:>{wide}}  {distance:<8.4g}  {names.of(id)}".rstrip()
+                file.write(terminal.fitted(line, columns) + "\n")
