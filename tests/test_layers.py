@@ -16,8 +16,8 @@ LAYERS = [
     "_learning.recipe _learning._source _learning.linear _learning.safeguard _searching._store _common.container "
     "_steps metrics rescore",
     "_learning._distances _learning._affinity_pass _learning._projection _learning._bits _learning.blocks "
-    "_searching._search _searching.filters _common.finite _interchange.rows",
-    "_searching.engines _searching._weighted _interchange.items",
+    "_searching._search _searching._linkage _searching.filters _common.finite _interchange.rows",
+    "_searching.engines _searching._weighted _searching.linkage _interchange.items",
     "_searching.queries",
     "_learning.item_encoder",
     "_learning.encoder",

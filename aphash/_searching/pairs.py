@@ -4,7 +4,7 @@ import numpy as np
 
 from aphash._common.progress import ProgressBar
 from aphash._kernels import scan_costs
-from aphash._searching import _search
+from aphash._searching import _search, linkage
 from aphash._searching.engines import engine_of
 
 COMPARE_COST = (
@@ -31,23 +31,13 @@ def pairs(snapshot, radius, bitmap, threads, verbose):
 
 def groups(snapshot, radius, bitmap, threads, verbose):
     """Return ids and the group of each; see ``HammingIndex.groups``."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     joined = _Joined(snapshot, bitmap, _EQUAL_PAIRS if radius else 0)
-    n = len(joined.first)
     stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
-    labels = np.arange(n)  # the group of each distinct code so far: a number below n
-    for i, j, _ in _in_blocks(stream, max(n, _BLOCK)):  # as many pairs as codes, for each merge costs O(n)
-        i, j = labels[joined.number[i]], labels[joined.number[j]]
-        edges = coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n))
-        labels = connected_components(edges, directed=False)[1][labels]
+    blocks = ((joined.number[i], joined.number[j], distances) for i, j, distances, _ in stream)
+    labels = linkage.single(len(joined.first), blocks)  # the group of each distinct code
     of_item = np.empty(len(joined.items), np.int64)
     of_item[joined.order] = np.repeat(labels, joined.sizes)
-    _, first, of_item = np.unique(of_item, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return snapshot.ids_at(joined.items), rank[of_item]
+    return snapshot.ids_at(joined.items), linkage.numbered(of_item)
 
 
 def knn_graph(snapshot, k, threads):
