@@ -6,9 +6,7 @@ import io
 import numbers
 import os
 import threading
-from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from aphash._learning.encoder import ARRAYS, Encoder, encode, names_of, project,
 from aphash._searching import brute_force, calibration, index_file
 from aphash._searching.calibration import Calibration
 from aphash._searching.kept import KINDS, KeptRescore, KeptVectors
+from aphash._searching.results import Found, Pairs
 from aphash.codes import check_n_bits, n_words, note_origin
 from aphash.index import HammingIndex
 from aphash.rescore import VectorRescore, with_queries
@@ -37,87 +36,6 @@ _QUERIES = 1000  # rows that do not learn, but calibrate; at most a fifth
 _BLOCK_BYTES = 1 << 24  # of rows that are normalised and encoded at a time
 _FILTERED = 2  # times as many candidates with a filter
 _GRAPH_ROWS = 1024  # that are searched for at a time
-
-
-class Found:
-    """What a search found: ``distances, ids = found``; and where the distances come from.
-
-    Attributes
-    ----------
-    distances, ids : ndarray
-    offsets : ndarray
-        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
-    exact : bool
-        Whether the distances are those of vectors; otherwise they are estimated from the codes.
-    candidates : int
-        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
-    recall : float
-        The share of the true nearest neighbours that is expected in the results.
-    """
-
-    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
-        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
-
-    @property
-    def distances(self) -> np.ndarray:
-        return self._parts[-2]
-
-    @property
-    def ids(self) -> np.ndarray:
-        return self._parts[-1]
-
-    @property
-    def offsets(self) -> np.ndarray:
-        if len(self) != 3:
-            raise AttributeError("only a radius search has offsets")
-        return self._parts[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __getitem__(self, place: int) -> np.ndarray:
-        return self._parts[place]
-
-    def __repr__(self) -> str:
-        kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
-        parts = ", ".join(map(repr, self._parts))
-        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
-
-
-class Pairs:
-    """The near pairs of an index, block by block: an iterator over ``(ids_i, ids_j, distances)``.
-
-    Attributes
-    ----------
-    radius : int
-        Bits by which codes may differ.
-    recall : float
-        The share of all pairs within the distance that is expected.
-    precision : float
-        The share of what is found that is expected to be within the distance: 1 where vectors verify it.
-    exact : bool
-        Whether distances are those of vectors.
-    """
-
-    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
-        self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return next(self._blocks)
-
-    def close(self) -> None:
-        """Stop; what the pairs keep of the index is given back."""
-        self._blocks.close()
-
-    def __repr__(self) -> str:
-        kind = "verified" if self.exact else f"precision {self.precision:.3g}"
-        return f"<pairs within {self.radius} bits: expected recall {self.recall:.3g}, {kind}>"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version _common.arrays _common.progress",
+    "_version _common.arrays _common.progress _searching.results",
     "_kernels",
     "_common.threads codes _common.checks",
     "_learning.recipe _learning._source _learning.linear _learning.safeguard _searching._store _common.container "
