@@ -6,6 +6,7 @@ from aphash._common.progress import ProgressBar
 from aphash._kernels import scan_costs
 from aphash._searching import _search, linkage
 from aphash._searching.engines import engine_of
+from aphash._searching.filters import positions_of
 
 COMPARE_COST = (
     10.0  # nanoseconds for two codes that agree in a substring, at scattered places: an estimate, not measured
@@ -91,7 +92,7 @@ class _Joined:
 
     def __init__(self, snapshot, filter, tolerated=0):
         n = len(snapshot)
-        self.items = np.arange(n) if filter is None else _positions(filter, n)
+        self.items = np.arange(n) if filter is None else positions_of(filter, n)
         if not snapshot.ascending:
             self.items = self.items[np.argsort(snapshot.ids_at(self.items))]
         hashes = _hashes(snapshot, self.items)
@@ -105,10 +106,6 @@ class _Joined:
         self.sizes = np.diff(self.starts)
         self.number = np.zeros(n, np.int64)
         self.number[self.first] = np.arange(len(self.first))
-
-
-def _positions(filter, n):
-    return np.flatnonzero(np.unpackbits(filter.astype("<u8").view(np.uint8), count=n, bitorder="little"))
 
 
 def _hashes(snapshot, positions=None):
@@ -234,7 +231,7 @@ def _first_items(joined, numbers, d, counts, k):
 
 def _pairs(snapshot, radius, filter, threads):
     """Yield positions i, j, distances and progress of all pairs."""
-    hashes = _hashes(snapshot, None if filter is None else _positions(filter, len(snapshot)))
+    hashes = _hashes(snapshot, None if filter is None else positions_of(filter, len(snapshot)))
     few = _n_equal_pairs(hashes) <= _EQUAL_PAIRS * len(hashes)
     del hashes
     if few and radius:

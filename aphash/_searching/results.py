@@ -85,3 +85,59 @@ class Pairs:
     def __repr__(self) -> str:
         kind = "verified" if self.exact else f"precision {self.precision:.3g}"
         return f"<pairs within {self.radius} bits: expected recall {self.recall:.3g}, {kind}>"
+
+
+class Groups:
+    """The groups of near vectors of an index: ``ids, labels = groups``.
+
+    Attributes
+    ----------
+    ids : ndarray of int64, shape (n,)
+        Of the vectors that take part, ascending.
+    labels : ndarray of int64, shape (n,)
+        The group of each. Groups are numbered from 0 by their smallest id.
+    representatives : ndarray of int64, shape (n_groups,)
+        Whom to keep: the smallest id of each group.
+    duplicates : ndarray of int64, shape (n - n_groups,)
+        All others, ascending: ``index.remove(groups.duplicates)`` leaves one of each group.
+    exact : bool
+        Whether vectors verified the distances.
+    recall : float
+        The share of all pairs within the distance that is expected to have been seen.
+    """
+
+    def __init__(self, ids: np.ndarray, labels: np.ndarray, exact: bool, recall: float) -> None:
+        self.ids, self.labels, self.exact, self.recall = ids, labels, exact, recall
+
+    @property
+    def representatives(self) -> np.ndarray:
+        return self.ids[np.unique(self.labels, return_index=True)[1]]
+
+    @property
+    def duplicates(self) -> np.ndarray:
+        is_first = np.zeros(len(self.ids), bool)
+        is_first[np.unique(self.labels, return_index=True)[1]] = True
+        return self.ids[~is_first]
+
+    def members(self) -> list[np.ndarray]:
+        """Return the ids of each group of two or more, ascending, in the order of the groups."""
+        order = np.argsort(self.labels, kind="stable")
+        each = np.split(self.ids[order], np.flatnonzero(np.diff(self.labels[order])) + 1)
+        return [ids for ids in each if len(ids) > 1]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.ids, self.labels))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return (self.ids, self.labels)[place]
+
+    def __repr__(self) -> str:
+        sizes = np.bincount(self.labels) if len(self.labels) else np.zeros(0, np.int64)
+        kind = "verified" if self.exact else "estimated"
+        return (
+            f"<{len(sizes)} groups of {len(self.ids)} vectors, {np.count_nonzero(sizes > 1)} of two or more, "
+            f"the largest of {sizes.max(initial=0)}; distances {kind}>"
+        )
