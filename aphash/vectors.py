@@ -6,9 +6,7 @@ import io
 import numbers
 import os
 import threading
-from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -22,7 +20,10 @@ from aphash._learning import item_encoder, recipe
 from aphash._learning.encoder import ARRAYS, Encoder, encode, names_of, project, refuse_sparse
 from aphash._searching import brute_force, calibration, index_file
 from aphash._searching.calibration import Calibration
+from aphash._searching.filters import positions_of, prepare
 from aphash._searching.kept import KINDS, KeptRescore, KeptVectors
+from aphash._searching.linkage import complete, numbered, single
+from aphash._searching.results import Found, Groups, Pairs
 from aphash.codes import check_n_bits, n_words, note_origin
 from aphash.index import HammingIndex
 from aphash.rescore import VectorRescore, with_queries
@@ -32,92 +33,12 @@ KIND, VERSION = "VectorIndex", 1
 RECALL = 0.95  # of a search that does not say
 
 _METRICS = ("cosine", "l2")
+_LINKAGES = {"single": single, "complete": complete}
 _TRAIN_ROWS = 250_000  # what n_train="auto" learns from at most
-_QUERIES = 1000  # rows that do not learn, but calibrate; at most a fifth
+_QUERIES = 2000  # rows that do not learn, but calibrate; at most a fifth
 _BLOCK_BYTES = 1 << 24  # of rows that are normalised and encoded at a time
 _FILTERED = 2  # times as many candidates with a filter
 _GRAPH_ROWS = 1024  # that are searched for at a time
-
-
-class Found:
-    """What a search found: ``distances, ids = found``; and where the distances come from.
-
-    Attributes
-    ----------
-    distances, ids : ndarray
-    offsets : ndarray
-        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
-    exact : bool
-        Whether the distances are those of vectors; otherwise they are estimated from the codes.
-    candidates : int
-        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
-    recall : float
-        The share of the true nearest neighbours that is expected in the results.
-    """
-
-    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
-        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
-
-    @property
-    def distances(self) -> np.ndarray:
-        return self._parts[-2]
-
-    @property
-    def ids(self) -> np.ndarray:
-        return self._parts[-1]
-
-    @property
-    def offsets(self) -> np.ndarray:
-        if len(self) != 3:
-            raise AttributeError("only a radius search has offsets")
-        return self._parts[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __getitem__(self, place: int) -> np.ndarray:
-        return self._parts[place]
-
-    def __repr__(self) -> str:
-        kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
-        parts = ", ".join(map(repr, self._parts))
-        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
-
-
-class Pairs:
-    """The near pairs of an index, block by block: an iterator over ``(ids_i, ids_j, distances)``.
-
-    Attributes
-    ----------
-    radius : int
-        Bits by which codes may differ.
-    recall : float
-        The share of all pairs within the distance that is expected.
-    precision : float
-        The share of what is found that is expected to be within the distance: 1 where vectors verify it.
-    exact : bool
-        Whether distances are those of vectors.
-    """
-
-    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
-        self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return next(self._blocks)
-
-    def close(self) -> None:
-        """Stop; what the pairs keep of the index is given back."""
-        self._blocks.close()
-
-    def __repr__(self) -> str:
-        kind = "verified" if self.exact else f"precision {self.precision:.3g}"
-        return f"<pairs within {self.radius} bits: expected recall {self.recall:.3g}, {kind}>"
 
 
 @dataclass(frozen=True)
@@ -181,11 +102,11 @@ class VectorIndex:
 
     Notes
     -----
-    A fifth of the rows, at most 1,000, do not learn: their true neighbours among all rows are found by exact search
-    (some 1,000 n d multiply-adds), and their ranks in the search by codes tell how many candidates give what recall of
-    1, 10 and 100 results; in between it is interpolated. Of 1,000 rows, the standard error of a recall of .95 is below
-    .007. Candidates grow in proportion to the index, which is more than
-    they need to. With fewer than five rows nothing is measured, and all codes are candidates.
+    A fifth of the rows, at most 2,000, do not learn: their true neighbours among all rows are found by exact search
+    (some 2,000 n d multiply-adds), and their ranks in the search by codes tell how many candidates give what recall of
+    1, 10 and 100 results; in between it is interpolated. Of 2,000 rows, the standard error of a recall of .95 is below
+    .005. The number of candidates grows in proportion to the index, which is more than it takes. With fewer than five
+    rows nothing is measured, and all codes are candidates.
 
     Distances are float32: exact for the vectors that rank (those kept, as they are kept; or those attached), or
     estimated where there are none: the average distance of sampled pairs of rows whose codes are as far apart, which
@@ -396,6 +317,47 @@ class VectorIndex:
         attached = ", others attached" if state.attached is not None else ""
         return f"{about}, {len(state.codes)} vectors of {state.encoder.n_features} numbers{attached}"
 
+    def get_params(self, deep=True):
+        """Return the parameters by name, as scikit-learn's ``clone`` and its searches ask for them.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Has no effect: no parameter is an estimator.
+
+        Examples
+        --------
+        >>> from aphash import VectorIndex
+        >>> VectorIndex(32).get_params()["n_bits"]
+        32
+        """
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **params):
+        """Change parameters; they count from the next fit on.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a name that is none of a parameter; nothing is changed then. Values are checked by the fit.
+
+        Examples
+        --------
+        >>> from aphash import VectorIndex
+        >>> VectorIndex(32).set_params(n_bits=64).n_bits
+        64
+        """
+        for name in params:
+            if name not in _PARAMETERS:
+                raise ValueError(f"{name!r} is no parameter of VectorIndex, which has {', '.join(_PARAMETERS)}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
     def info(self):
         """Return what the index is and what can be expected of it.
 
@@ -427,10 +389,10 @@ class VectorIndex:
         kind = None if state.kept is None else state.kept.kind
         vector_bytes = 0 if kind is None else KINDS[kind].itemsize * d + 4 * (kind == "int8")
         return {
-            "n": n, "n_features": d, "n_bits": self.n_bits, "mode": self.mode, "metric": state.metric,
+            "n": n, "n_features": d, "n_bits": state.encoder.n_bits, "mode": self.mode, "metric": state.metric,
             "keep": kind, "attached": state.attached is not None,
             "distances": "exact" if state.has_vectors() else "estimated",
-            "code_bytes": -(-self.n_bits // 8), "vector_bytes": vector_bytes, "nbytes": self.nbytes,
+            "code_bytes": -(-state.encoder.n_bits // 8), "vector_bytes": vector_bytes, "nbytes": self.nbytes,
             "calibrated_n": measured.n, "recall": recall, "candidates": candidates,
         }  # fmt: skip
 
@@ -836,13 +798,78 @@ class VectorIndex:
         """
         state = self._fitted()
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
-        distance, recall = _check_distance(distance), _check_recall(recall)
-        radius, expected, precision = state.calibration.radius_for(distance, recall, "bits")
-        radius = int(min(radius, self.n_bits))
-        found = state.codes.pairs(radius, filter=filter, n_jobs=n_jobs, verbose=verbose)
-        exact = state.has_vectors()
-        blocks = _verified(state, found, distance) if exact else _with_estimates(state, found)
-        return Pairs(blocks, radius, expected, 1.0 if exact else precision, exact)
+        return _pairs(state, distance, recall, filter, n_jobs, verbose)
+
+    def groups(self, distance, *, linkage="single", recall=0.95, filter=None, n_jobs=None, verbose=0):
+        """Group the near-duplicates.
+
+        Parameters
+        ----------
+        distance : float
+            In the metric's unit, at least 0.
+        linkage : {"single", "complete"}, default="single"
+            single: any two vectors within the distance are in the same group, and so are those that a chain of such
+            pairs joins, however far its ends are. complete: any two vectors of a group are within the distance, so no
+            group is wider than that; of two groups those are joined first whose farthest members are nearest. It needs
+            vectors.
+        recall : float, default=0.95
+            The share of the pairs within the distance that is to be found, as for :meth:`pairs`.
+        filter
+            As for :meth:`search`: the other vectors are in no group and connect none.
+        n_jobs : int, optional
+        verbose : int, default=0
+            1 shows a progress bar.
+
+        Returns
+        -------
+        Groups
+            ``ids, labels = groups``: int64 arrays of shape (n,), the ids that take part, ascending, and the group of
+            each, numbered from 0 by their smallest id. ``representatives`` are whom to keep, one of each group,
+            ``duplicates`` all others, and ``members()`` lists the groups of two or more.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is not as said, and where complete linkage has no vectors.
+
+        Notes
+        -----
+        Memory: as :meth:`pairs`, and 100 bytes a vector; with complete linkage all pairs within the distance are held,
+        some 200 bytes each.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import VectorIndex
+        >>> X = np.random.default_rng(0).standard_normal((1000, 16))
+        >>> X[[500, 999]] = X[0] + [[0.001], [0.002]]
+        >>> index = VectorIndex(16, keep="float16", random_state=0).fit(X)
+        >>> found = index.groups(0.01, linkage="complete")
+        >>> found.members(), found.duplicates
+        ([array([  0, 500, 999])], array([500, 999]))
+        """
+        state = self._fitted()
+        n_jobs = self.n_jobs if n_jobs is None else n_jobs
+        if not isinstance(linkage, str) or linkage not in _LINKAGES:
+            raise ValueError(f"linkage must be one of {', '.join(map(repr, _LINKAGES))}, got {shown(linkage)}")
+        if not state.has_vectors():
+            if linkage == "complete":
+                raise ValueError(
+                    "linkage='complete' needs vectors that tell how far two of a group are: fit with keep='float32', "
+                    "'float16' or 'int8', or attach_vectors(X)"
+                )
+            radius, expected, _ = _radius(state, distance, recall)
+            ids, labels = state.codes.groups(radius, filter=filter, n_jobs=n_jobs, verbose=verbose)
+            return Groups(ids, labels, False, expected)
+        found = _pairs(state, distance, recall, filter, n_jobs, verbose)
+        snapshot = state.codes._store.present
+        taking_part = prepare(filter, snapshot)
+        positions = np.arange(len(snapshot)) if taking_part is None else positions_of(taking_part, len(snapshot))
+        ids = np.sort(snapshot.ids_at(positions))
+        blocks = ((np.searchsorted(ids, i), np.searchsorted(ids, j), d) for i, j, d in found)
+        with contextlib.closing(found):
+            labels = _LINKAGES[linkage](len(ids), blocks)
+        return Groups(ids, numbered(labels), True, found.recall)
 
     def knn_graph(self, k, *, recall=None, n_jobs=None):
         """Return the graph of each vector's k nearest others.
@@ -1115,6 +1142,13 @@ def _plan(state, k, recall, candidates, expand, filtered=False):
     return candidates, measured.recall_for(max(candidates // more, k), k, n)
 
 
+def _radius(state, distance, recall):
+    """Return (radius in bits, recall, precision) of what finds the pairs within a distance."""
+    distance, recall = _check_distance(distance), _check_recall(recall)
+    radius, expected, precision = state.calibration.radius_for(distance, recall, "bits")
+    return int(min(radius, state.encoder.n_bits)), expected, precision
+
+
 def _check_recall(recall):
     if isinstance(recall, bool) or not isinstance(recall, numbers.Real):
         raise TypeError(f"recall must be a number, got {shown(recall)}")
@@ -1189,6 +1223,14 @@ def _vectors_of(state, ids):
 def _distances(state, vectors, ids):
     """Return the distances (m,) of vectors (m, d) to those of ids (m,), one each."""
     return with_queries(state.rescore(), vectors).distances(0, ids[:, np.newaxis])[:, 0]
+
+
+def _pairs(state, distance, recall, filter, n_jobs, verbose):
+    radius, expected, precision = _radius(state, distance, recall)
+    found = state.codes.pairs(radius, filter=filter, n_jobs=n_jobs, verbose=verbose)
+    exact = state.has_vectors()
+    blocks = _verified(state, found, distance) if exact else _with_estimates(state, found)
+    return Pairs(blocks, radius, expected, 1.0 if exact else precision, exact)
 
 
 def _verified(state, blocks, distance):

@@ -10,14 +10,14 @@ import aphash
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    "_version _common.arrays _common.progress",
+    "_version _common.arrays _common.progress _searching.results",
     "_kernels",
     "_common.threads codes _common.checks",
     "_learning.recipe _learning._source _learning.linear _learning.safeguard _searching._store _common.container "
     "_steps metrics rescore",
     "_learning._distances _learning._affinity_pass _learning._projection _learning._bits _learning.blocks "
-    "_searching._search _searching.filters _common.finite _interchange.rows",
-    "_searching.engines _searching._weighted _interchange.items",
+    "_searching._search _searching._linkage _searching.filters _common.finite _interchange.rows",
+    "_searching.engines _searching._weighted _searching.linkage _interchange.items",
     "_searching.queries",
     "_learning.item_encoder",
     "_learning.encoder",
