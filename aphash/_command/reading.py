@@ -1,4 +1,4 @@
-"""Vectors, labels, ids and names out of files of the usual kinds, or of standard input, checked as they are read.
+"""Indexes; vectors, labels, ids and names out of files of the usual kinds, or of standard input; checked as they are read.
 
 Whatever is wrong is a ValueError that begins with the file's name, as the command line prints it.
 """
@@ -143,6 +143,21 @@ def read_names(source):
     if kind != "text":
         raise ValueError(f"{name_of(source)}: expected a text of one name a line")
     return _lines(path, content)
+
+
+def is_index(path):
+    """Whether a file is one of aphash's own."""
+    if path == STDIN or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return b'"format":"aphash"' in file.read(64)
+
+
+def read_index(path):
+    """Return the VectorIndex in a file, mapped."""
+    from aphash.vectors import VectorIndex
+
+    return VectorIndex.load(path, mmap=True)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

@@ -3,11 +3,10 @@
 import csv
 import json
 import os
-from dataclasses import dataclass
 
 import numpy as np
 
-from aphash._command import arguments, reading, terminal, writing
+from aphash._command import arguments, naming, reading, terminal, writing
 from aphash._common.progress import ProgressBar
 
 _BATCH = 256  # queries that are searched for at a time
@@ -26,26 +25,12 @@ def parser():
     form.add_argument("--json", action="store_true", help="a line a query: {query, ids, distances[, names]}")
     form.add_argument("--npy", action="store_true", help="an array (queries, k) with fields id (-1: none) and distance")
     made.add_argument("--out", default=writing.STDOUT, metavar="FILE", help="instead of standard output")
-    made.add_argument("--names", metavar="FILE", help="names: line i is that of id i; or lines of an id, a tab, a name")
+    naming.add_names(made)
     made.add_argument("--query-names", metavar="FILE", help="names of the queries, one a line")
     made.add_argument("--html", metavar="OUT.html", help="write a page of results for the browser")
     made.add_argument("--images", metavar="FOLDER", help="where the names are images, for the page")
     arguments.add_jobs(made)
     return made
-
-
-@dataclass(frozen=True)
-class Names:
-    """What ids and queries are called; None where they have no names."""
-
-    of_ids: dict | list | None
-    of_queries: list | None
-
-    def of(self, id):
-        return "" if self.of_ids is None else self.of_ids[id]
-
-    def of_query(self, number):
-        return "" if self.of_queries is None else self.of_queries[number]
 
 
 def run(options):
@@ -58,10 +43,10 @@ def run(options):
         raise ValueError("--html -: a page is written to a file")
     if options.npy and options.out == writing.STDOUT and terminal.is_terminal():
         raise ValueError("--npy writes bytes, which a terminal does not show: add --out FILE, or a pipe")
-    index = opened(options.file)
+    index = reading.read_index(options.file)
     if options.recall is not None and index.info()["keep"] is None:
         raise ValueError(f"{options.file}: --recall needs vectors to rank by, and it has none: build it with --keep")
-    names = _names(options, index)
+    names = naming.Names.read(options.names, index.ids, options.query_names)
     page = _page(options, names)
     Q = reading.read_vectors(options.queries, one=True)
     name = reading.name_of(options.queries)
@@ -83,32 +68,8 @@ def run(options):
     else:
         _write(options, names, found, len(Q))
     if page is not None:
-        size = page.write(index, len(Q))
+        size = page.write(options.file, reading.name_of(options.queries), index, len(Q))
         print(f"{options.html}: {page.n_queries:,} of {len(Q):,} queries, {terminal.bytes_of(size)}")
-
-
-def opened(path):
-    """Return the VectorIndex in a file, mapped."""
-    from aphash.vectors import VectorIndex
-
-    return VectorIndex.load(path, mmap=True)
-
-
-def _names(options, index):
-    of_ids = None
-    if options.names is not None:
-        of_ids = reading.read_names(options.names)
-        if of_ids and all(line.partition("\t")[0].lstrip("-").isdecimal() and "\t" in line for line in of_ids):
-            of_ids = {int(id): name for id, _, name in (line.partition("\t") for line in of_ids)}
-        ids = index.ids
-        missing = ids[~np.isin(ids, list(of_ids))] if isinstance(of_ids, dict) else ids[(ids < 0) | (ids >= len(of_ids))]
-        if len(missing):
-            raise ValueError(
-                f"{options.names}: no name for id {missing[0]} and {len(missing) - 1:,} others: it has {len(of_ids):,} "
-                "lines, of which line i, from 0, is the name of id i; or each has an id, a tab and a name"
-            )
-    queries = None if options.query_names is None else reading.read_names(options.query_names)
-    return Names(of_ids, queries)
 
 
 def _page(options, names):
@@ -121,15 +82,13 @@ def _page(options, names):
             raise ValueError("--images needs --names: the files in the folder, by ids")
         if not os.path.isdir(options.images):
             raise ValueError(f"{options.images}: no such folder")
-    from aphash._command import results
+    from aphash._command import results_page
 
-    return results.Page(options.html, options.images, names, options.k)
+    return results_page.Page(options.html, options.images, names)
 
 
 def _found(options, index, Q):
     """Yield (number of the first query, what was found) of batches."""
-    from aphash._command.reading import name_of
-
     step = max(1, min(_BATCH, (1 << 20) // options.k))
     with ProgressBar("auto" if not terminal.is_terminal() or options.out != writing.STDOUT else 0, len(Q), "queries",
                      "search") as bar:  # fmt: skip
@@ -138,7 +97,7 @@ def _found(options, index, Q):
             try:
                 found = index.search(batch, options.k, recall=options.recall, n_jobs=options.jobs)
             except ValueError as error:
-                source = name_of(options.queries) if "Input X" in str(error) else options.file
+                source = reading.name_of(options.queries) if "Input X" in str(error) else options.file
                 raise ValueError(f"{source}: {error}") from None
             bar.update(len(batch))
             yield start, found
