@@ -5,8 +5,8 @@ are of the query's kind, how many of the first 10 are among the 10 nearest float
 10 times as many codes were ranked by the floats.
 
 Without labels a kind is one of 20 clusters of the floats. They order the methods nearly as labels do where those are
-known: WordNet at 64 bits, share of the first 100 by labels and by clusters: semantic .569 .704, neighbors .552 .643, ITQ
-.529 .610, scores .522 .605, signs .520 .574, floats .528 .583. The share of the first 100 that are near the query in the
+known: WordNet at 64 bits, share of the first 100 by labels and by clusters: semantic .569 .704, neighbors .552 .643,
+ITQ .529 .610, scores .522 .605, signs .520 .574, floats .528 .583. The share of the first that are near the query in the
 floats' own order does not: it ranks semantic last.
 """
 
@@ -26,9 +26,9 @@ KIND_AT, TRUE_AT = 100, 10  # results that are looked at
 N_QUERIES = 300
 N_ROWS = 100_000  # that a comparison is made of at most
 N_CLUSTERS = 20
+FACTOR = 10  # candidates a result, which floats rank anew
 MODES = ("semantic", "neighbors", "scores")
 
-_FACTOR = 10  # candidates a result
 _CLUSTERED = 20_000  # rows that clusters are learned of
 _ITQ_ROWS = 50_000  # rows that ITQ learns from
 
@@ -118,7 +118,7 @@ def _judged(where, name, codes, weights, seconds, n_jobs):
     found = index.search(weights, k, n_jobs=n_jobs)[1]
 
     def rescored(k):
-        candidates = min(_FACTOR * k, max(k, n // 4))
+        candidates = min(FACTOR * k, max(k, n // 4))
         rescore = VectorRescore(where.database)
         rescore.factor = candidates / k
         return index.search(weights, k, rescore=rescore, rescore_queries=where.queries, n_jobs=n_jobs)[1]

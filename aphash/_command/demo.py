@@ -72,7 +72,7 @@ def _compared(X, labels, database, queries, n_bits, options):
     print(f"{'':17}{'bytes':>5}  {kind:>7}{'nearest':>8}  {kind:>7}{'nearest':>8}{'s':>6}")
     rows = []
     for row in comparison.compare(where, n_bits, options.seed, options.jobs):
-        again = [f"{'':7}"] * 2 if row.kind_rescored is None else [f"{row.kind_rescored:7.3f}", f"{row.true_rescored:7.3f}"]
+        again = [f"{'' if each is None else f'{each:.3f}':>7}" for each in (row.kind_rescored, row.true_rescored)]
         seconds = f"{row.seconds:6.1f}" if row.seconds else ""
         line = f"{row.name:17}{row.nbytes:5}  {row.kind:7.3f}{row.true:8.3f}  {again[0]} {again[1]}{seconds}"
         print(terminal.bold(line.rstrip()) if row.name.startswith("APHash") else line.rstrip(), flush=True)
@@ -86,9 +86,9 @@ def _explain(rows, labelled, kind_at):
     most_kind, most_true = max(codes, key=lambda row: row.kind), max(codes, key=lambda row: row.true_rescored)
     floats = rows[-1]
     for text in (
-        f"{'kind' if labelled else 'cluster'}: share of the first {kind_at} that have {kind}. nearest: how many of the "
-        f"{comparison.TRUE_AT} nearest floats are among the first {comparison.TRUE_AT}. Then by floats: the same after up "
-        f"to {comparison._FACTOR} codes a result were ranked anew by the floats. s: seconds to learn and encode.",
+        f"{'kind' if labelled else 'cluster'}: share of the first {kind_at} that have {kind}. nearest: how many of "
+        f"the {comparison.TRUE_AT} nearest floats are among the first {comparison.TRUE_AT}. Then by floats: the same "
+        f"after up to {comparison.FACTOR} codes a result were ranked anew by the floats. s: seconds to learn and encode.",
         f"Most of the kind: {most_kind.name}, {most_kind.kind:.3f} with {most_kind.nbytes} bytes an item; the floats "
         f"find {floats.kind:.3f} with {floats.nbytes:,}.",
         f"Most of the nearest: {most_true.name}, {most_true.true_rescored:.3f} with {most_true.nbytes} bytes and the "

@@ -49,7 +49,8 @@ def summary(index):
     else:
         found = {k: steps[k] for k, steps in about["recall"].items() if k in steps}
         if found:
-            lines.append(f"  recall      {_listed(f'{each:.2f}' for each in found.values())} of {_listed(found)} results")
+            shares = _listed(f"{each:.2f}" for each in found.values())
+            lines.append(f"  recall      {shares} of {_listed(found)} results")
     return lines
 
 

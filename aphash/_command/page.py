@@ -1,7 +1,7 @@
 """One self-contained page for the browser: its frame and style sheet, tables, and pictures as data URIs.
 
-Light and dark, wide and phone, by the reader's settings; nothing is loaded and nothing runs. The report of ``bench/`` is
-made of the same parts. Needs the standard library alone, and Pillow for pictures.
+Light and dark, wide and phone, by the reader's settings; nothing is loaded and nothing runs. The report of ``bench/``
+is made of the same parts. Needs the standard library alone, and Pillow for pictures.
 """
 
 import base64
@@ -27,16 +27,19 @@ h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem }
 p, li { max-width: 46rem } .soft { color: var(--soft) } small { color: var(--soft) }
 a { color: inherit } :focus-visible { outline: 3px solid var(--link); outline-offset: 2px; border-radius: 2px }
 nav { display: flex; flex-wrap: wrap; gap: .3rem .9rem; margin: .8rem 0 }
-.skip { position: absolute; left: -99rem } .skip:focus { left: .5rem; top: .5rem; background: var(--bg); padding: .3rem }
+.skip { position: absolute; left: -99rem }
+.skip:focus { left: .5rem; top: .5rem; background: var(--bg); padding: .3rem }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
 .scroll { overflow-x: auto; margin: .6rem 0 1.2rem }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
 th, td { padding: .22rem .7rem .22rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--bg); padding-right: 1.2rem }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--bg);
+  padding-right: 1.2rem }
 tr.ours td { background: var(--ours) } td.best { font-weight: 700 }
 .good { color: var(--good) } .bad { color: var(--bad) }
-code { background: var(--card); padding: .05rem .3rem; border-radius: .25rem; font-size: .88em; overflow-wrap: anywhere }
+code { background: var(--card); padding: .05rem .3rem; border-radius: .25rem; font-size: .88em;
+  overflow-wrap: anywhere }
 details summary { cursor: pointer; color: var(--soft) }
 @media (max-width: 40rem) { th:first-child, td:first-child { white-space: normal; min-width: 9rem; max-width: 11rem } }
 """

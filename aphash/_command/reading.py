@@ -1,6 +1,6 @@
-"""Indexes; vectors, labels, ids and names out of files of the usual kinds, or of standard input; checked as they are read.
+"""Indexes, vectors, labels, ids and names out of files of the usual kinds, or of standard input.
 
-Whatever is wrong is a ValueError that begins with the file's name, as the command line prints it.
+They are checked as they are read. Whatever is wrong is a ValueError that begins with the file's name, as the command line prints it.
 """
 
 import errno

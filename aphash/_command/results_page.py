@@ -12,16 +12,20 @@ _STYLE = """
 nav.queries a { font-size: .9rem; overflow-wrap: anywhere }
 .asked { display: grid; grid-template-columns: 9rem minmax(0, 1fr); gap: 1.2rem; align-items: start; margin-top: .8rem }
 .asked > img { width: 100% } .asked > ol { margin: 0 }
-ol.found { list-style: none; padding: 0; display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)) }
+ol.found { list-style: none; padding: 0; display: grid; gap: .8rem;
+  grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)) }
 ol.found li { background: var(--card); border-radius: .4rem; padding: .4rem; font-size: .8rem; line-height: 1.35 }
-ol.found img, .asked > img, .none { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: .25rem }
+ol.found img, .asked > img, .none { display: block; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain;
+  border-radius: .25rem }
 ol.found img { margin-bottom: .3rem } img.tiny { image-rendering: pixelated }
-.none { display: grid; place-items: center; border: 1px dashed var(--line); color: var(--soft); font-size: .8rem; margin-bottom: .3rem }
+.none { display: grid; place-items: center; border: 1px dashed var(--line); color: var(--soft); font-size: .8rem;
+  margin-bottom: .3rem }
 .name { display: block; overflow-wrap: anywhere } .distance { color: var(--soft); font-variant-numeric: tabular-nums }
 ol.plain { padding-left: 2.4rem; margin: .6rem 0 } ol.plain li { max-width: none; padding: .1rem 0 }
 ol.plain li::marker { color: var(--soft) } ol.plain .row { display: flex; gap: 1rem; justify-content: space-between }
 ol.plain .distance { flex: none }
-@media (max-width: 40rem) { .asked { grid-template-columns: minmax(0, 1fr) } .asked > img, .asked > .none { width: 9rem }
+@media (max-width: 40rem) { .asked { grid-template-columns: minmax(0, 1fr) }
+  .asked > img, .asked > .none { width: 9rem }
   ol.found { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .5rem } }
 @media print { nav, .skip { display: none } section { break-inside: avoid } }
 """
@@ -64,10 +68,10 @@ class Page:
         """
         about = self._about
         title = f"Nearest in {os.path.basename(file)}"
-        shown = f"{self.n_queries:,}" if self.n_queries == n_queries else f"The first {self.n_queries:,} of {n_queries:,}"
+        shown = "" if self.n_queries == n_queries else f"The first {self.n_queries:,} of "
         kind = "exact" if about.exact else "estimated from codes"
         words = (
-            f"{shown} queries of {queries}, each with its nearest of {len(index):,} vectors, by "
+            f"{shown}{n_queries:,} queries of {queries}, each with its nearest of {len(index):,} vectors, by "
             f"{index.info()['metric']} distance, {kind}. Expected recall: {about.recall:.3f}."
         )
         headings = [self._heading(number) for number in range(self.n_queries)]
@@ -93,10 +97,12 @@ class Page:
         ids, distances = self._found[number]
         pictures = self._folder is not None
         items = "\n".join(self._item(*each, pictures) for each in zip(ids, distances))
-        found = f'<ol class="{"found" if pictures else "plain"}">\n{items}\n</ol>' if ids else "<p>Nothing was found.</p>"
+        look = "found" if pictures else "plain"
+        found = f'<ol class="{look}">\n{items}\n</ol>' if ids else "<p>Nothing was found.</p>"
         if pictures and self._names.of_queries is not None:
             found = f'<div class="asked">{self._picture(self._names.of_query(number), "the query")}\n{found}</div>'
-        return f'<section aria-labelledby="q{number}">\n<h2 id="q{number}">{page.escaped(heading)}</h2>\n{found}\n</section>'
+        heading = f'<h2 id="q{number}">{page.escaped(heading)}</h2>'
+        return f'<section aria-labelledby="q{number}">\n{heading}\n{found}\n</section>'
 
     def _item(self, id, distance, picture):
         name = page.escaped(self._names.of(id) or f"id {id}")

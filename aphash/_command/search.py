@@ -19,7 +19,9 @@ def parser():
     made.add_argument("file", metavar="FILE", help="what build has made")
     made.add_argument("queries", metavar="QUERIES", help=f"one a row: {reading.FORMATS}, FILE:NAME of an array, or -")
     made.add_argument("-k", type=arguments.count, default=10, metavar="N", help="results a query (default %(default)s)")
-    made.add_argument("--recall", type=arguments.share, metavar="R", help="share of the true ones to find (default .95)")
+    made.add_argument(
+        "--recall", type=arguments.share, metavar="R", help="share of the true ones to find (default .95)"
+    )
     form = made.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="a line a result: query, rank, id, distance[, name]")
     form.add_argument("--json", action="store_true", help="a line a query: {query, ids, distances[, names]}")
