@@ -41,6 +41,8 @@ def _run(argv):
 
         print(f"aphash {__version__}")
         return
+    if hasattr(sys.stdout, "reconfigure"):  # names of files may hold what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not argv or (argv[0].startswith("-") and argv[0] != "-"):
         argv = ["demo", *argv]
     if argv[0] not in COMMANDS:
@@ -53,7 +55,7 @@ def _run(argv):
 def _help(program):
     lines = [f"usage: {program} COMMAND ...", "", "Compact binary codes of vectors, and exact search of them.", ""]
     lines += [f"  {name:8}{words}" for name, words in COMMANDS.items()]
-    return "\n".join([*lines, "", f"Without a command: demo. {program} COMMAND --help tells its options."])
+    return "\n".join([*lines, "", "Without a command: demo. A command's options:", f"  {program} COMMAND --help"])
 
 
 def _words(error):

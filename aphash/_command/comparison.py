@@ -6,8 +6,8 @@ are of the query's kind, how many of the first 10 are among the 10 nearest float
 
 Without labels a kind is one of 20 clusters of the floats. They order the methods nearly as labels do where those are
 known: WordNet at 64 bits, share of the first 100 by labels and by clusters: semantic .569 .704, neighbors .552 .643,
-ITQ .529 .610, scores .522 .605, signs .520 .574, floats .528 .583. The share of the first that are near the query in the
-floats' own order does not: it ranks semantic last.
+ITQ .529 .610, scores .522 .605, signs .520 .574, floats .528 .583. The share of the first that are near the query in
+the floats' own order does not: it ranks semantic last.
 """
 
 import time

@@ -88,7 +88,8 @@ def _explain(rows, labelled, kind_at):
     for text in (
         f"{'kind' if labelled else 'cluster'}: share of the first {kind_at} that have {kind}. nearest: how many of "
         f"the {comparison.TRUE_AT} nearest floats are among the first {comparison.TRUE_AT}. Then by floats: the same "
-        f"after up to {comparison.FACTOR} codes a result were ranked anew by the floats. s: seconds to learn and encode.",
+        f"after up to {comparison.FACTOR} codes a result were ranked anew by the floats. s: seconds to learn and "
+        "encode.",
         f"Most of the kind: {most_kind.name}, {most_kind.kind:.3f} with {most_kind.nbytes} bytes an item; the floats "
         f"find {floats.kind:.3f} with {floats.nbytes:,}.",
         f"Most of the nearest: {most_true.name}, {most_true.true_rescored:.3f} with {most_true.nbytes} bytes and the "

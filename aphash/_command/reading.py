@@ -1,6 +1,7 @@
 """Indexes, vectors, labels, ids and names out of files of the usual kinds, or of standard input.
 
-They are checked as they are read. Whatever is wrong is a ValueError that begins with the file's name, as the command line prints it.
+They are checked as they are read. Whatever is wrong is a ValueError that begins with the file's name, as the command
+line prints it.
 """
 
 import errno
@@ -273,7 +274,8 @@ def _text(path, content):
 def _lines(path, content):
     try:
         with _text(path, content) as file:
-            return file.read().splitlines()
+            lines = file.read().split("\n")  # splitlines would split at other characters, too
+            return lines if lines[-1] else lines[:-1]
     except UnicodeDecodeError:
         raise ValueError(f"{name_of(path)}: not a text in UTF-8") from None
 

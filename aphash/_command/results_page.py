@@ -1,6 +1,7 @@
 """The page of a search: each query with its nearest, as pictures with names and distances, or as names alone."""
 
 import os
+import re
 import sys
 
 from aphash._command import page, writing
@@ -80,7 +81,9 @@ class Page:
         body = (
             f'<a class="skip" href="#results">Skip to the results</a>\n<header><h1>{page.escaped(title)}</h1>\n'
             f'<p class="soft">{page.escaped(words)}</p></header>\n'
-            f'<nav class="queries" aria-label="Queries">\n{links}\n</nav>\n<main id="results">\n{sections}\n</main>'
+            f"<details><summary>All queries on this page ({self.n_queries:,})</summary>\n"
+            f'<nav class="queries" aria-label="Queries">\n{links}\n</nav></details>\n'
+            f'<main id="results">\n{sections}\n</main>'
         )
         text = page.document(title, body, _STYLE)
         with writing.opened(self._path) as out:
@@ -98,7 +101,7 @@ class Page:
         pictures = self._folder is not None
         items = "\n".join(self._item(*each, pictures) for each in zip(ids, distances))
         look = "found" if pictures else "plain"
-        found = f'<ol class="{look}">\n{items}\n</ol>' if ids else "<p>Nothing was found.</p>"
+        found = f'<ol class="{look}" role="list">\n{items}\n</ol>' if ids else "<p>Nothing was found.</p>"
         if pictures and self._names.of_queries is not None:
             found = f'<div class="asked">{self._picture(self._names.of_query(number), "the query")}\n{found}</div>'
         heading = f'<h2 id="q{number}">{page.escaped(heading)}</h2>'
@@ -106,6 +109,7 @@ class Page:
 
     def _item(self, id, distance, picture):
         name = page.escaped(self._names.of(id) or f"id {id}")
+        name = re.sub("([/_.])", r"\1<wbr>", name)  # where long names may break
         far = f'<span class="distance"><span class="unseen">distance </span>{distance:.4g}</span>'
         if not picture:
             return f'<li><span class="row"><span>{name}</span>{far}</span></li>'

@@ -68,7 +68,7 @@ def run(options):
             if page.is_full():
                 break
     else:
-        _write(options, names, found, len(Q))
+        _write(options, names, found, len(Q), index.info()["metric"])
     if page is not None:
         size = page.write(options.file, reading.name_of(options.queries), index, len(Q))
         print(f"{options.html}: {page.n_queries:,} of {len(Q):,} queries, {terminal.bytes_of(size)}")
@@ -105,7 +105,7 @@ def _found(options, index, Q):
             yield start, found
 
 
-def _write(options, names, found, n_queries):
+def _write(options, names, found, n_queries, metric):
     if options.npy:
         out = np.empty((n_queries, options.k), DTYPE)
         for start, part in found:
@@ -116,7 +116,7 @@ def _write(options, names, found, n_queries):
         return
     form = _write_csv if options.csv else _write_json if options.json else _write_text
     with writing.opened(options.out) as file:
-        form(file, found, names)
+        form(file, found, names, metric)
 
 
 def _of_query(part, row):
@@ -125,7 +125,7 @@ def _of_query(part, row):
     return part.ids[row][real].tolist(), part.distances[row][real].tolist()
 
 
-def _write_csv(file, found, names):
+def _write_csv(file, found, names, _metric):
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["query", "rank", "id", "distance", *(["name"] if names.of_ids is not None else [])])
     for start, part in found:
@@ -135,7 +135,7 @@ def _write_csv(file, found, names):
                 table.writerow([start + row, rank, id, f"{distance:.6g}", *own])
 
 
-def _write_json(file, found, names):
+def _write_json(file, found, names, _metric):
     for start, part in found:
         for row in range(len(part.ids)):
             ids, distances = _of_query(part, row)
@@ -147,12 +147,12 @@ def _write_json(file, found, names):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _write_text(file, found, names):
+def _write_text(file, found, names, metric):
     columns = terminal.width()
     for start, part in found:
         if start == 0:
             kind = f"exact, {part.candidates:,} candidates" if part.exact else "estimated from codes"
-            file.write(f"distances {kind}; expected recall {part.recall:.3f}\n")
+            file.write(f"{metric} distances, {kind}; expected recall {part.recall:.3f}\n")
         for row in range(len(part.ids)):
             about = terminal.fitted(f"query {start + row}  {names.of_query(start + row)}".rstrip(), columns)
             file.write(f"\n{terminal.bold(about)}\n")

@@ -45,8 +45,9 @@ STYLE = """
 figure { margin: 0; padding: .6rem; background: var(--card); border-radius: .5rem }
 figure svg { width: 100%; height: auto; display: block } figcaption { font-size: .85rem; color: var(--soft) }
 .strips { display: grid; grid-template-columns: minmax(5rem, 11rem) minmax(0, 1fr); gap: .15rem .7rem;
-  align-items: center; max-width: 46rem; font-size: .85rem; margin-bottom: 1.2rem } .strips img { width: 100%; max-width: 33rem;
-  image-rendering: pixelated; display: block } .strips img.query { max-width: 3rem }
+  align-items: center; max-width: 46rem; font-size: .85rem; margin-bottom: 1.2rem }
+.strips img { width: 100%; max-width: 33rem; image-rendering: pixelated; display: block }
+.strips img.query { max-width: 3rem }
 """
 PICTURED = ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "random", "floats")
 
