@@ -8,7 +8,7 @@ import warnings
 COMMANDS = {
     "demo": "what codes do for real images, or for your vectors",
     "build": "learn codes of vectors and index them, in one file",
-    "search": "the nearest vectors of queries, as text, table or page",
+    "search": "nearest vectors of queries: text, table or page",
     "info": "what a file holds, and whether it is whole",
     "dedup": "near-duplicates: pairs, groups",
 }

@@ -62,11 +62,9 @@ def run(options):
     if writing.STDOUT in (options.groups, options.pairs):
         return
     several = sum(map(len, members))
-    kind = "" if found.exact else "; distances estimated from codes"
-    print(
-        f"{len(members):,} groups of {several:,} of {len(index):,} vectors, {metric} distance at most {distance:g}; "
-        f"{several - len(members):,} could go. Expected recall {found.recall:.3f}{kind}."
-    )
+    kind = "exact" if found.exact else "estimated"
+    print(f"{len(members):,} groups, {several:,} of {len(index):,} vectors; {several - len(members):,} could go")
+    print(f"{metric} distance at most {distance:g}, {kind}; expected recall {found.recall:.3f}")
     if options.pairs is not None:
         print(f"{options.pairs}: {n_pairs:,} pairs")
     if options.groups is not None:

@@ -62,20 +62,23 @@ def _compared(X, labels, database, queries, n_bits, options):
     sampled = "" if len(database) + len(queries) == len(X) else f" of {len(X):,}"
     print(
         f"{len(database):,} items{sampled} and {len(queries):,} queries of {X.shape[1]:,} numbers, {options.metric}, "
-        f"{n_bits} bits\n"
+        f"{n_bits} bits\n",
+        flush=True,
     )
     train, asked = (np.ascontiguousarray(working(X[rows], options.metric)) for rows in (database, queries))
     of = (None, None) if labels is None else (labels[database], labels[queries])
     where = comparison.setting(train, asked, *of, options.seed)
     kind = "kind" if labels is not None else "cluster"
     print(f"{'':24}{'by codes':^14}  {'then by floats':^14}")
-    print(f"{'':17}{'bytes':>5}  {kind:>7}{'nearest':>8}  {kind:>7}{'nearest':>8}{'s':>6}")
+    print(f"{'':16}{'bytes':>6}{kind:>8}{'nearest':>8}{kind:>8}{'nearest':>8}{'s':>6}")
     rows = []
     for row in comparison.compare(where, n_bits, options.seed, options.jobs):
-        again = [f"{'' if each is None else f'{each:.3f}':>7}" for each in (row.kind_rescored, row.true_rescored)]
+        again = "".join(
+            f"{'' if each is None else f'{each:.3f}':>8}" for each in (row.kind_rescored, row.true_rescored)
+        )
         seconds = f"{row.seconds:6.1f}" if row.seconds else ""
-        line = f"{row.name:17}{row.nbytes:5}  {row.kind:7.3f}{row.true:8.3f}  {again[0]} {again[1]}{seconds}"
-        print(terminal.bold(line.rstrip()) if row.name.startswith("APHash") else line.rstrip(), flush=True)
+        line = f"{row.name:16}{row.nbytes:6}{row.kind:8.3f}{row.true:8.3f}{again}{seconds}".rstrip()
+        print(terminal.bold(line) if row.name.startswith("APHash") else line, flush=True)
         rows.append(row)
     return rows
 

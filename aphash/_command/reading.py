@@ -230,7 +230,7 @@ def _read_npy(path, content, _array, _ndim):
 
 def _words(error):
     """Return what numpy says, without its advice to run what is in a file."""
-    if "pickle" in str(error) or "Object arrays" in str(error):
+    if any(words in str(error) for words in ("pickle", "Object arrays", "Python objects")):
         return "holds Python objects, which are not read: objects must become numbers first"
     return " ".join(str(error).split())
 
@@ -241,6 +241,8 @@ def _read_npz(path, content, wanted, ndim):
             holds = {each.removesuffix(".npy"): _header(archive, each) for each in archive.namelist()}
             holds = {each: about for each, about in holds.items() if about is not None}
         chosen = _chosen(path, holds, wanted, ndim)
+        if content is not path:
+            content.seek(0)
         with np.load(content) as arrays:
             return arrays[chosen]
     except zipfile.BadZipFile as error:
@@ -296,16 +298,17 @@ def _read_text(path, content, _array, _ndim):
             fields = [field.strip().strip('"') for field in first.split(delimiter)]
             numbers = [_is_number(field) for field in fields]
             names = fields if not any(numbers) else None
-            return _numbers(file, first, delimiter, names, skipped)
+            counts = names is not None and len(names) > 1 and names[0].lower() in _COUNTING
+            if counts:
+                print(f"aphash: {name_of(path)}: its first column, {names[0]!r}, is left out", file=sys.stderr)
+            return _numbers(file, first, delimiter, names, counts, skipped)
     except UnicodeDecodeError:
         raise ValueError(f"{name_of(path)}: not a text in UTF-8, nor one of {FORMATS}") from None
     except ValueError as error:
         raise ValueError(f"{name_of(path)}: {error}") from None
 
 
-def _numbers(rest, first, delimiter, names, skipped):
-    counts = names is not None and len(names) > 1 and names[0].lower() in _COUNTING  # they are no part of the vectors
-
+def _numbers(rest, first, delimiter, names, counts, skipped):
     def lines():
         if names is None:
             yield first

@@ -151,8 +151,8 @@ def _write_text(file, found, names, metric):
     columns = terminal.width()
     for start, part in found:
         if start == 0:
-            kind = f"exact, {part.candidates:,} candidates" if part.exact else "estimated from codes"
-            file.write(f"{metric} distances, {kind}; expected recall {part.recall:.3f}\n")
+            kind = f"exact by {part.candidates:,} candidates" if part.exact else "estimated from codes"
+            file.write(f"{metric}, {kind}; expected recall {part.recall:.3f}\n")
         for row in range(len(part.ids)):
             about = terminal.fitted(f"query {start + row}  {names.of_query(start + row)}".rstrip(), columns)
             file.write(f"\n{terminal.bold(about)}\n")
