@@ -6,6 +6,9 @@ import os
 import sys
 
 
+MODES = ("scores", "semantic", "neighbors", "paper")
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that says in one line what is wrong, and where help is."""
 
@@ -78,8 +81,8 @@ def add_learning(parser, *, mode, bits):
     """Add the options of whatever learns codes."""
     parser.add_argument("--bits", type=count, default=bits, metavar="N", help="bits a code (default %(default)s)")
     parser.add_argument(
-        "--mode", choices=("scores", "semantic", "neighbors", "paper"), default=mode,
-        help="what codes are learned for (default %(default)s)",
+        "--mode", choices=MODES, default=mode, metavar="MODE",
+        help=f"what codes are learned for: {', '.join(MODES)} (default %(default)s)",
     )  # fmt: skip
     add_metric(parser)
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="the same number gives the same codes")

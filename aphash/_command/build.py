@@ -17,8 +17,8 @@ def parser():
     made.add_argument("--ids", metavar="FILE", help="one integer a line, or an array (default: 0, 1, 2, ...)")
     arguments.add_learning(made, mode="scores", bits=64)
     made.add_argument(
-        "--keep", choices=("float32", "float16", "int8", "none"), default="float16",
-        help="keep the vectors in the file, to rank by (default %(default)s); none: codes alone",
+        "--keep", choices=("float32", "float16", "int8", "none"), default="float16", metavar="KIND",
+        help="keep the vectors in the file, to rank by: float32, float16 (default) or int8; none: codes alone",
     )  # fmt: skip
     made.add_argument("--train", type=arguments.count, metavar="N", help="rows that learn (default: 250,000 at most)")
     arguments.add_jobs(made)
