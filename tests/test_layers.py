@@ -26,7 +26,8 @@ LAYERS = [
     "_searching.brute_force _searching.calibration",
     "_learning.scores _learning.model_file _distributed.training_data _searching.kept",
     "_learning.estimator index",
-    "__init__ neighbors _distributed.index _interchange.indexes",
+    "__init__ neighbors _distributed.index _interchange.indexes _vectors.state",
+    "_vectors.fitting _vectors.file",
     "interchange dask __main__ _show_versions _product vectors",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
