@@ -15,6 +15,7 @@ from aphash import codes as codes
 from aphash import index as index
 from aphash import interchange as interchange
 from aphash import metrics as metrics
+from aphash._measuring.recall import ExpectedRecall as _ExpectedRecall
 from aphash.codes import pack_codes as pack_codes
 from aphash.codes import unpack_codes as unpack_codes
 from aphash.vectors import Found as _Found
@@ -60,6 +61,7 @@ class APHash:
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
     objective_: NDArray[np.void]
+    expected_recall_: _ExpectedRecall
     n_iter_: int
     fingerprint_: str
     n_features_in_: int

@@ -20,7 +20,8 @@ from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
 from aphash._learning import item_encoder, recipe
 from aphash._learning.encoder import ARRAYS, Encoder, encode, names_of, project, refuse_sparse
-from aphash._searching import brute_force, calibration, index_file
+from aphash._measuring import brute_force
+from aphash._searching import calibration, index_file
 from aphash._searching.calibration import Calibration
 from aphash._searching.kept import KINDS, KeptRescore, KeptVectors
 from aphash.codes import check_n_bits, n_words, note_origin
