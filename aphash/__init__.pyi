@@ -15,6 +15,7 @@ from aphash import codes as codes
 from aphash import index as index
 from aphash import interchange as interchange
 from aphash import metrics as metrics
+from aphash._measuring.recall import ExpectedRecall as _ExpectedRecall
 from aphash._searching.results import Found as _Found
 from aphash._searching.results import Groups as _Groups
 from aphash._searching.results import Pairs as _Pairs
@@ -61,6 +62,7 @@ class APHash:
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
     objective_: NDArray[np.void]
+    expected_recall_: _ExpectedRecall
     n_iter_: int
     fingerprint_: str
     n_features_in_: int

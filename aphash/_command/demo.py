@@ -3,7 +3,7 @@
 import numpy as np
 
 from aphash._command import arguments, comparison, picture, reading, terminal, writing
-from aphash._searching.brute_force import working
+from aphash._measuring.brute_force import working
 from aphash.codes import check_n_bits
 
 OUT = "aphash-demo.png"
