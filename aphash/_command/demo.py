@@ -85,18 +85,18 @@ def _compared(X, labels, database, queries, n_bits, options):
 
 def _explain(rows, labelled, kind_at):
     kind = "the query's label" if labelled else f"the query's cluster, one of {comparison.N_CLUSTERS} by k-means"
-    codes = [row for row in rows if row.kind_rescored is not None]
-    most_kind, most_true = max(codes, key=lambda row: row.kind), max(codes, key=lambda row: row.true_rescored)
-    floats = rows[-1]
+    learned = [row for row in rows if row.kind_rescored is not None and row.name != "signs"]  # of equal bytes
+    most_kind, most_true = max(learned, key=lambda row: row.kind), max(learned, key=lambda row: row.true_rescored)
+    signs, floats = rows[-2:]
     for text in (
         f"{'kind' if labelled else 'cluster'}: share of the first {kind_at} that have {kind}. nearest: how many of "
         f"the {comparison.TRUE_AT} nearest floats are among the first {comparison.TRUE_AT}. Then by floats: the same "
         f"after up to {comparison.FACTOR} codes a result were ranked anew by the floats. s: seconds to learn and "
         "encode.",
-        f"Most of the kind: {most_kind.name}, {most_kind.kind:.3f} with {most_kind.nbytes} bytes an item; the floats "
-        f"find {floats.kind:.3f} with {floats.nbytes:,}.",
+        f"Most of the {'kind' if labelled else 'cluster'}: {most_kind.name}, {most_kind.kind:.3f} with "
+        f"{most_kind.nbytes} bytes an item; the floats find {floats.kind:.3f} with {floats.nbytes:,}.",
         f"Most of the nearest: {most_true.name}, {most_true.true_rescored:.3f} with {most_true.nbytes} bytes and the "
-        "floats to rank by.",
+        f"floats to rank by; signs {signs.true_rescored:.3f} with {signs.nbytes:,}.",
         f"Next: {arguments.program()} build VECTORS --out FILE, then {arguments.program()} search FILE QUERIES.",
     ):
         print(terminal.paragraph(text))

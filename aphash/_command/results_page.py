@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-from aphash._command import page, writing
+from aphash._command import page, terminal, writing
 
 MOST_QUERIES = 100  # that one page shows
 
@@ -110,7 +110,7 @@ class Page:
     def _item(self, id, distance, picture):
         name = page.escaped(self._names.of(id) or f"id {id}")
         name = re.sub("([/_.])", r"\1<wbr>", name)  # where long names may break
-        far = f'<span class="distance"><span class="unseen">distance </span>{distance:.4g}</span>'
+        far = f'<span class="distance"><span class="unseen">distance </span>{terminal.distance_of(distance)}</span>'
         if not picture:
             return f'<li><span class="row"><span>{name}</span>{far}</span></li>'
         # The name beside a picture says what it is: a second one in its alt would be read twice.

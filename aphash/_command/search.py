@@ -159,5 +159,5 @@ def _write_text(file, found, names, metric):
             ids, distances = _of_query(part, row)
             wide = max((len(str(id)) for id in ids), default=1)
             for rank, (id, distance) in enumerate(zip(ids, distances), 1):
-                line = f"{rank:5}  {id:>{wide}}  {distance:<8.4g}  {names.of(id)}".rstrip()
+                line = f"{rank:5}  {id:>{wide}}  {terminal.distance_of(distance):<9}  {names.of(id)}".rstrip()
                 file.write(terminal.fitted(line, columns) + "\n")

@@ -49,5 +49,10 @@ def bytes_of(n):
     raise AssertionError
 
 
+def distance_of(distance):
+    """Return a distance for people: four places, or four digits of what is small or large."""
+    return f"{distance:.4f}" if distance == 0 or 0.001 <= distance < 1000 else f"{distance:.4g}"
+
+
 def seconds_of(seconds):
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
