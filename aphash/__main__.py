@@ -12,7 +12,7 @@ COMMANDS = {
     "info": "what a file holds, and whether it is whole",
     "dedup": "near-duplicates: pairs, groups",
 }
-ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, MemoryError, ImportError, ArithmeticError)
+ERRORS = OSError, ValueError, TypeError, RuntimeError, MemoryError, ImportError  # others are faults of ours
 
 
 def main(argv=None):
@@ -63,8 +63,6 @@ def _words(error):
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
         return f"{name}: {error.strerror}"
-    if isinstance(error, KeyError) and error.args:
-        error = error.args[0]  # of which str makes a repr
     return " ".join(str(error).split()) or type(error).__name__
 
 

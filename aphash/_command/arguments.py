@@ -5,7 +5,6 @@ import math
 import os
 import sys
 
-
 MODES = ("scores", "semantic", "neighbors", "paper")
 
 
