@@ -147,6 +147,12 @@ def test_a_full_disk_is_one_line(folder):
     assert done.returncode == 1 and re.fullmatch(r"aphash: .*No space left on device\n", done.stderr)
 
 
+def test_the_library_imports_nothing_of_it():
+    program = "import sys, aphash; [getattr(aphash, name) for name in aphash.__all__]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "aphash._vectors" in loaded and "aphash._command" not in loaded
+
+
 # ---- build and info -------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +241,13 @@ def test_search_in_every_form_gives_what_the_library_finds(folder, capsysbinary)
 def open_text(name):
     with open(name, encoding="utf-8") as file:
         return io.StringIO(file.read())
+
+
+def test_queries_from_standard_input(folder, capsys, monkeypatch):
+    with open("q.npy", "rb") as file, io.TextIOWrapper(file) as text:
+        monkeypatch.setattr(sys, "stdin", text)
+        piped = lines(capsys, "search", "index", "-", "-k", "2", "--csv")
+    assert piped == lines(capsys, "search", "index", "q.npy", "-k", "2", "--csv")
 
 
 def test_search_with_names_and_past_the_end(folder, capsys):

@@ -148,8 +148,9 @@ def _write_json(file, found, names, _metric):
 
 
 def _write_text(file, found, names, metric):
-    columns = terminal.width()
+    columns, wide = terminal.width(), 1
     for start, part in found:
+        wide = max(wide, len(str(part.ids.max(initial=0))))
         if start == 0:
             kind = f"exact by {part.candidates:,} candidates" if part.exact else "estimated from codes"
             file.write(f"{metric}, {kind}; expected recall {part.recall:.3f}\n")
@@ -157,7 +158,6 @@ def _write_text(file, found, names, metric):
             about = terminal.fitted(f"query {start + row}  {names.of_query(start + row)}".rstrip(), columns)
             file.write(f"\n{terminal.bold(about)}\n")
             ids, distances = _of_query(part, row)
-            wide = max((len(str(id)) for id in ids), default=1)
             for rank, (id, distance) in enumerate(zip(ids, distances), 1):
                 line = f"{rank:5}  {id:>{wide}}  {terminal.distance_of(distance):<9}  {names.of(id)}".rstrip()
                 file.write(terminal.fitted(line, columns) + "\n")
