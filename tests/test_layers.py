@@ -27,7 +27,7 @@ LAYERS = [
     "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes _vectors.state",
     "_vectors.fitting _vectors.file",
-    "interchange dask __main__ _show_versions _product vectors",
+    "interchange dask __main__ _show_versions _product _choose vectors",
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 KERNELS = ("_source", "_distances", "_affinity_pass", "_projection")  # what bench/kernels* measure
