@@ -11,6 +11,7 @@ COMMANDS = {
     "search": "nearest vectors of queries: text, table or page",
     "info": "what a file holds, and whether it is whole",
     "dedup": "near-duplicates: pairs, groups",
+    "choose": "which mode and how many bits suit your vectors",
 }
 ERRORS = OSError, ValueError, TypeError, RuntimeError, MemoryError, ImportError  # others are faults of ours
 

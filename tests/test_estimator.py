@@ -53,7 +53,7 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("mode", MODES)
 def test_attributes(digits, mode):
     X = digits[0]
-    h = APHash(20, mode=mode, n_anchors=50, max_iter=12, n_train=len(X), random_state=0).fit(X)
+    h = APHash(20, mode=mode, n_anchors=50, max_iter=12, random_state=0).fit(X)
     n, d, m = *X.shape, 50
     assert h.codes_.shape == (n, 1) and h.codes_.dtype == np.uint64
     assert h.coef_.shape == (20, d) and h.intercept_.shape == (20,) and h.n_features_in_ == d
@@ -344,9 +344,10 @@ def test_n_train(digits):
     equal = (h.codes_ == h.transform(X)).ravel()
     assert equal.sum() >= 1097 and not equal.all()
     same(h, quick(n_train=700, n_jobs=3).fit(X))
-    same(quick(n_train=5000).fit(X), quick(n_train=1797).fit(X))
-    same(quick(n_train=1797 - 1797 // 20).fit(X), quick().fit(X))  # a twentieth is held out
-    same(quick(n_train=900).fit(X[:900]), quick().fit(X[:900]))
+    same(quick(n_train=5000).fit(X), quick().fit(X))
+    many = np.tile(X, (4, 1))[:6000]
+    same(quick(n_train=5700).fit(many), quick().fit(many))  # 300 are held out
+    same(quick(n_train=5999).fit(many[1:]), quick().fit(many[1:]))
 
 
 BAD_PARAMETERS = [

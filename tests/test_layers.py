@@ -27,10 +27,10 @@ LAYERS = [
     "_learning.estimator index",
     "__init__ neighbors _distributed.index _interchange.indexes _vectors.state",
     "_vectors.fitting _vectors.file",
-    "interchange dask _show_versions _product vectors "
+    "interchange dask _show_versions _product _choose vectors "
     "_command.arguments _command.terminal _command.writing _command.page",
     "_command.reading _command.info _command.comparison _command.picture _command.results_page",
-    "_command.naming _command.demo _command.build",
+    "_command.naming _command.demo _command.build _command.choose",
     "_command.search _command.dedup",
     "__main__",
 ]

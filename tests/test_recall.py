@@ -13,6 +13,7 @@ from aphash._measuring.brute_force import nearest_rows
 from aphash._measuring.recall import ExpectedRecall, candidates_up_to, expected_recall, ranks
 
 FAST = {"n_anchors": 60, "max_iter": 3, "random_state": 0}
+LEARN = FAST | {"n_train": 1995}  # of 2,100 rows
 
 
 def rows(n=2100, d=24, seed=0):
@@ -39,7 +40,7 @@ def naive(X, own, hasher, k, candidates):
 @pytest.mark.parametrize("mode", ["semantic", "neighbors", "scores", "paper"])
 def test_against_brute_force(mode):
     X = rows()
-    hasher = APHash(20, mode=mode, **FAST).fit(X)
+    hasher = APHash(20, mode=mode, **LEARN).fit(X)
     measured = hasher.expected_recall_
     assert list(measured) == [1, 10, 100] and (measured.n, measured.n_queries) == (2100, 105)
     learned = np.sort(np.random.RandomState(0).choice(2100, 2100 - 105, replace=False))
@@ -54,7 +55,7 @@ def test_against_brute_force(mode):
 
 def test_what_is_measured_is_what_searches_find():
     X = rows(6000, 40)
-    hasher = APHash(32, mode="scores", n_anchors=1000, random_state=0).fit(X[:5000])
+    hasher = APHash(32, mode="scores", n_anchors=1000, n_train=4700, random_state=0).fit(X[:5000])
     index = HammingIndex(32)
     index.add(hasher.transform(X[:5000]))
     true = np.argsort(exact_distances(X[5000:].astype(np.float64), X[:5000].astype(np.float64)), axis=1)[:, :10]
@@ -65,18 +66,19 @@ def test_what_is_measured_is_what_searches_find():
 
 def test_the_same_whatever_the_threads_and_the_type():
     X = rows()
-    one = APHash(16, n_jobs=1, **FAST).fit(X).expected_recall_
-    for other in (APHash(16, n_jobs=3, **FAST).fit(X), APHash(16, **FAST).fit(X.astype(np.float64))):
+    one = APHash(16, n_jobs=1, **LEARN).fit(X).expected_recall_
+    for other in (APHash(16, n_jobs=3, **LEARN).fit(X), APHash(16, **LEARN).fit(X.astype(np.float64))):
         assert all(np.array_equal(one[k], other.expected_recall_[k]) for k in one)
 
 
-def test_rows_that_all_learn_measure_nothing():
-    X = rows(1000)
-    assert APHash(8, **FAST).fit(X).expected_recall_.n_queries == 50
-    for hasher in (APHash(8, n_train=1000, **FAST).fit(X), APHash(8, **FAST).fit(X[:999])):
+def test_which_rows_measure():
+    X = rows(6000)
+    held_out = APHash(8, **FAST).fit(X).expected_recall_
+    assert (held_out.n, held_out.n_queries) == (6000, 300)
+    for hasher in (APHash(8, n_train=6000, **FAST).fit(X), APHash(8, **FAST).fit(X[:5999])):
         assert hasher.expected_recall_ == {} and hasher.expected_recall_.n_queries == 0
         assert "no recall" in str(hasher.expected_recall_)
-    few = APHash(8, n_train=990, **FAST).fit(X).expected_recall_  # as many as do not learn
+    few = APHash(8, n_train=990, **FAST).fit(X[:1000]).expected_recall_  # as many as do not learn
     assert few.n_queries == 10 and few.n == 1000
 
 
@@ -92,22 +94,22 @@ def test_rows_are_searched_for_among_a_part_of_many():
 @pytest.mark.parametrize("size", [1e-20, 1e15, 1e100])
 def test_values_of_any_size(size):
     X = rows().astype(np.float64)
-    one, other = APHash(16, **FAST).fit(X).expected_recall_, APHash(16, **FAST).fit(X * size).expected_recall_
+    one, other = APHash(16, **LEARN).fit(X).expected_recall_, APHash(16, **LEARN).fit(X * size).expected_recall_
     for k in one:
         np.testing.assert_allclose(one[k], other[k], atol=0.01)
 
 
 def test_copies_count_as_equally_near():
     X = np.repeat(np.random.default_rng(0).standard_normal((60, 24)), 20, axis=0)
-    hasher = APHash(24, mode="neighbors", **FAST).fit(X)
-    assert len(np.unique(hasher.transform(X))) == 60
+    hasher = APHash(24, mode="neighbors", n_train=1100, **FAST).fit(X)
+    assert len(np.unique(hasher.transform(X))) == 60  # no two of them share a code
     measured = hasher.expected_recall_
     assert measured.at(19, 1) == 1 and measured.at(19, 10) == 1
 
 
 def test_kept_in_files_and_pickles(tmp_path):
     X = rows()
-    hasher = APHash(16, mode="scores", **FAST).fit(X)
+    hasher = APHash(16, mode="scores", **LEARN).fit(X)
     hasher.save(tmp_path / "model")
     index = HammingIndex(16)
     index.add(hasher.transform(X))
@@ -124,11 +126,11 @@ def test_kept_in_files_and_pickles(tmp_path):
 
 def test_told_by_verbose(capfd):
     X = rows()
-    hasher = APHash(16, verbose=1, **FAST).fit(X)
+    hasher = APHash(16, verbose=1, **LEARN).fit(X)
     told = capfd.readouterr().err
     assert str(hasher.expected_recall_) in told and "105 rows" in told and "among 2,100 rows" in told
-    APHash(16, verbose=0, **FAST).fit(X)
-    APHash(16, **FAST).fit(X)  # no terminal
+    APHash(16, verbose=0, **LEARN).fit(X)
+    APHash(16, **LEARN).fit(X)  # no terminal
     assert capfd.readouterr().err == ""
     lines = str(hasher.expected_recall_).splitlines()
     assert len(lines) == 5 and "1,000" in lines[1] and "10,000" not in lines[1]

@@ -29,7 +29,7 @@ from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
 _SIZES = 1e-12, 1e12  # of one over the size of vectors, whose float32 distances are exact enough as they are
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
-_HELD_OUT, _HELD_OUT_SHARE, _HELD_OUT_FROM = 300, 20, 1000  # at most so many rows, one of so many, of so many or more
+_HELD_OUT, _HELD_OUT_FROM = 300, 6000  # rows that measure the recall; of fewer rows than the second all learn
 _MEASURED_ROWS, _MEASURED_NUMBERS = 100_000, 1 << 26  # among which held-out rows are searched for, at most
 
 
@@ -85,8 +85,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         are) to 1 (all alike). auto: 0.75, neighbors: 0; paper begins with random codes.
     n_train : int or "auto"
         Rows of X, drawn at random, that learn; the others are encoded, and up to 300 of them measure
-        ``expected_recall_``. auto: 1,000,000 at most, and of 1,000 rows or more all but a twentieth, at most 300.
-        Where all rows learn (``n_train=len(X)``), nothing is measured.
+        ``expected_recall_``. auto: 1,000,000 at most, and of 6,000 rows or more all but 300. Where all rows learn
+        (``n_train=len(X)``), nothing is measured.
     tol : float or "auto"
         Stop a round when J falls by less than this share over 10 iterations; 0: never. auto: 0, paper: 1e-4.
     random_state : int, RandomState or Generator instance, or None, default=None
@@ -125,7 +125,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         nearest among them, by Euclidean distance: the recall after they are ranked anew by vectors.
         ``expected_recall_.at(100, k=10)`` tells one. Measured with ``n_queries`` rows that did not learn, among ``n``
         rows: X, or 100,000 of its rows at most (fewer of more than 671 features); of more rows, as many candidates
-        find less. Empty where fewer than 1,000 rows were fitted, or all learned.
+        find less. Empty where all rows learned: of fewer than 6,000, unless ``n_train`` is given.
     fingerprint_ : str
         Of the hash function: models whose fingerprints differ make codes that must not be compared.
     n_features_in_ : int
@@ -326,7 +326,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Return how many of n rows learn."""
         if not _is_auto(self.n_train):
             return min(n, self.n_train)
-        return min(n - _n_held_out(n), TRAIN_ROWS)
+        return min(n - _HELD_OUT if n >= _HELD_OUT_FROM else n, TRAIN_ROWS)
 
     def _expected_recall(self, X, encoder, codes, others, rng, n_threads):
         """Return the ExpectedRecall of some of the rows that did not learn, with the codes of transform."""
@@ -689,11 +689,6 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 _DTYPES = [np.float32, np.float64, np.float16]
 
 
-def _n_held_out(n):
-    """Return how many of n rows measure the recall."""
-    return min(_HELD_OUT, n // _HELD_OUT_SHARE) if n >= _HELD_OUT_FROM else 0
-
-
 def others_than(rows, n):
     """Return the numbers below n that are not among the rows, ascending."""
     mine = np.ones(n, bool)
@@ -712,7 +707,7 @@ def measured_rows(n, d, others, rng):
         Rows that did not learn: those that are searched for are drawn of them.
     rng : RandomState
     """
-    queries = others[draw_rows(len(others), min(_n_held_out(n), len(others)), rng)] if len(others) else others
+    queries = others[draw_rows(len(others), min(_HELD_OUT, len(others)), rng)] if len(others) else others
     most = min(n, _MEASURED_ROWS, max(_MEASURED_NUMBERS // d, len(queries)))
     against = np.arange(n)
     if most < n and len(queries):

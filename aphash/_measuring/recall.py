@@ -4,6 +4,8 @@ With c candidates that are ranked anew by vectors, the true neighbours of rank c
 sample of queries, whose true neighbours are known, tells the recall for every c up to its length. Needs numpy only.
 """
 
+from typing import Any
+
 import numpy as np
 
 from aphash._measuring.brute_force import nearest_rows
@@ -19,7 +21,7 @@ _TOLD = 10_000  # candidates: the most that ExpectedRecall has
 _STEPS = (1, 2, 3, 5, 7)  # times powers of ten: the numbers of candidates that are told
 
 
-class ExpectedRecall(dict):
+class ExpectedRecall(dict[int, np.ndarray]):
     """``recall[k]`` for k = 1, 10, 100: an array (g, 2) of numbers of candidates and the share of the true k nearest.
 
     Attributes
@@ -30,19 +32,21 @@ class ExpectedRecall(dict):
         Rows that were searched for; 0 where nothing was measured, and then the dict is empty.
     """
 
-    def __init__(self, recall=(), n=0, n_queries=0):
+    __module__ = "aphash"  # where it is public: pickles say so
+
+    def __init__(self, recall: Any = (), n: int = 0, n_queries: int = 0) -> None:
         super().__init__(recall)
         self.n, self.n_queries = n, n_queries
 
     def __reduce__(self):
         return type(self), (dict(self), self.n, self.n_queries)
 
-    def at(self, candidates, k=10):
+    def at(self, candidates: float, k: int = 10) -> float:
         """Return the recall of the k nearest among so many candidates; log-linear between those that were measured."""
         known, found = self[k].T
         return float(np.interp(np.log(candidates), np.log(known), found))
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.n_queries:
             return "no recall was measured: too few rows that did not learn"
         shown = [c for c in (1, 10, 100, 1000, 10_000) if c <= self[1][-1, 0]]
@@ -76,19 +80,20 @@ def expected_recall(X, own_rows, codes, weights, n_threads):
     """
     n = len(X)
     distances, true = nearest_rows(X, own_rows, "l2", max(KS), n_threads)
-    store = Store(weights.shape[1])
-    store.add(codes)
-    asked = np.ascontiguousarray(weights, np.float64)
-
-    def find(some, k):
-        return queries.nearest(SCAN, store.present, asked[some], k, None, n_threads)[1]
-
     most = min(n - 1, _TOLD)
-    found = ranks(find, n, own_rows, true, most)
+    found = ranks(search_by_weights(codes, weights, n_threads), n, own_rows, true, most)
     grid = candidates_up_to(most)
     recall, _ = of_ranks(found, distances, distances, grid)
     by_k = {k: np.stack([grid, each], axis=1) for k, each in zip(KS, recall, strict=True) if k < n}
     return ExpectedRecall(by_k, n, len(own_rows))
+
+
+def search_by_weights(codes, weights, n_threads):
+    """Return a function from a slice of the weights and k to the rows of the k nearest codes, (len(slice), k)."""
+    store = Store(weights.shape[1])
+    store.add(codes)
+    asked = np.ascontiguousarray(weights, np.float64)
+    return lambda some, k: queries.nearest(SCAN, store.present, asked[some], k, None, n_threads)[1]
 
 
 def candidates_up_to(most):
