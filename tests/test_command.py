@@ -406,6 +406,25 @@ def test_dedup_of_codes_alone_and_by_l2(folder, capsys, refused):
     assert "no name for id 1000" in refused("dedup", "codes", "--names", "names")
 
 
+# ---- choose ---------------------------------------------------------------------------------------------------------
+
+
+def test_choose_prints_what_the_library_chooses_and_how_to_build_it(folder, capsys, refused):
+    out = lines(capsys, "choose", "x.npy", "--bytes", "1", "--seed", "2", *ONE)
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    own = aphash.choose(unit, n_bytes=1, random_state=2, n_jobs=1)
+    assert len([line for line in out if line.startswith(">")]) == 1
+    assert " ".join(out).split("Chosen: ")[1].startswith(f"APHash(n_bits={own.best_params_['n_bits']}, ")
+    if set(own.best_params_) <= {"mode", "n_bits", "n_train"}:
+        assert out[-1].startswith("aphash build x.npy --out FILE --")
+        main([*out[-1].replace("FILE", "y").split()[1:], *ONE])
+    some = lines(capsys, "choose", "x.npy", "--rows", "200", "--what", "kind", "--bytes", "1", "--metric", "l2", *ONE)
+    assert "among 200 of 400 rows" in " ".join(some) and " kind " in some[0]
+    assert refused("choose", "x.npy", "--rows", "199") == "--rows: expected at least 200, got 199"
+    assert refused("choose", "q.npy").startswith("q.npy: expected vectors, an array of shape (n, d), n >= 200")
+    assert refused("choose", "index") == "index: a file of aphash, no vectors"
+
+
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aphash._command import arguments, reading
+from aphash._command import arguments, reading, terminal
 from aphash._measuring.brute_force import working
 
 LEAST = 200  # rows
@@ -42,10 +42,13 @@ def run(options):
         X = X[np.sort(np.random.default_rng(options.seed).permutation(n)[: options.rows])]
     choice = aphash.choose(
         np.ascontiguousarray(working(X, options.metric)), n_bytes=options.bytes, what=options.what,
-        n_rows=max(options.rows, LEAST), random_state=options.seed, n_jobs=options.jobs,
+        n_rows=options.rows, random_state=options.seed, n_jobs=options.jobs,
     )  # fmt: skip
     choice.n_ = n
-    print(choice)
+    table, _, notes = str(choice).partition("\n\n")
+    print(f"{table}\n")
+    for line in notes.splitlines():
+        print(terminal.paragraph(line))
     chosen = choice.best_params_
     if set(chosen) <= set(_OPTIONS):
         given = " ".join(f"{_OPTIONS[name]} {value}" for name, value in chosen.items())

@@ -27,6 +27,7 @@ _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5",
 }  # fmt: skip
 _BEGINNINGS = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet", b"\x89HDF\r\n\x1a\n": "hdf5"}
+_OURS = b'"format":"aphash"'  # in the first 64 bytes
 _OF_ARRAYS = ("npz", "parquet", "hdf5")  # kinds of files that hold several
 _COUNTING = ("", "id", "ids", "index")  # names of a first column that is left out
 _ADVICE = {
@@ -151,7 +152,7 @@ def is_index(path):
     if path == STDIN or not os.path.isfile(path):
         return False
     with open(path, "rb") as file:
-        return b'"format":"aphash"' in file.read(64)
+        return _OURS in file.read(64)
 
 
 def read_index(path):
@@ -178,14 +179,16 @@ def _kind_and_content(path):
             content = io.BytesIO(pipe.read())
     if content is path:
         with open(path, "rb") as file:
-            head = file.read(8)
+            head = file.read(64)
     else:
-        head = content.getbuffer()[:8].tobytes()
+        head = content.getbuffer()[:64].tobytes()
     if not head:
         raise ValueError(f"{name_of(path)}: empty")
     for beginning, kind in _BEGINNINGS.items():
         if head.startswith(beginning):
             return kind, content
+    if _OURS in head:
+        raise ValueError(f"{name_of(path)}: a file of aphash, no vectors")
     suffix = _suffix(path)
     kind = _SUFFIXES.get(suffix, "text")
     if kind != "text":
