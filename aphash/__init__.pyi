@@ -15,14 +15,17 @@ from aphash import codes as codes
 from aphash import index as index
 from aphash import interchange as interchange
 from aphash import metrics as metrics
+from aphash._searching.results import Found as _Found
+from aphash._searching.results import Groups as _Groups
+from aphash._searching.results import Pairs as _Pairs
 from aphash.codes import pack_codes as pack_codes
 from aphash.codes import unpack_codes as unpack_codes
-from aphash.vectors import Found as _Found
-from aphash.vectors import Pairs as _Pairs
 
 __all__ = [
     "APHash",
+    "Choice",
     "Encoder",
+    "ExpectedRecall",
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
@@ -30,6 +33,7 @@ __all__ = [
     "VectorIndex",
     "VectorRescore",
     "__version__",
+    "choose",
     "interchange",
     "load",
     "load_encoder",
@@ -60,6 +64,7 @@ class APHash:
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
     objective_: NDArray[np.void]
+    expected_recall_: ExpectedRecall
     n_iter_: int
     fingerprint_: str
     n_features_in_: int
@@ -131,6 +136,29 @@ class Recipe:
     def preset(cls, name: Literal["semantic", "neighbors", "scores", "paper"]) -> Recipe: ...
     def replace(self, **changes: Any) -> Self: ...
     def as_dict(self) -> dict[str, Any]: ...
+
+class Choice:
+    what: Literal["neighbors", "kind"]
+    trials_: list[dict[str, Any]]
+    best_index_: int
+    n_: int
+    n_rows_: int
+    n_queries_: int
+    def __init__(
+        self, what: str, trials: list[dict[str, Any]], best: int, n: int, n_rows: int, n_queries: int
+    ) -> None: ...
+    @property
+    def best_params_(self) -> dict[str, Any]: ...
+    @property
+    def best_score_(self) -> float: ...
+    @property
+    def best_estimator_(self) -> APHash: ...
+
+class ExpectedRecall(dict[int, NDArray[np.float64]]):
+    n: int
+    n_queries: int
+    def __init__(self, recall: Any = (), n: int = 0, n_queries: int = 0) -> None: ...
+    def at(self, candidates: float, k: int = 10) -> float: ...
 
 class Encoder:
     n_bits: int
@@ -359,6 +387,8 @@ class VectorIndex:
     def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
     def __contains__(self, id: int) -> bool: ...
+    def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+    def set_params(self, **params: Any) -> Self: ...
     def info(self) -> dict[str, Any]: ...
     def add(self, X: ArrayLike, ids: ArrayLike | None = None) -> NDArray[np.int64]: ...
     def upsert(self, X: ArrayLike, ids: ArrayLike) -> int: ...
@@ -396,6 +426,16 @@ class VectorIndex:
         n_jobs: int | None = None,
         verbose: int = 0,
     ) -> _Pairs: ...
+    def groups(
+        self,
+        distance: float,
+        *,
+        linkage: Literal["single", "complete"] = "single",
+        recall: float = 0.95,
+        filter: Filter | ArrayLike | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> _Groups: ...
     def knn_graph(
         self, k: int, *, recall: float | None = None, n_jobs: int | None = None
     ) -> tuple[NDArray[np.int64], csr_array]: ...
@@ -413,6 +453,16 @@ class VectorRescore:
         factor: int = 10,
     ) -> None: ...
 
+def choose(
+    X: ArrayLike,
+    *,
+    n_bytes: int = 8,
+    what: Literal["neighbors", "kind"] = "neighbors",
+    n_rows: int = 20_000,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    n_jobs: int | None = None,
+    verbose: int | _Auto = "auto",
+) -> Choice: ...
 def show_versions() -> None: ...
 def save(path: _Target, hasher: APHash | Pipeline, index: HammingIndex) -> None: ...
 def load(path: _Source, *, mmap: bool = False, verify: bool | None = None) -> tuple[Any, HammingIndex]: ...
