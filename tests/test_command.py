@@ -39,7 +39,11 @@ def made(tmp_path_factory):
     (folder / "names").write_text("".join(f"{'abc'[i % 3]}/{i} <x>.png\n" for i in range(400)))
     (folder / "qnames").write_text("".join(f"a/{3 * i} <x>.png\n" for i in range(5)))
     (folder / "pairs").write_text("".join(f"{1000 + i}\tname {i}\n" for i in range(400)))
-    for name, more in (("index", ["--bits", "32"]), ("codes", ["--bits", "16", "--keep", "none"])):
+    for name, more in (
+        ("index", ["--bits", "32"]),
+        ("codes", ["--bits", "16", "--keep", "none"]),
+        ("coarse", ["--bits", "8", "--keep", "int8"]),
+    ):
         ids = ["--ids", str(folder / "ids")] if name == "codes" else []
         main(["build", str(folder / "x.npy"), "--out", str(folder / name), "--mode", "neighbors", *more, *ids, *ONE])
     return folder
@@ -267,6 +271,9 @@ def test_search_refuses_before_any_work(refused):
     assert refused("search", "-", "-") == "standard input, '-', can be one file only"
     assert refused("search", "x.npy", "q.npy").startswith("x.npy: not an aphash file")
     assert refused("search", "index", "q.npy", "--out", "index") == "index: it would be written over, and is read"
+    said = refused("search", "coarse", "q.npy", "--recall", "1", "--csv")
+    assert re.match("coarse: recall=1 of 10 results was not reached: the best that was measured is", said)
+    assert refused("search", "index", "q.npy", "--html", "y", "--out", "y") == "y: --out and --html are two files"
     assert "--recall needs vectors" in refused("search", "codes", "q.npy", "--recall", "0.9")
     assert refused("search", "index", "ids") == "ids: expected 16 numbers a row, as index has, got 1"
     assert "no name for id 1000 and 399 others" in refused("search", "codes", "q.npy", "--names", "names")
@@ -357,7 +364,9 @@ def test_the_page_of_a_search_is_whole_and_loads_nothing(folder, capsys):
     (folder / "images/a/0 <x>.png").write_bytes(b"no picture")
     main(["search", "index", "q.npy", "-k", "1", *shown, "--csv"])
     said = capsys.readouterr()
-    assert said.out.startswith("query,rank,id") and "1 names are no pictures" in said.err
+    table = said.out.splitlines()
+    assert table[0].startswith("query,rank,id") and len(table) == 6  # and nothing else
+    assert "1 names are no pictures" in said.err and "y.html: 5 of 5 queries" in said.err
     assert "no picture" in (folder / "y.html").read_text()
 
 
