@@ -370,6 +370,15 @@ def test_the_page_of_a_search_is_whole_and_loads_nothing(folder, capsys):
     assert "no picture" in (folder / "y.html").read_text()
 
 
+def test_text_in_a_page_is_text():
+    from aphash._command import page
+
+    assert page.escaped("<b>\xa0&\x07\udc80") == "&lt;b&gt;\xa0&amp;??"
+    text = page.document("<t>", page.table(("a", "b"), [("<x>", ("1", "good"))], "what"), "p { color: red }")
+    Outline(text)
+    assert "<title>&lt;t&gt;</title>" in text and '<td class="good">1</td>' in text and "p { color: red }" in text
+
+
 def test_a_page_needs_no_pictures_nor_pillow(folder, capsys, monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
