@@ -366,7 +366,7 @@ def test_the_page_of_a_search_is_whole_and_loads_nothing(folder, capsys):
     said = capsys.readouterr()
     table = said.out.splitlines()
     assert table[0].startswith("query,rank,id") and len(table) == 6  # and nothing else
-    assert "1 names are no pictures" in said.err and "y.html: 5 of 5 queries" in said.err
+    assert "1 name without a picture" in said.err and "y.html: 5 of 5 queries" in said.err
     assert "no picture" in (folder / "y.html").read_text()
 
 

@@ -77,7 +77,8 @@ def run(options):
                 break
     if page is not None:
         size = page.write(options.file, reading.name_of(options.queries), index, len(Q))
-        about = f"{options.html}: {page.n_queries:,} of {len(Q):,} queries, {terminal.bytes_of(size)}"
+        queries = terminal.counted(len(Q), "query", "queries")
+        about = f"{options.html}: {page.n_queries:,} of {queries}, {terminal.bytes_of(size)}"
         print(about, file=sys.stderr if writes and options.out == writing.STDOUT else sys.stdout)
 
 
