@@ -139,7 +139,7 @@ def test_ctrl_c_is_one_line_and_130_and_leaves_nothing(folder):
         time.sleep(0.05)
     ran.send_signal(signal.SIGINT)
     out, err = ran.communicate(timeout=60)
-    # Where the signal comes while Python runs the text of an exec, as imports do, it ends itself by SIGINT: 130 in shells.
+    # Where the signal comes while an import runs the text of an exec, Python ends itself by it: 130 in shells, too.
     assert ran.returncode in (130, -signal.SIGINT) and (out, err) == ("", "aphash: interrupted\n")
     assert not (folder / "y").exists() and not list(folder.glob(".aphash*"))
 
