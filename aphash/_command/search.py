@@ -1,4 +1,7 @@
-"""``aphash search``: the nearest vectors of queries, as text, as a table for programs, or as a page."""
+"""``aphash search``: the nearest vectors of queries, as text, as a table for programs, or as a page.
+
+The index is mapped; queries and results are held for 256 queries at a time, with ``--npy`` all results.
+"""
 
 import csv
 import itertools
