@@ -273,8 +273,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rng = self._random_state()
         look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
         n_threads = threads.n_threads(self.n_jobs, max_threads())
+        checked = checked_rows(X, self)
         with _naming_X():
-            checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)
         n = len(checked)
         n_train = self._n_train(n)
@@ -739,6 +739,12 @@ def _read(X):
             "X.reshape(1, -1) is one row, X.reshape(-1, 1) one column"
         )
     return X
+
+
+def checked_rows(X, estimator):
+    """Return X as fit reads it: C-contiguous floats, two rows or more; TypeError or ValueError that name X."""
+    with _naming_X():
+        return check_array(_read(X), ensure_min_samples=2, estimator=estimator, **_X)
 
 
 def _columns(X):
