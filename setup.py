@@ -102,6 +102,7 @@ setup(
             extension("_searching._store"),
             extension("_searching._search"),
             extension("_searching._weighted"),
+            extension("_searching._linkage"),
         ],
         compiler_directives={
             "language_level": 3,

@@ -8,7 +8,7 @@ The map of the house (a lower layer never imports a higher one; each room's ``__
 ``Encoder``         what a fitted model does with new vectors, with numpy alone (``_learning.encoder``)
 ``HammingIndex``    exact search over packed codes: k nearest, radius (``index``; its parts: ``_searching``)
                     ``HammingNeighbors``: at the end of a scikit-learn Pipeline (``neighbors``)
-``VectorIndex``     from vectors to ids: all of the above and below, in one object (``vectors``)
+``VectorIndex``     from vectors to ids: all of the above and below, in one object (``vectors``; ``_vectors``)
 ``Filter``          which codes take part in searches (``_searching.filters``)
 ``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)

@@ -15,10 +15,11 @@ from aphash import codes as codes
 from aphash import index as index
 from aphash import interchange as interchange
 from aphash import metrics as metrics
+from aphash._searching.results import Found as _Found
+from aphash._searching.results import Groups as _Groups
+from aphash._searching.results import Pairs as _Pairs
 from aphash.codes import pack_codes as pack_codes
 from aphash.codes import unpack_codes as unpack_codes
-from aphash.vectors import Found as _Found
-from aphash.vectors import Pairs as _Pairs
 
 __all__ = [
     "APHash",
@@ -386,6 +387,8 @@ class VectorIndex:
     def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
     def __contains__(self, id: int) -> bool: ...
+    def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+    def set_params(self, **params: Any) -> Self: ...
     def info(self) -> dict[str, Any]: ...
     def add(self, X: ArrayLike, ids: ArrayLike | None = None) -> NDArray[np.int64]: ...
     def upsert(self, X: ArrayLike, ids: ArrayLike) -> int: ...
@@ -423,6 +426,16 @@ class VectorIndex:
         n_jobs: int | None = None,
         verbose: int = 0,
     ) -> _Pairs: ...
+    def groups(
+        self,
+        distance: float,
+        *,
+        linkage: Literal["single", "complete"] = "single",
+        recall: float = 0.95,
+        filter: Filter | ArrayLike | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> _Groups: ...
     def knn_graph(
         self, k: int, *, recall: float | None = None, n_jobs: int | None = None
     ) -> tuple[NDArray[np.int64], csr_array]: ...

@@ -58,6 +58,12 @@ cdef extern from "search/id_map.h" nogil:
         int64_t mask
 
 
+cdef extern from "search/linkage.h" nogil:
+    ctypedef struct aph_linkage:
+        int64_t n
+        int64_t n_links
+
+
 cdef extern from "search/kernels.h" nogil:
     enum:
         APH_MARGIN
@@ -153,6 +159,10 @@ cdef extern from "search/portable.h" nogil:
         int64_t (*bound_kth)(const uint32_t *, int64_t, int64_t, int64_t *) noexcept nogil
         int64_t (*sample)(const aph_codes *, int64_t, int64_t *) noexcept nogil
         int64_t (*count_bits)(const uint64_t *, int64_t) noexcept nogil
+        int (*linkage_begin)(aph_linkage *, int64_t) noexcept nogil
+        int (*linkage_add)(aph_linkage *, const int64_t *, const int64_t *, int64_t) noexcept nogil
+        void (*linkage_groups)(aph_linkage *, int64_t *) noexcept nogil
+        void (*linkage_free)(aph_linkage *) noexcept nogil
         void (*substring_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *) noexcept nogil
         void (*substring_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *,
                            uint32_t *) noexcept nogil

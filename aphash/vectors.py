@@ -3,12 +3,7 @@
 import contextlib
 import copy
 import io
-import numbers
-import os
-import threading
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,130 +11,37 @@ from aphash import _kernels
 from aphash._common import container
 from aphash._common.arrays import as_floats, shown
 from aphash._common.checks import check_count, check_ids
-from aphash._common.finite import check_finite
 from aphash._common.threads import n_threads
-from aphash._learning import item_encoder, recipe
-from aphash._learning.encoder import ARRAYS, Encoder, encode, names_of, project, refuse_sparse
-from aphash._measuring import brute_force
-from aphash._searching import calibration, index_file
-from aphash._searching.calibration import Calibration
-from aphash._searching.kept import KINDS, KeptRescore, KeptVectors
+from aphash._learning import recipe
+from aphash._searching import calibration
+from aphash._searching.filters import positions_of, prepare
+from aphash._searching.kept import KINDS
+from aphash._searching.linkage import complete, numbered, single
+from aphash._searching.results import Found, Groups
+from aphash._vectors import file as index_file
+from aphash._vectors.state import (
+    BLOCK_BYTES,
+    RECALL,
+    Changes,
+    check_distance,
+    check_recall,
+    distances_to,
+    encode_rows,
+    estimated,
+    near_pairs,
+    plan,
+    radius_of,
+    successor,
+    sums_of,
+    vectors_of,
+    weights_of,
+)
 from aphash.codes import check_n_bits, n_words, note_origin
-from aphash.index import HammingIndex
-from aphash.rescore import VectorRescore, with_queries
-
-KIND, VERSION = "VectorIndex", 1
-
-RECALL = 0.95  # of a search that does not say
+from aphash.rescore import VectorRescore
 
 _METRICS = ("cosine", "l2")
-_TRAIN_ROWS = 250_000  # what n_train="auto" learns from at most
-_QUERIES = 1000  # rows that do not learn, but calibrate; at most a fifth
-_BLOCK_BYTES = 1 << 24  # of rows that are normalised and encoded at a time
-_FILTERED = 2  # times as many candidates with a filter
+_LINKAGES = {"single": single, "complete": complete}
 _GRAPH_ROWS = 1024  # that are searched for at a time
-
-
-class Found:
-    """What a search found: ``distances, ids = found``; and where the distances come from.
-
-    Attributes
-    ----------
-    distances, ids : ndarray
-    offsets : ndarray
-        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
-    exact : bool
-        Whether the distances are those of vectors; otherwise they are estimated from the codes.
-    candidates : int
-        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
-    recall : float
-        The share of the true nearest neighbours that is expected in the results.
-    """
-
-    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
-        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
-
-    @property
-    def distances(self) -> np.ndarray:
-        return self._parts[-2]
-
-    @property
-    def ids(self) -> np.ndarray:
-        return self._parts[-1]
-
-    @property
-    def offsets(self) -> np.ndarray:
-        if len(self) != 3:
-            raise AttributeError("only a radius search has offsets")
-        return self._parts[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __getitem__(self, place: int) -> np.ndarray:
-        return self._parts[place]
-
-    def __repr__(self) -> str:
-        kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
-        parts = ", ".join(map(repr, self._parts))
-        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
-
-
-class Pairs:
-    """The near pairs of an index, block by block: an iterator over ``(ids_i, ids_j, distances)``.
-
-    Attributes
-    ----------
-    radius : int
-        Bits by which codes may differ.
-    recall : float
-        The share of all pairs within the distance that is expected.
-    precision : float
-        The share of what is found that is expected to be within the distance: 1 where vectors verify it.
-    exact : bool
-        Whether distances are those of vectors.
-    """
-
-    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
-        self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return next(self._blocks)
-
-    def close(self) -> None:
-        """Stop; what the pairs keep of the index is given back."""
-        self._blocks.close()
-
-    def __repr__(self) -> str:
-        kind = "verified" if self.exact else f"precision {self.precision:.3g}"
-        return f"<pairs within {self.radius} bits: expected recall {self.recall:.3g}, {kind}>"
-
-
-@dataclass(frozen=True)
-class _State:
-    """All that a fitted index holds, replaced as a whole: a search sees one of it from beginning to end."""
-
-    encoder: Encoder
-    codes: HammingIndex
-    kept: KeptVectors | None
-    attached: VectorRescore | None
-    calibration: Calibration
-    metric: str
-
-    def rescore(self):
-        """Return what ranks anew, or None."""
-        if self.attached is not None:
-            return self.attached
-        return None if self.kept is None else KeptRescore(self.kept, self.metric)
-
-    def has_vectors(self):
-        return self.attached is not None or self.kept is not None
 
 
 class VectorIndex:
@@ -182,11 +84,11 @@ class VectorIndex:
 
     Notes
     -----
-    A fifth of the rows, at most 1,000, do not learn: their true neighbours among all rows are found by exact search
-    (some 1,000 n d multiply-adds), and their ranks in the search by codes tell how many candidates give what recall of
-    1, 10 and 100 results; in between it is interpolated. Of 1,000 rows, the standard error of a recall of .95 is below
-    .007. Candidates grow in proportion to the index, which is more than
-    they need to. With fewer than five rows nothing is measured, and all codes are candidates.
+    A fifth of the rows, at most 2,000, do not learn: their true neighbours among all rows are found by exact search
+    (some 2,000 n d multiply-adds), and their ranks in the search by codes tell how many candidates give what recall of
+    1, 10 and 100 results; in between it is interpolated. Of 2,000 rows, the standard error of a recall of .95 is below
+    .005. The number of candidates grows in proportion to the index, which is more than it takes. With fewer than five
+    rows nothing is measured, and all codes are candidates.
 
     Distances are float32: exact for the vectors that rank (those kept, as they are kept; or those attached), or
     estimated where there are none: the average distance of sampled pairs of rows whose codes are as far apart, which
@@ -230,7 +132,7 @@ class VectorIndex:
         self.n_jobs = n_jobs
         self.verbose = verbose
         self._state = None
-        self._changes = _Changes()
+        self._changes = Changes()
 
     def _check_params(self):
         check_n_bits(self.n_bits)
@@ -281,72 +183,13 @@ class VectorIndex:
         >>> VectorIndex(16, random_state=0).fit(X)
         VectorIndex(n_bits=16, mode='scores', metric='cosine', keep=None), 1000 vectors of 16 numbers
         """
-        from sklearn.utils import check_random_state
-
-        from aphash._learning.blocks import draw_rows
-        from aphash._learning.estimator import APHash
-
         self._check_params()
-        names, X = names_of(X), _rows_to_fit(X)
-        threads = n_threads(self.n_jobs, _kernels.max_threads())
-        check_finite(X, threads)
-        n = len(X)
-        ids = None if ids is None else check_ids(ids, n)
-        seed = self.random_state
-        if isinstance(seed, np.random.Generator):
-            seed = int(seed.integers(1 << 32))
-        rng = check_random_state(seed)
-        held_out = draw_rows(n, min(_QUERIES, n // 5), rng)
-        learning = np.ones(n, bool)
-        learning[held_out] = False
-        learning = np.flatnonzero(learning)
-        n_train = _TRAIN_ROWS if isinstance(self.n_train, str) else self.n_train
-        if n_train < len(learning):
-            learning = learning[draw_rows(len(learning), n_train, rng)]
+        from aphash._vectors import fitting  # which needs scikit-learn
 
-        hasher = APHash(
-            self.n_bits, mode=self.mode, n_train=max(2, len(learning)), n_jobs=self.n_jobs, verbose=self.verbose,
-            random_state=rng.randint(1 << 31),
-        ).fit(_working(X[learning], self.metric))  # fmt: skip
-        learned = hasher.encoder_
-        encoder = Encoder(
-            learned.coef, learned.intercept, learned.mean, learned.scale,
-            items=learned.items, n_jobs=self.n_jobs, feature_names=names,
-        )  # fmt: skip
-        codes = np.empty((n, n_words(self.n_bits)), np.uint64)
-        if encoder.items is not None:  # of these, codes_ are what transform gives
-            codes[learning] = hasher.codes_
-            others = np.ones(n, bool)
-            others[learning] = False
-            _encode(encoder, X, self.metric, codes, np.flatnonzero(others), threads)
-        else:
-            _encode(encoder, X, self.metric, codes, np.arange(n), threads)
-        del hasher
-        note_origin(codes, self.n_bits, encoder.fingerprint)
-        index = HammingIndex(self.n_bits)
-        ids = index.add(codes, ids=ids)
-        kept = None if self.keep is None else KeptVectors(self.keep, X.shape[1]).put(X, ids)
-        measured = self._calibrated(X, held_out, encoder, index, kept, rng, threads)
+        state = fitting.learn(self, X, ids)
         with self._changes:
-            self._state = _State(encoder, index, kept, None, measured, self.metric)
+            self._state = state
         return self
-
-    def _calibrated(self, X, rows, encoder, index, kept, rng, threads):
-        n, m = len(X), len(rows)
-        if m == 0:
-            return calibration.nothing(n)
-        true_distances, true = brute_force.nearest_rows(X, rows, self.metric, calibration.N_TRUE, threads)
-        others = calibration.other_rows(n, rows, true, rng)
-        queries, by_vectors = X[rows], VectorRescore(X, metric=self.metric)
-        ids = index.ids
-        kept_distances = true_distances
-        if kept is not None:
-            kept_distances = with_queries(KeptRescore(kept, self.metric), queries).distances(0, ids[true])
-        weights = _weights(encoder, queries, self.metric, threads)
-        return calibration.measure(
-            index, weights, index.get(ids[rows]), rows, true, true_distances, kept_distances, others,
-            with_queries(by_vectors, queries).distances(0, others),
-        )  # fmt: skip
 
     # ---- what is there ----
 
@@ -397,6 +240,47 @@ class VectorIndex:
         attached = ", others attached" if state.attached is not None else ""
         return f"{about}, {len(state.codes)} vectors of {state.encoder.n_features} numbers{attached}"
 
+    def get_params(self, deep=True):
+        """Return the parameters by name, as scikit-learn's ``clone`` and its searches ask for them.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Has no effect: no parameter is an estimator.
+
+        Examples
+        --------
+        >>> from aphash import VectorIndex
+        >>> VectorIndex(32).get_params()["n_bits"]
+        32
+        """
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **params):
+        """Change parameters; they count from the next fit on.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For a name that is none of a parameter; nothing is changed then. Values are checked by the fit.
+
+        Examples
+        --------
+        >>> from aphash import VectorIndex
+        >>> VectorIndex(32).set_params(n_bits=64).n_bits
+        64
+        """
+        for name in params:
+            if name not in _PARAMETERS:
+                raise ValueError(f"{name!r} is no parameter of VectorIndex, which has {', '.join(_PARAMETERS)}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
     def info(self):
         """Return what the index is and what can be expected of it.
 
@@ -428,10 +312,10 @@ class VectorIndex:
         kind = None if state.kept is None else state.kept.kind
         vector_bytes = 0 if kind is None else KINDS[kind].itemsize * d + 4 * (kind == "int8")
         return {
-            "n": n, "n_features": d, "n_bits": self.n_bits, "mode": self.mode, "metric": state.metric,
+            "n": n, "n_features": d, "n_bits": state.encoder.n_bits, "mode": self.mode, "metric": state.metric,
             "keep": kind, "attached": state.attached is not None,
             "distances": "exact" if state.has_vectors() else "estimated",
-            "code_bytes": -(-self.n_bits // 8), "vector_bytes": vector_bytes, "nbytes": self.nbytes,
+            "code_bytes": -(-state.encoder.n_bits // 8), "vector_bytes": vector_bytes, "nbytes": self.nbytes,
             "calibrated_n": measured.n, "recall": recall, "candidates": candidates,
         }  # fmt: skip
 
@@ -468,7 +352,7 @@ class VectorIndex:
         with self._changes:
             state = self._fitted()
             X, codes = self._encoded(state, X)
-            codes_after = _successor(state.codes)
+            codes_after = successor(state.codes)
             ids = codes_after.add(codes, ids=ids)
             kept = None if state.kept is None else state.kept.put(X, ids)
             self._state = replace(state, codes=codes_after, kept=kept)
@@ -506,7 +390,7 @@ class VectorIndex:
             state = self._fitted()
             X, codes = self._encoded(state, X)
             ids = check_ids(ids, len(X))
-            codes_after = _successor(state.codes)
+            codes_after = successor(state.codes)
             added = codes_after.upsert(codes, ids=ids)
             kept = None if state.kept is None else state.kept.put(X, ids)
             self._state = replace(state, codes=codes_after, kept=kept)
@@ -544,7 +428,7 @@ class VectorIndex:
         """
         with self._changes:
             state = self._fitted()
-            codes_after = _successor(state.codes)
+            codes_after = successor(state.codes)
             removed = codes_after.remove(ids, missing=missing)
             kept = None if state.kept is None else state.kept.without(check_ids(ids))
             self._state = replace(state, codes=codes_after, kept=kept)
@@ -565,7 +449,7 @@ class VectorIndex:
         """
         with self._changes:
             state = self._fitted()
-            codes_after = _successor(state.codes)
+            codes_after = successor(state.codes)
             codes_after.compact()
             kept = None if state.kept is None else state.kept.compacted()
             self._state = replace(state, codes=codes_after, kept=kept)
@@ -650,7 +534,7 @@ class VectorIndex:
         if not state.has_vectors():
             raise ValueError("no vectors are kept: fit with keep='float32', 'float16' or 'int8', or attach_vectors(X)")
         state.codes.get(ids)  # whether all are there
-        found = _vectors_of(state, np.atleast_1d(np.asarray(ids, np.int64)))
+        found = vectors_of(state, np.atleast_1d(np.asarray(ids, np.int64)))
         return found[0] if np.ndim(ids) == 0 else found
 
     # ---- searches ----
@@ -709,9 +593,9 @@ class VectorIndex:
         state = self._fitted()
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
         k = check_count(k, "k", 1)
-        candidates, expected = _plan(state, k, recall, candidates, expand, filter is not None)
+        candidates, expected = plan(state, k, recall, candidates, expand, filter is not None)
         Q, threads, one = state.encoder._read(Q, n_jobs)
-        weights = _weights(state.encoder, Q, state.metric, threads)
+        weights = weights_of(state.encoder, Q, state.metric, threads)
         shared = {"filter": filter, "expand": expand, "expand_weight": expand_weight, "n_jobs": n_jobs}
         if candidates:
             rescore = copy.copy(state.rescore())
@@ -720,7 +604,7 @@ class VectorIndex:
         else:
             distances, ids = state.codes.search(weights, k, **shared)
             if not expand:
-                distances = _estimated(state, distances, _sums(weights)[:, np.newaxis])
+                distances = estimated(state, distances, sums_of(weights)[:, np.newaxis])
         parts = (distances[0], ids[0]) if one else (distances, ids)
         return Found(parts, bool(candidates), candidates, expected)
 
@@ -766,21 +650,21 @@ class VectorIndex:
         """
         state = self._fitted()
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
-        distance, recall = _check_distance(distance), _check_recall(recall)
+        distance, recall = check_distance(distance), check_recall(recall)
         Q, threads, _ = state.encoder._read(Q, n_jobs)
-        weights = _weights(state.encoder, Q, state.metric, threads)
-        weights = weights / _sums(weights)[:, np.newaxis]  # distances are shares of the weights then
+        weights = weights_of(state.encoder, Q, state.metric, threads)
+        weights = weights / sums_of(weights)[:, np.newaxis]  # distances are shares of the weights then
         radius, expected, _ = state.calibration.radius_for(distance, recall, "shares")
         offsets, shares, ids = state.codes.radius_search(weights, min(radius, 2.0), filter=filter, n_jobs=n_jobs)
         exact = state.has_vectors()
         if not exact:
-            return Found((offsets, _estimated(state, shares, 1.0), ids), False, 0, expected)
+            return Found((offsets, estimated(state, shares, 1.0), ids), False, 0, expected)
         query = np.repeat(np.arange(len(Q)), np.diff(offsets))
         distances = np.empty(len(ids))
-        step = max(1, _BLOCK_BYTES // (8 * Q.shape[1]))
+        step = max(1, BLOCK_BYTES // (8 * Q.shape[1]))
         for start in range(0, len(ids), step):
             some = slice(start, start + step)
-            distances[some] = _distances(state, Q[query[some]], ids[some])
+            distances[some] = distances_to(state, Q[query[some]], ids[some])
         near = distances.astype(np.float32) <= np.float32(distance)
         query, distances, found = query[near], distances[near], ids[near]
         order = np.lexsort((found, distances, query))
@@ -837,13 +721,78 @@ class VectorIndex:
         """
         state = self._fitted()
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
-        distance, recall = _check_distance(distance), _check_recall(recall)
-        radius, expected, precision = state.calibration.radius_for(distance, recall, "bits")
-        radius = int(min(radius, self.n_bits))
-        found = state.codes.pairs(radius, filter=filter, n_jobs=n_jobs, verbose=verbose)
-        exact = state.has_vectors()
-        blocks = _verified(state, found, distance) if exact else _with_estimates(state, found)
-        return Pairs(blocks, radius, expected, 1.0 if exact else precision, exact)
+        return near_pairs(state, distance, recall, filter, n_jobs, verbose)
+
+    def groups(self, distance, *, linkage="single", recall=0.95, filter=None, n_jobs=None, verbose=0):
+        """Group the near-duplicates.
+
+        Parameters
+        ----------
+        distance : float
+            In the metric's unit, at least 0.
+        linkage : {"single", "complete"}, default="single"
+            single: any two vectors within the distance are in the same group, and so are those that a chain of such
+            pairs joins, however far its ends are. complete: any two vectors of a group are within the distance, so no
+            group is wider than that; of two groups those are joined first whose farthest members are nearest. It needs
+            vectors.
+        recall : float, default=0.95
+            The share of the pairs within the distance that is to be found, as for :meth:`pairs`.
+        filter
+            As for :meth:`search`: the other vectors are in no group and connect none.
+        n_jobs : int, optional
+        verbose : int, default=0
+            1 shows a progress bar.
+
+        Returns
+        -------
+        Groups
+            ``ids, labels = groups``: int64 arrays of shape (n,), the ids that take part, ascending, and the group of
+            each, numbered from 0 by their smallest id. ``representatives`` are whom to keep, one of each group,
+            ``duplicates`` all others, and ``members()`` lists the groups of two or more.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When an argument is not as said, and where complete linkage has no vectors.
+
+        Notes
+        -----
+        Memory: as :meth:`pairs`, and 100 bytes a vector; with complete linkage all pairs within the distance are held,
+        some 200 bytes each.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import VectorIndex
+        >>> X = np.random.default_rng(0).standard_normal((1000, 16))
+        >>> X[[500, 999]] = X[0] + [[0.001], [0.002]]
+        >>> index = VectorIndex(16, keep="float16", random_state=0).fit(X)
+        >>> found = index.groups(0.01, linkage="complete")
+        >>> found.members(), found.duplicates
+        ([array([  0, 500, 999])], array([500, 999]))
+        """
+        state = self._fitted()
+        n_jobs = self.n_jobs if n_jobs is None else n_jobs
+        if not isinstance(linkage, str) or linkage not in _LINKAGES:
+            raise ValueError(f"linkage must be one of {', '.join(map(repr, _LINKAGES))}, got {shown(linkage)}")
+        if not state.has_vectors():
+            if linkage == "complete":
+                raise ValueError(
+                    "linkage='complete' needs vectors that tell how far two of a group are: fit with keep='float32', "
+                    "'float16' or 'int8', or attach_vectors(X)"
+                )
+            radius, expected, _ = radius_of(state, distance, recall)
+            ids, labels = state.codes.groups(radius, filter=filter, n_jobs=n_jobs, verbose=verbose)
+            return Groups(ids, labels, False, expected)
+        found = near_pairs(state, distance, recall, filter, n_jobs, verbose)
+        snapshot = state.codes._store.present
+        taking_part = prepare(filter, snapshot)
+        positions = np.arange(len(snapshot)) if taking_part is None else positions_of(taking_part, len(snapshot))
+        ids = np.sort(snapshot.ids_at(positions))
+        blocks = ((np.searchsorted(ids, i), np.searchsorted(ids, j), d) for i, j, d in found)
+        with contextlib.closing(found):
+            labels = _LINKAGES[linkage](len(ids), blocks)
+        return Groups(ids, numbered(labels), True, found.recall)
 
     def knn_graph(self, k, *, recall=None, n_jobs=None):
         """Return the graph of each vector's k nearest others.
@@ -884,7 +833,7 @@ class VectorIndex:
         state = self._fitted()
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
         k = check_count(k, "k", 1)
-        candidates, _ = _plan(state, k + 1, recall, None, 0)
+        candidates, _ = plan(state, k + 1, recall, None, 0)
         if not candidates:
             ids, graph = state.codes.knn_graph(k, n_jobs=n_jobs)
             distances = state.calibration.estimated(graph.data, "bits")
@@ -897,8 +846,8 @@ class VectorIndex:
         rescore.factor = candidates / (k + 1)
         for start in range(0, n if k else 0, _GRAPH_ROWS):
             rows = ids[start : start + _GRAPH_ROWS]
-            V = np.ascontiguousarray(as_floats(_vectors_of(state, rows), "X"))
-            weights = _weights(state.encoder, V, state.metric, n_threads(n_jobs, _kernels.max_threads()))
+            V = np.ascontiguousarray(as_floats(vectors_of(state, rows), "X"))
+            weights = weights_of(state.encoder, V, state.metric, n_threads(n_jobs, _kernels.max_threads()))
             near, found = state.codes.search(weights, k + 1, rescore=rescore, rescore_queries=V, n_jobs=n_jobs)
             itself = found == rows[:, np.newaxis]
             itself[~itself.any(axis=1), -1] = True
@@ -938,8 +887,8 @@ class VectorIndex:
         >>> VectorIndex.load(file.getvalue())
         VectorIndex(n_bits=16, mode='scores', metric='cosine', keep='int8'), 1000 vectors of 16 numbers
         """
-        arrays, params = self._to_file()
-        container.write(path, arrays, kind=KIND, version=VERSION, params=params)
+        arrays, params = index_file.to_file(self._fitted(), self.get_params())
+        container.write(path, arrays, kind=index_file.KIND, version=index_file.VERSION, params=params)
 
     @classmethod
     def load(cls, path, *, mmap=False, verify=None):
@@ -973,53 +922,16 @@ class VectorIndex:
         ...     VectorIndex.load(path, mmap=True).search(X[7], 1).ids
         array([7])
         """
-        arrays, params, version = container.read(path, kind=KIND, mmap=mmap, verify=verify)
-        return cls._from_file(path, arrays, params, version, not mmap if verify is None else verify)
-
-    def _to_file(self):
-        state = self._fitted()
-        snapshot = state.codes._store.present
-        parts = {
-            "encoder": _encoder_to_file(state.encoder),
-            "index": index_file.to_file(snapshot),
-            "calibration": state.calibration.to_file(),
-        }
-        if state.kept is not None:
-            parts["kept"] = state.kept.to_file(snapshot.load_ids(0, len(snapshot)))
-        given = {name: getattr(self, name) for name in _PARAMETERS}
-        given |= {"mode": recipe.to_file(self.mode), "metric": state.metric}
-        given["random_state"] = self.random_state if isinstance(self.random_state, numbers.Integral) else None
-        arrays = {f"{part}.{name}": each for part, (own, _) in parts.items() for name, each in own.items()}
-        return arrays, {"given": given, **{part: params for part, (_, params) in parts.items()}}
+        arrays, params, version = container.read(path, kind=index_file.KIND, mmap=mmap, verify=verify)
+        check = not mmap if verify is None else verify
+        index, state = index_file.from_file(cls._checked, path, arrays, params, version, check)
+        index._state = state
+        return index
 
     @classmethod
-    def _from_file(cls, path, arrays, params, version, check):
-        name = container.name_of(path)
-        if not 1 <= version <= VERSION:
-            raise ValueError(f"{name}: version {version} of such a file; this aphash reads up to {VERSION}")
-        parts = {part: {} for part in ("encoder", "index", "calibration", "kept")}
-        for full, each in arrays.items():
-            part, _, own = full.partition(".")
-            parts.setdefault(part, {})[own] = each
-        try:
-            index = cls(**recipe.from_file(params["given"]))
-            index._check_params()
-            encoder = Encoder._from_file(path, parts["encoder"], params["encoder"])
-            own = path, parts["index"], params["index"], index_file.VERSION
-            codes = HammingIndex._of(index_file.from_file(*own, check))
-            kept = None
-            if "kept" in params:
-                kept = KeptVectors.from_file(path, parts["kept"], params["kept"], *own[1:])
-            measured = Calibration.from_file(parts["calibration"], params["calibration"])
-            if codes.n_bits != encoder.n_bits or codes.fingerprint not in (None, encoder.fingerprint):
-                raise ValueError("the codes are those of another model")
-            if kept is not None and (len(kept) != len(codes) or kept.n_features != encoder.n_features):
-                raise ValueError("the vectors are not those of the codes")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            if str(error).startswith(name):
-                raise
-            raise ValueError(f"{name}: not a whole VectorIndex: {error!r}") from None
-        index._state = _State(encoder, codes, kept, None, measured, index.metric)
+    def _checked(cls, **given):
+        index = cls(**given)
+        index._check_params()
         return index
 
     # ---- pickling, and copying: as a file ----
@@ -1033,7 +945,7 @@ class VectorIndex:
         return {"own": own, "file": file.getvalue(), "attached": self._state.attached}
 
     def __setstate__(self, state):
-        self.__dict__.update(state["own"], _changes=_Changes(), _state=None)
+        self.__dict__.update(state["own"], _changes=Changes(), _state=None)
         if state["file"] is not None:
             loaded = VectorIndex.load(state["file"])._state
             self._state = replace(loaded, attached=state["attached"])
@@ -1042,182 +954,8 @@ class VectorIndex:
         """Return rows that are checked, and their codes."""
         X, threads, _ = state.encoder._read(X, self.n_jobs)
         codes = np.empty((len(X), n_words(state.encoder.n_bits)), np.uint64)
-        _encode(state.encoder, X, state.metric, codes, np.arange(len(X)), threads)
+        encode_rows(state.encoder, X, state.metric, codes, np.arange(len(X)), threads)
         return X, note_origin(codes, state.encoder.n_bits, state.encoder.fingerprint)
 
 
 _PARAMETERS = ("n_bits", "mode", "metric", "keep", "n_train", "random_state", "n_jobs", "verbose")
-
-
-class _Changes:
-    """One change at a time: a lock, anew in a forked child, which refuses a change inside a change of its thread."""
-
-    def __init__(self):
-        self._lock, self._process, self._owner = threading.Lock(), os.getpid(), None
-
-    def __enter__(self):
-        if self._process != os.getpid():  # whoever held it does not exist here
-            self.__init__()
-        if self._owner == threading.get_ident():
-            raise RuntimeError(
-                "the index is being changed by this thread: a signal handler or finaliser cannot change it meanwhile"
-            )
-        self._lock.acquire()
-        self._owner = threading.get_ident()
-
-    def __exit__(self, *_):
-        self._owner = None
-        self._lock.release()
-
-
-def _plan(state, k, recall, candidates, expand, filtered=False):
-    """Return (how many codes are ranked anew, 0 for none; the recall that is expected).
-
-    With a filter twice as many: neighbours are farther where it leaves out those that are near, and codes say less of
-    what is far.
-    """
-    more = _FILTERED if filtered and candidates is None else 1
-    n, measured = len(state.codes), state.calibration
-    if recall is not None and candidates is not None:
-        raise TypeError("recall and candidates were both given: either says how many codes are ranked anew")
-    if recall is not None:
-        recall = _check_recall(recall)
-        if expand:
-            raise ValueError("recall is not known of a search with expand: pass candidates instead")
-        if not state.has_vectors():
-            best = measured.recall_for(k, k, n)
-            raise ValueError(
-                f"recall={recall:g} needs vectors to rank by, and the codes alone find {best:.3f} of the {k} nearest: "
-                "fit with keep='float32', 'float16' or 'int8', or attach_vectors(X)"
-            )
-    if candidates is not None:
-        candidates = check_count(candidates, "candidates", 0)
-        if candidates and not state.has_vectors():
-            raise ValueError("candidates need vectors to rank by: fit with keep=..., or attach_vectors(X)")
-        if candidates and candidates < k:
-            raise ValueError(f"candidates must be 0 or at least k={k}, got {candidates}")
-        candidates = min(candidates, max(n, k))
-    elif not state.has_vectors() or expand:
-        candidates = 0
-    else:
-        wanted = RECALL if recall is None else recall
-        candidates = measured.candidates_for(wanted, k, n)
-        if candidates is None and recall is None:
-            candidates = measured.best(k, n)[1]
-        elif candidates is None:
-            best, most = measured.best(k, n)
-            raise ValueError(
-                f"recall={recall:g} of {k} results was not reached: the best that was measured is {best:.4f}, with "
-                f"{most} candidates. More bits or finer vectors (keep) find more; candidates={n} ranks all by vectors"
-            )
-        candidates = max(min(more * candidates, n), k)
-    if n == 0:
-        return 0, 1.0
-    return candidates, measured.recall_for(max(candidates // more, k), k, n)
-
-
-def _check_recall(recall):
-    if isinstance(recall, bool) or not isinstance(recall, numbers.Real):
-        raise TypeError(f"recall must be a number, got {shown(recall)}")
-    if not 0 < recall <= 1:
-        raise ValueError(f"recall must be above 0 and at most 1, got {recall}")
-    return float(recall)
-
-
-def _check_distance(distance):
-    if isinstance(distance, bool) or not isinstance(distance, numbers.Real):
-        raise TypeError(f"distance must be a number, got {shown(distance)}")
-    if not distance >= 0:
-        raise ValueError(f"distance must be at least 0, got {distance}")
-    return float(distance)
-
-
-def _rows_to_fit(X):
-    """Return X as float rows in C order; TypeError or ValueError that names it otherwise."""
-    refuse_sparse(X)
-    X = as_floats(X, "X")
-    if X.ndim != 2:
-        raise ValueError(f"X must have shape (n, d), got {X.shape}. Reshape your data")
-    if len(X) < 2 or X.shape[1] < 1:
-        raise ValueError(f"X must have at least 2 rows and 1 column, got shape {X.shape}")
-    return np.ascontiguousarray(X)
-
-
-def _working(X, metric):
-    """Return what the hash function is learned of and applied to."""
-    return brute_force.working(X, metric) if metric == "cosine" else X
-
-
-def _encode(encoder, X, metric, codes, rows, threads):
-    """Write the codes of some rows of X, in blocks."""
-    step = max(1, _BLOCK_BYTES // (4 * X.shape[1]))
-    whole = len(rows) == len(X)
-    for start in range(0, len(rows), step):
-        some = slice(start, start + step) if whole else rows[start : start + step]
-        block = np.ascontiguousarray(_working(X[some], metric))
-        check_finite(block, 1, encoder._farthest)
-        codes[some] = encode(encoder, block, threads)
-
-
-def _weights(encoder, Q, metric, threads):
-    return project(encoder, np.ascontiguousarray(_working(Q, metric)), threads)
-
-
-def _sums(weights):
-    """Return the sum of each query's weights, by which distances are shares of them."""
-    sums = np.abs(weights).sum(axis=1, dtype=np.float64)
-    return np.where(sums > 0, sums, 1)
-
-
-def _estimated(state, distances, sums):
-    none = np.isinf(distances)
-    found = state.calibration.estimated(np.where(none, 0, distances / sums), "shares")
-    found[none] = np.inf
-    return found
-
-
-def _successor(codes):
-    return HammingIndex._of(codes._store.successor())
-
-
-def _vectors_of(state, ids):
-    """Return vectors by ids that are in the index."""
-    if state.attached is None:
-        return state.kept.get(ids)
-    return state.attached._take(ids)
-
-
-def _distances(state, vectors, ids):
-    """Return the distances (m,) of vectors (m, d) to those of ids (m,), one each."""
-    return with_queries(state.rescore(), vectors).distances(0, ids[:, np.newaxis])[:, 0]
-
-
-def _verified(state, blocks, distance):
-    step = max(1, _BLOCK_BYTES // (8 * state.encoder.n_features))
-    with contextlib.closing(blocks):
-        for ids_i, ids_j, _ in blocks:
-            distances = np.empty(len(ids_i), np.float32)
-            for start in range(0, len(ids_i), step):
-                some = slice(start, start + step)
-                distances[some] = _distances(state, _vectors_of(state, ids_i[some]), ids_j[some])
-            near = distances <= np.float32(distance)
-            if near.any():
-                yield ids_i[near], ids_j[near], distances[near]
-
-
-def _with_estimates(state, blocks):
-    with contextlib.closing(blocks):
-        for ids_i, ids_j, bits in blocks:
-            yield ids_i, ids_j, state.calibration.estimated(bits, "bits")
-
-
-def _encoder_to_file(encoder):
-    """Return (arrays, params) that :meth:`Encoder._from_file` takes."""
-    arrays = {name: getattr(encoder, name.rstrip("_")) for name in ARRAYS}
-    params = {"scale_": encoder.scale, "fingerprint_": encoder.fingerprint, "given": {"n_jobs": encoder.n_jobs}}
-    if encoder.items is not None:
-        arrays |= {f"items_{name}": encoder.items.arrays[name] for name in item_encoder.ARRAYS}
-        params["items_"] = encoder.items.numbers
-    if encoder.feature_names is not None:
-        params["feature_names_in_"] = list(encoder.feature_names)
-    return arrays, params

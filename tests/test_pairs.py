@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components
 
 from aphash import HammingIndex, pack_codes, unpack_codes
 from aphash._searching import pairs
+from aphash._searching.filters import positions_of
 
 
 @pytest.fixture
@@ -259,7 +260,7 @@ def test_equal_codes_are_not_compared(rng, monkeypatch):
 
     class Stream(pairs._search.PairStream):
         def __init__(self, snapshot, radius, filter):
-            seen.append(pairs._positions(filter, len(snapshot)))
+            seen.append(positions_of(filter, len(snapshot)))
             super().__init__(snapshot, radius, filter)
 
     def search(snapshot, queries, k, filter, n_threads):

@@ -225,6 +225,58 @@ def test_pairs(fitted, metric, keep):
     assert all((ids_j < 100).all() for _, ids_j, _ in filtered)
 
 
+@pytest.mark.parametrize("linkage", ["single", "complete"])
+def test_groups_are_those_of_the_pairs(fitted, metric, linkage):
+    i, j = np.triu_indices(len(X), 1)
+    distance = np.quantile(distances_of(X, X, metric)[i, j], 0.001)
+    part = np.random.default_rng(1).permutation(3000)[:2000]
+    for filter in (None, part):
+        found = fitted["float16"].groups(distance, linkage=linkage, filter=filter)
+        blocks = list(fitted["float16"].pairs(distance, filter=filter))
+        taking_part = np.arange(3000) if filter is None else np.sort(part)
+        ids, labels = found
+        assert np.array_equal(ids, taking_part) and found.exact
+        graph = np.full((3000, 3000), np.inf)
+        for ids_i, ids_j, distances in blocks:
+            graph[ids_i, ids_j] = graph[ids_j, ids_i] = distances
+        if linkage == "single":
+            from scipy.sparse.csgraph import connected_components
+
+            expected = connected_components(np.isfinite(graph[np.ix_(ids, ids)]))[1]
+        else:
+            from scipy.cluster.hierarchy import fcluster
+            from scipy.cluster.hierarchy import linkage as cluster
+
+            beyond = np.where(np.isfinite(graph), graph, 10 * distance)[np.ix_(ids, ids)]
+            expected = fcluster(cluster(beyond[np.triu_indices(len(ids), 1)], "complete"), distance, "distance")
+        assert np.array_equal(labels, grouped(expected))
+        assert np.array_equal(found.representatives, [ids[labels == g].min() for g in range(labels.max() + 1)])
+        assert np.array_equal(np.union1d(found.representatives, found.duplicates), ids)
+        assert len(found.representatives) + len(found.duplicates) == len(ids) > len(found.representatives)
+        members = found.members()
+        assert [m.tolist() for m in members] == [
+            ids[labels == g].tolist() for g in range(labels.max() + 1) if (labels == g).sum() > 1
+        ]
+
+
+def grouped(labels):
+    """Labels that are numbered in the order of their first items."""
+    numbers = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels.tolist()])
+
+
+def test_groups_without_vectors_are_those_of_the_codes(fitted, metric):
+    index = fitted[None]
+    distance = np.quantile(distances_of(X[:500], X[:500], metric), 0.01)
+    found = index.groups(distance)
+    ids, labels = index.codes_.groups(index.pairs(distance).radius)
+    assert not found.exact and np.array_equal(found.ids, ids) and np.array_equal(found.labels, labels)
+    with pytest.raises(ValueError, match="linkage='complete' needs vectors"):
+        index.groups(distance, linkage="complete")
+    with pytest.raises(ValueError, match="linkage must be one of 'single', 'complete', got 'ward'"):
+        index.groups(distance, linkage="ward")
+
+
 @pytest.mark.parametrize("keep", [None, "float16"])
 def test_knn_graph(fitted, metric, keep):
     ids, graph = fitted[keep].knn_graph(5)
@@ -239,6 +291,20 @@ def test_knn_graph(fitted, metric, keep):
 
 
 # ---- what must be refused ----
+
+
+def test_it_is_cloned_and_searched_as_scikit_learns_estimators():
+    from sklearn.base import clone
+
+    index = VectorIndex(16, keep="int8", random_state=3).fit(X[:300])
+    fresh = clone(index)
+    assert fresh.get_params() == index.get_params() and len(fresh) == 0
+    assert index.set_params(n_bits=24, keep=None) is index
+    assert index.info()["n_bits"] == 16 and index.info()["keep"] == "int8"  # parameters count from the next fit on
+    assert index.fit(X[:300]).info()["n_bits"] == 24
+    with pytest.raises(ValueError, match="'bits' is no parameter of VectorIndex, which has n_bits, mode"):
+        index.set_params(n_bits=8, bits=3)
+    assert index.n_bits == 24
 
 
 def test_the_inner_product_is_refused_with_the_reason():

@@ -220,3 +220,8 @@ def prepare(filter, snapshot):
     """Return a search's filter as a packed bitmap by position of a snapshot, or None."""
     filter = as_filter(filter)
     return None if filter is None else filter.bitmap(snapshot)
+
+
+def positions_of(bitmap, n):
+    """Return the positions, int64 ascending, that a packed bitmap of n positions holds."""
+    return np.flatnonzero(np.unpackbits(bitmap.astype("<u8").view(np.uint8), count=n, bitorder="little"))

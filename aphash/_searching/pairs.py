@@ -4,8 +4,9 @@ import numpy as np
 
 from aphash._common.progress import ProgressBar
 from aphash._kernels import scan_costs
-from aphash._searching import _search
+from aphash._searching import _search, linkage
 from aphash._searching.engines import engine_of
+from aphash._searching.filters import positions_of
 
 COMPARE_COST = (
     10.0  # nanoseconds for two codes that agree in a substring, at scattered places: an estimate, not measured
@@ -31,23 +32,13 @@ def pairs(snapshot, radius, bitmap, threads, verbose):
 
 def groups(snapshot, radius, bitmap, threads, verbose):
     """Return ids and the group of each; see ``HammingIndex.groups``."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     joined = _Joined(snapshot, bitmap, _EQUAL_PAIRS if radius else 0)
-    n = len(joined.first)
     stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
-    labels = np.arange(n)  # the group of each distinct code so far: a number below n
-    for i, j, _ in _in_blocks(stream, max(n, _BLOCK)):  # as many pairs as codes, for each merge costs O(n)
-        i, j = labels[joined.number[i]], labels[joined.number[j]]
-        edges = coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n))
-        labels = connected_components(edges, directed=False)[1][labels]
+    blocks = ((joined.number[i], joined.number[j], distances) for i, j, distances, _ in stream)
+    labels = linkage.single(len(joined.first), blocks)  # the group of each distinct code
     of_item = np.empty(len(joined.items), np.int64)
     of_item[joined.order] = np.repeat(labels, joined.sizes)
-    _, first, of_item = np.unique(of_item, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return snapshot.ids_at(joined.items), rank[of_item]
+    return snapshot.ids_at(joined.items), linkage.numbered(of_item)
 
 
 def knn_graph(snapshot, k, threads):
@@ -101,7 +92,7 @@ class _Joined:
 
     def __init__(self, snapshot, filter, tolerated=0):
         n = len(snapshot)
-        self.items = np.arange(n) if filter is None else _positions(filter, n)
+        self.items = np.arange(n) if filter is None else positions_of(filter, n)
         if not snapshot.ascending:
             self.items = self.items[np.argsort(snapshot.ids_at(self.items))]
         hashes = _hashes(snapshot, self.items)
@@ -115,10 +106,6 @@ class _Joined:
         self.sizes = np.diff(self.starts)
         self.number = np.zeros(n, np.int64)
         self.number[self.first] = np.arange(len(self.first))
-
-
-def _positions(filter, n):
-    return np.flatnonzero(np.unpackbits(filter.astype("<u8").view(np.uint8), count=n, bitorder="little"))
 
 
 def _hashes(snapshot, positions=None):
@@ -244,7 +231,7 @@ def _first_items(joined, numbers, d, counts, k):
 
 def _pairs(snapshot, radius, filter, threads):
     """Yield positions i, j, distances and progress of all pairs."""
-    hashes = _hashes(snapshot, None if filter is None else _positions(filter, len(snapshot)))
+    hashes = _hashes(snapshot, None if filter is None else positions_of(filter, len(snapshot)))
     few = _n_equal_pairs(hashes) <= _EQUAL_PAIRS * len(hashes)
     del hashes
     if few and radius:

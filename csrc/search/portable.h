@@ -4,6 +4,7 @@
 #define APH_PORTABLE_H
 
 #include "search/id_map.h"
+#include "search/linkage.h"
 #include "search/lookup.h"
 #include "search/pages.h"
 #include "search/select.h"
@@ -33,6 +34,11 @@ typedef struct {
     int64_t (*bound_kth)(const uint32_t *, int64_t, int64_t, int64_t *);
     int64_t (*sample)(const aph_codes *, int64_t, int64_t *);
     int64_t (*count_bits)(const uint64_t *, int64_t);
+    /* linkage.h */
+    int (*linkage_begin)(aph_linkage *, int64_t);
+    int (*linkage_add)(aph_linkage *, const int64_t *, const int64_t *, int64_t);
+    void (*linkage_groups)(aph_linkage *, int64_t *);
+    void (*linkage_free)(aph_linkage *);
     /* lookup.h */
     void (*substring_count)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *);
     void (*substring_place)(const aph_codes *, int64_t, int64_t, int32_t, int32_t, uint32_t *, uint32_t *);

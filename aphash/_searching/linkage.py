@@ -1,0 +1,61 @@
+"""Groups of near pairs: connected components (single linkage), or groups of which every two items are near."""
+
+import numpy as np
+
+from aphash._searching._linkage import CompleteLinkage
+
+_PAIRS_AT_A_TIME = 1 << 16  # that are taken between two looks for Ctrl-C
+
+
+def join(labels, i, j):
+    """Return the labels of n items, numbers below n, when the labels of each pair are made the same. O(n + pairs)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(labels)
+    edges = coo_array((np.ones(len(i), bool), (labels[i], labels[j])), shape=(n, n))
+    return connected_components(edges, directed=False)[1][labels]
+
+
+def single(n, blocks):
+    """Return the labels of n items, where each pair (i, j, distance) of the blocks is in one group."""
+    labels = np.arange(n)
+    waiting, n_waiting = [], 0
+    for i, j, _ in blocks:  # as many pairs as items for each merge, which costs O(n)
+        waiting.append((i, j))
+        n_waiting += len(i)
+        if n_waiting >= max(n, _PAIRS_AT_A_TIME):
+            labels = join(labels, *map(np.concatenate, zip(*waiting)))
+            waiting, n_waiting = [], 0
+    return join(labels, *map(np.concatenate, zip(*waiting))) if waiting else labels
+
+
+def complete(n, blocks):
+    """Return the labels of n items, where any two of a group are among the pairs (i, j, distance) of the blocks.
+
+    Agglomerative complete linkage: the two groups whose farthest items are nearest are joined, as long as all pairs
+    between them are given. Among equal distances the pair with the smallest i, then j, comes first. Needs some 200
+    bytes a pair.
+    """
+    i, j, distances = (np.concatenate(each) for each in zip(_NO_PAIRS, *blocks))
+    order = np.lexsort((j, i, distances))
+    i, j = i[order], j[order]
+    taken = np.unique(np.concatenate([i, j]))
+    linkage = CompleteLinkage(len(taken))
+    for start in range(0, len(i), _PAIRS_AT_A_TIME):
+        some = slice(start, start + _PAIRS_AT_A_TIME)
+        linkage.add(np.searchsorted(taken, i[some]), np.searchsorted(taken, j[some]))
+    labels = np.arange(n)
+    labels[taken] = taken[linkage.groups()]
+    return labels
+
+
+_NO_PAIRS = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+
+
+def numbered(labels):
+    """Return labels that count the groups from 0, in the order of their first items."""
+    _, first, label = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[label]

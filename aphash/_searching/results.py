@@ -1,0 +1,143 @@
+"""What a VectorIndex found: the arrays, as a tuple of them, and what is known about them."""
+
+from collections.abc import Generator, Iterator
+from typing import Self
+
+import numpy as np
+
+
+class Found:
+    """What a search found: ``distances, ids = found``; and where the distances come from.
+
+    Attributes
+    ----------
+    distances, ids : ndarray
+    offsets : ndarray
+        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
+    exact : bool
+        Whether the distances are those of vectors; otherwise they are estimated from the codes.
+    candidates : int
+        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
+    recall : float
+        The share of the true nearest neighbours that is expected in the results.
+    """
+
+    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
+        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
+
+    @property
+    def distances(self) -> np.ndarray:
+        return self._parts[-2]
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self._parts[-1]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        if len(self) != 3:
+            raise AttributeError("only a radius search has offsets")
+        return self._parts[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._parts[place]
+
+    def __repr__(self) -> str:
+        kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
+        parts = ", ".join(map(repr, self._parts))
+        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
+
+
+class Pairs:
+    """The near pairs of an index, block by block: an iterator over ``(ids_i, ids_j, distances)``.
+
+    Attributes
+    ----------
+    radius : int
+        Bits by which codes may differ.
+    recall : float
+        The share of all pairs within the distance that is expected.
+    precision : float
+        The share of what is found that is expected to be within the distance: 1 where vectors verify it.
+    exact : bool
+        Whether distances are those of vectors.
+    """
+
+    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
+        self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return next(self._blocks)
+
+    def close(self) -> None:
+        """Stop; what the pairs keep of the index is given back."""
+        self._blocks.close()
+
+    def __repr__(self) -> str:
+        kind = "verified" if self.exact else f"precision {self.precision:.3g}"
+        return f"<pairs within {self.radius} bits: expected recall {self.recall:.3g}, {kind}>"
+
+
+class Groups:
+    """The groups of near vectors of an index: ``ids, labels = groups``.
+
+    Attributes
+    ----------
+    ids : ndarray of int64, shape (n,)
+        Of the vectors that take part, ascending.
+    labels : ndarray of int64, shape (n,)
+        The group of each. Groups are numbered from 0 by their smallest id.
+    representatives : ndarray of int64, shape (n_groups,)
+        Whom to keep: the smallest id of each group.
+    duplicates : ndarray of int64, shape (n - n_groups,)
+        All others, ascending: ``index.remove(groups.duplicates)`` leaves one of each group.
+    exact : bool
+        Whether vectors verified the distances.
+    recall : float
+        The share of all pairs within the distance that is expected to have been seen.
+    """
+
+    def __init__(self, ids: np.ndarray, labels: np.ndarray, exact: bool, recall: float) -> None:
+        self.ids, self.labels, self.exact, self.recall = ids, labels, exact, recall
+
+    @property
+    def representatives(self) -> np.ndarray:
+        return self.ids[np.unique(self.labels, return_index=True)[1]]
+
+    @property
+    def duplicates(self) -> np.ndarray:
+        is_first = np.zeros(len(self.ids), bool)
+        is_first[np.unique(self.labels, return_index=True)[1]] = True
+        return self.ids[~is_first]
+
+    def members(self) -> list[np.ndarray]:
+        """Return the ids of each group of two or more, ascending, in the order of the groups."""
+        order = np.argsort(self.labels, kind="stable")
+        each = np.split(self.ids[order], np.flatnonzero(np.diff(self.labels[order])) + 1)
+        return [ids for ids in each if len(ids) > 1]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.ids, self.labels))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return (self.ids, self.labels)[place]
+
+    def __repr__(self) -> str:
+        sizes = np.bincount(self.labels) if len(self.labels) else np.zeros(0, np.int64)
+        kind = "verified" if self.exact else "estimated"
+        return (
+            f"<{len(sizes)} groups of {len(self.ids)} vectors, {np.count_nonzero(sizes > 1)} of two or more, "
+            f"the largest of {sizes.max(initial=0)}; distances {kind}>"
+        )
