@@ -191,8 +191,11 @@ _JUDGED = {"neighbors": "mean recall", "kind": "share of the kind"}
 
 def described(params):
     """Return parameters as a text, without the bits."""
-    words = [value if name == "mode" else f"{name}={value:,}" for name, value in params.items() if name != "n_bits"]
-    return ", ".join(words)
+
+    def word(name, value):
+        return value if name == "mode" else f"{name}={value:,}" if isinstance(value, int) else f"{name}={value:g}"
+
+    return ", ".join(word(name, value) for name, value in params.items() if name != "n_bits")
 
 
 def _sample(X, n_rows, rng, n_threads):
@@ -210,6 +213,7 @@ def _stages(n_bits, n_learning):
     """Return the changes to try, stage by stage: a list, or lists by the mode that leads by then."""
     fewer = [{"n_train": n_learning // _FEWER_ROWS}] if n_learning >= _FEWER_ROWS_FROM else []
     more = [{"n_rounds": 6}, {"n_rounds": 12}, {"n_neighbors": 0.02}]
+    more += [{"max_iter": 0, "whitening": 0.0, "n_rounds": 8}]  # no descent: on text as good or better
     anchors = [{"n_anchors": n_learning // 2}] if n_learning >= _FEWER_ROWS_FROM else []
     return [
         [{"mode": mode} for mode in _MODES],
@@ -289,7 +293,7 @@ class _Bench:
             _MODES.index(params["mode"]),
             params.get("n_train", len(self.learning)),
             params.get("n_anchors", default.n_anchors),
-            params.get("n_rounds", default.n_rounds),
+            params.get("n_rounds", default.n_rounds) * (1 + params.get("max_iter", default.max_iter)),
             "n_neighbors" in params,
         )
 

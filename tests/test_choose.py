@@ -11,7 +11,7 @@ from test_recall import naive
 
 import aphash
 from aphash import APHash, Choice, choose
-from aphash._choose import _Bench, _clusters, _sample, _stages
+from aphash._choose import _Bench, _clusters, _sample, _stages, described
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,12 @@ def test_what_is_tried():
     assert set(of_mode) == {"neighbors", "semantic", "scores"}
     assert rows == [{"n_train": 4500}] and bits == [{"n_bits": 32}]
     assert _stages(8, 900)[2:] == [[], []]
+    assert {"max_iter": 0, "whitening": 0.0, "n_rounds": 8} in of_mode["semantic"]
+
+
+def test_parameters_as_words():
+    given = {"n_bits": 64, "mode": "semantic", "n_neighbors": 0.02, "whitening": 0.0, "n_train": 1_000_000}
+    assert described(given) == "semantic, n_neighbors=0.02, whitening=0, n_train=1,000,000"
 
 
 def test_a_choice(X, choices):
@@ -108,7 +114,7 @@ def test_the_table(choices):
     for what, choice in choices.items():
         lines = str(choice).splitlines()
         rows = lines[1 : 1 + len(choice.trials_)]
-        assert max(map(len, lines)) <= 79 and [row.startswith(">") for row in rows].count(True) == 1
+        assert max(map(len, lines)) <= 88 and [row.startswith(">") for row in rows].count(True) == 1
         assert rows[choice.best_index_].startswith(">")
         assert ("kind" in lines[0]) == (what == "kind")
         assert f"{choice.trials_[0]['recall_at_10']:.3f}" in rows[0]

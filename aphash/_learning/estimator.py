@@ -76,7 +76,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_rounds : int or "auto"
         auto: 9, neighbors: 8, paper: 1.
     max_iter : int or "auto"
-        Iterations of a round, at most. auto: 5, neighbors: 10, paper: 500.
+        Iterations of a round, at most. auto: 5, neighbors: 10, paper: 500. 0: no descent, rounds of rotation and
+        re-projection alone, which on sentence embeddings find as many of the kind or more (with ``whitening=0``).
     learning_rate : float or "auto"
         Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.1, neighbors and
         paper: 0.05.
@@ -779,10 +780,13 @@ class FitProgress(ProgressBar):
     """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
 
     def __init__(self, verbose, settings, n):
-        super().__init__(verbose, settings.n_rounds * settings.max_iter * n, "row", "APHash")
+        super().__init__(verbose, settings.n_rounds * max(1, settings.max_iter) * n, "row", "APHash")
         self.quantization, self.rows = settings.quantization, n
 
     def __call__(self, number, iteration, J0, J1):
+        if J0 is None:
+            self.update(self.rows, round=number)
+            return
         J = J0 + self.quantization * J1
         self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")
 
