@@ -359,7 +359,10 @@ def test_n_train(digits):
     same(h, quick(n_train=700, n_jobs=3).fit(X))
     same(quick(n_train=5000).fit(X), quick().fit(X))
     many = np.tile(X, (4, 1))[:6000]
-    same(quick(n_train=5700).fit(many), quick().fit(many))  # 300 are held out
+    held_out = quick().fit(many)  # 300 are, and no other draw changes
+    assert held_out.expected_recall_.n_queries == 300
+    kept = np.sort(np.random.RandomState(0).choice(6000, 5700, replace=False))
+    same(held_out, quick(n_train=5700).fit(many[kept]), ("coef_", "thresholds_"))
     same(quick(n_train=5999).fit(many[1:]), quick().fit(many[1:]))
 
 

@@ -283,7 +283,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rows, others = None, np.zeros(0, np.int64)
         if n_train < n:
             check_finite(checked, n_threads)
-            rows = draw_rows(n, n_train, rng)
+            rows = self._draw_learning(n, n_train, rng)
             others = others_than(rows, n)
 
         with threads.one_blas_thread():
@@ -328,6 +328,11 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not _is_auto(self.n_train):
             return min(n, self.n_train)
         return min(n - _HELD_OUT if n >= _HELD_OUT_FROM else n, TRAIN_ROWS)
+
+    def _draw_learning(self, n, n_train, rng):
+        """Return the rows that learn, ascending; that some are held out changes no other draw."""
+        held_out = _is_auto(self.n_train) and n_train == n - _HELD_OUT
+        return draw_rows(n, n_train, copy.deepcopy(rng) if held_out else rng)
 
     def _expected_recall(self, X, encoder, codes, others, rng, n_threads):
         """Return the ExpectedRecall of some of the rows that did not learn, with the codes of transform."""
