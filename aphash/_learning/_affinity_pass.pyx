@@ -8,7 +8,7 @@ import numpy as np
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn, aph_step,
+    APH_BAND, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn, aph_step,
     kernels)
 
 
@@ -228,7 +228,7 @@ cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *ou
         columns[t].nat = columns[t].panels + APH_TILE * r
         columns[t].bias = columns[t].nat + APH_TILE * ld
         kernel.pack_columns(&H[t * APH_TILE, 0], min(APH_TILE, m - t * APH_TILE), r, q_scale, 1.0, &columns[t])
-    block_rows = min(block_rows, max(APH_ROW_GROUP, WAVE_WORK // (2 * m * r) // APH_ROW_GROUP * APH_ROW_GROUP))
+    block_rows = min(block_rows, max(APH_BAND, WAVE_WORK // (2 * m * r) // APH_BAND * APH_BAND))
     scratch = Scratch(kernel.item_scratch(r), n_threads)
     n_blocks = (n + block_rows - 1) // block_rows
     wave = max(1, WAVE_WORK // (2 * m * r * block_rows)) * n_threads

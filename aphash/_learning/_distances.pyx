@@ -9,7 +9,7 @@ import numpy as np
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels)
+    APH_BAND, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels)
 
 
 cdef class Distances:
@@ -41,7 +41,7 @@ cdef class Distances:
             self.kernel.square_norms(&A[i, 0], 1, d, &self.norms[i])
         work = WAVE_WORK // d * n_threads
         self.n_items = APH_TILE * max(8, 4 * n_threads)
-        self.n_anchors = max(APH_ROW_GROUP, min(m, min(work, WAVE_FLOATS) // self.n_items))
+        self.n_anchors = max(APH_BAND, min(m, min(work, WAVE_FLOATS) // self.n_items))
         self.n_items = APH_TILE * max(n_threads, min(self.n_items, work // self.n_anchors) // APH_TILE)
         self.n_items = min(self.n_items, (n + APH_TILE - 1) // APH_TILE * APH_TILE)
         # an odd number of cache lines a row: rows of one column do not share a cache set

@@ -13,7 +13,7 @@ cimport numpy as cnp
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels)
+    APH_BAND, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels)
 
 cnp.import_array()
 
@@ -106,7 +106,7 @@ cdef class Projection:
         if codes is not None:
             bits = &codes[0, 0]
         scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
-        block = APH_ROW_GROUP * max(1, min(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
+        block = APH_BAND * max(1, min(16, WAVE_WORK // (APH_BAND * d * r)))
         n_blocks = (stop - start + block - 1) // block
         wave = max(1, WAVE_WORK // (block * d * r)) * n_threads
         for first in range(0, n_blocks, wave):

@@ -12,7 +12,7 @@ cdef extern from "learn/kernels.h" nogil:
         APH_DEPTH
         APH_TILE
         APH_SPAN
-        APH_ROW_GROUP
+        APH_BAND
         APH_SCAN
 
     struct aph_source:

@@ -17,7 +17,7 @@ cdef extern from "search/lookup.h":
     ctypedef struct aph_pairs "aph_pairs":
         const uint32_t *order
         const uint32_t *bounds
-        int64_t group
+        int64_t bucket
         int64_t end
         int64_t a
         int64_t b
@@ -263,7 +263,7 @@ cdef class PairStream:
     cdef aph_codes db
     cdef aph_pairs pairs
     cdef object keep, order, bounds
-    cdef int64_t n_substrings, n_groups, total_bits
+    cdef int64_t n_substrings, n_buckets, total_bits
     cdef int32_t[::1] starts
 
     def __init__(self, Snapshot snapshot, int64_t radius, filter=None):
@@ -275,7 +275,7 @@ cdef class PairStream:
         self.pairs.starts = &self.starts[0]
         self.pairs.radius = <int32_t> radius
         self.pairs.substring = -1
-        self.pairs.group = self.pairs.end = 0
+        self.pairs.bucket = self.pairs.end = 0
         self.total_bits = min(26, max(4, (<object> n).bit_length()))
         if n == 0:
             self.n_substrings = 0
@@ -288,8 +288,8 @@ cdef class PairStream:
         cdef uint32_t[::1] bounds, order
         cdef int64_t first, n = self.db.n
         self.bounds = self.order = None
-        self.n_groups = 1 << bits
-        self.bounds = np.zeros(self.n_groups + 2, np.uint32)
+        self.n_buckets = 1 << bits
+        self.bounds = np.zeros(self.n_buckets + 2, np.uint32)
         self.order = np.empty(n, np.uint32)
         bounds, order = self.bounds, self.order
         for first in range(0, n, BUILD_STEP):
@@ -303,7 +303,7 @@ cdef class PairStream:
             check_signals()
         self.pairs.order = &order[0]
         self.pairs.bounds = &bounds[0]
-        self.pairs.group, self.pairs.end = 0, self.n_groups
+        self.pairs.bucket, self.pairs.end = 0, self.n_buckets
         self.pairs.a, self.pairs.b = 0, 1
         return 0
 
@@ -320,7 +320,7 @@ cdef class PairStream:
             return 1.0
         if self.pairs.substring < 0:
             return 0.0
-        return (self.pairs.substring + (<double> self.pairs.group) / self.n_groups) / self.n_substrings
+        return (self.pairs.substring + (<double> self.pairs.bucket) / self.n_buckets) / self.n_substrings
 
     def read(self, int64_t room=1 << 16, int64_t work=1 << 25):
         """Return the next pairs, or None when there are no more.
@@ -338,7 +338,7 @@ cdef class PairStream:
             Positions, i < j.
         distances : int32 (m,)
         """
-        while self.pairs.group == self.pairs.end:
+        while self.pairs.bucket == self.pairs.end:
             if self.pairs.substring + 1 >= self.n_substrings:
                 return None
             self.next_substring()

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aphash._kernels cimport (
-    APH_BINS, APH_BLOCK, APH_GROUP, APH_MARGIN, APH_POSITION_BITS, APH_QUERY_BLOCK, aph_codes, aph_found, aph_isa,
+    APH_BINS, APH_BLOCK, APH_GROUP, APH_MARGIN, APH_POSITION_BITS, APH_MAX_QUERIES, aph_codes, aph_found, aph_isa,
     aph_portable, aph_queries, aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
 from aphash._searching._store cimport Snapshot
 
@@ -418,7 +418,7 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
         return out_distances, out_ids
     cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
     cdef int64_t room = room_of(capacity)
-    cdef int64_t most_queries = max(1, min(APH_QUERY_BLOCK, BUFFER_BYTES // (8 * room)))
+    cdef int64_t most_queries = max(1, min(APH_MAX_QUERIES, BUFFER_BYTES // (8 * room)))
     cdef Plan plan = Plan(snapshot, queries, filter, positions, 0, n, n_threads, most_queries)
     plan.db.compact = choose_compact(plan, candidates)
 
@@ -498,7 +498,7 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
     if n_queries == 0 or n <= first:
         return offsets, np.empty(0, queries.dtype), np.empty(0, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
-    cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_QUERY_BLOCK)
+    cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_MAX_QUERIES)
     plan.db.compact = choose_compact(plan, candidates)
     cdef int64_t[::1] offset_view = offsets
     cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.sets * plan.n_parts * plan.per_job

@@ -196,7 +196,7 @@ static int64_t bits_scratch(int64_t ld, int64_t n_candidates, int64_t k)
 }
 
 /* Fills what depends on the near anchors, a square of anchors and bits at a time. */
-static void weigh_anchors(const struct aph_scores *m, const float *b, const int32_t *near, int64_t k,
+static void load_anchors(const struct aph_scores *m, const float *b, const int32_t *near, int64_t k,
                           const struct score_scratch *s)
 {
     const int64_t kp = whole_vectors(k);
@@ -233,7 +233,7 @@ static void score_bits(const struct aph_scores *m, const float *x_v, const int32
     memset(s.pull, 0, 4 * m->ld * VL);
     memset(s.share, 0, 4 * kp);
     memcpy(s.share, share, 4 * k);
-    weigh_anchors(m, b, near, k, &s);
+    load_anchors(m, b, near, k, &s);
     signs_times(b, m->far, r, s.far);
     signs_times(b, m->gram_v, r, s.rebuilt);
     float form = 0; /* b F b */

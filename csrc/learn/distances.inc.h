@@ -1,6 +1,6 @@
 /* (A) Squared distances between anchors and items, and what is kept of them. Part of kernels.inc.h. */
 
-enum { DISTANCE_GROUP = 96 }; /* anchors whose piece of APH_DEPTH stays in the L2 cache beside the tile */
+enum { DISTANCE_BAND = 96 }; /* anchors whose piece of APH_DEPTH stays in the L2 cache beside the tile */
 
 static void square_norms(const float *a, int64_t m, int64_t d, float *out)
 {
@@ -59,12 +59,12 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
             }
             transpose(s.rows, APH_DEPTH, depth, 1.0f, s.panels + j * APH_DEPTH);
         }
-        for (int64_t group = 0; group < m; group += DISTANCE_GROUP)
+        for (int64_t band = 0; band < m; band += DISTANCE_BAND)
             for (int64_t j = 0; j < n_panels * WIDTH; j += WIDTH) {
                 float norms[WIDTH];
                 for (int l = 0; l < WIDTH; l++)
                     norms[l] = (float)s.norms[j + l];
-                for (int64_t i = group; i < min(m, group + DISTANCE_GROUP); i += MR) {
+                for (int64_t i = band; i < min(m, band + DISTANCE_BAND); i += MR) {
                     const float *p[MR];
                     vf acc[MR][NV];
                     row_pointers(p, a + i * d + from, d, m - i);

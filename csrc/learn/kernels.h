@@ -20,7 +20,7 @@ enum {
     APH_TILE = 256,     /* most columns of a tile; a multiple of every ISA's panel width */
     APH_SCAN = 16,      /* distances looked at together */
     APH_SPAN = 1024,    /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
-    APH_ROW_GROUP = 48, /* rows that meet a tile together; a multiple of every ISA's row block */
+    APH_BAND = 48, /* rows that meet a tile together; a multiple of every ISA's row block */
 };
 
 /* Items: item j is row rows[j] of x, or row j where rows is NULL. Its working vector is
@@ -72,7 +72,7 @@ struct aph_scores {
 
 struct aph_learn {
     int32_t width; /* columns of a panel */
-    int32_t block; /* rows of a register block */
+    int32_t register_rows; /* rows of a register block */
 
     /* The features from .. from + n of an item's working vector. */
     void (*working_vector)(const struct aph_source *items, int64_t item, int64_t from, int64_t n, float *out);

@@ -11,7 +11,7 @@
 #define WIDTH (NV * VL)
 #define UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 
-_Static_assert(APH_TILE % WIDTH == 0 && APH_ROW_GROUP % MR == 0 && APH_SCAN % VL == 0,
+_Static_assert(APH_TILE % WIDTH == 0 && APH_BAND % MR == 0 && APH_SCAN % VL == 0,
                "tiles are whole register blocks");
 
 typedef float vf __attribute__((vector_size(4 * VL)));
@@ -176,7 +176,7 @@ static float multiply_add(int64_t rounds)
 
 const struct aph_learn LEARN_TABLE = {
     .width = WIDTH,
-    .block = MR,
+    .register_rows = MR,
     .working_vector = working_vector,
     .square_norms = square_norms,
     .distances = distances,

@@ -14,7 +14,7 @@ struct project_scratch {
 
 INLINE struct project_scratch carve_project(char **at, int64_t r, int64_t count)
 {
-    const int64_t n_rows = min(APH_ROW_GROUP, count);
+    const int64_t n_rows = min(APH_BAND, count);
     struct project_scratch s;
     s.rows = carve(at, 4 * n_rows * RUN_LD);
     s.sums = carve(at, 4 * n_rows * panels_of(r) * WIDTH);
@@ -93,8 +93,8 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
     char *at = scratch;
     const struct project_scratch s = carve_project(&at, r, count);
     const int64_t d = items->d, ld = panels_of(r) * WIDTH, words = (r + 63) / 64;
-    for (int64_t j = 0; j < count; j += APH_ROW_GROUP) {
-        const int64_t n_rows = min(APH_ROW_GROUP, count - j);
+    for (int64_t j = 0; j < count; j += APH_BAND) {
+        const int64_t n_rows = min(APH_BAND, count - j);
         for (int64_t from = 0; from < d; from += APH_DEPTH) {
             const int64_t depth = min(APH_DEPTH, d - from), run = min(RUN, d - from);
             const float *rows = s.rows + from % RUN;

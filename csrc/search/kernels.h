@@ -11,7 +11,7 @@ enum {
     APH_POSITION_BITS = 32,      /* a hit is distance << 32 | position, counted from where the stretch begins */
     APH_MAX_PLANES = 18,         /* bit planes of a sum: 2^17 > 65,536, and one for what is beyond */
     APH_MARGIN = APH_BLOCK + 64, /* hits that a scan may find before it looks whether the buffer is full */
-    APH_QUERY_BLOCK = 256,       /* the most queries of one scan */
+    APH_MAX_QUERIES = 256,       /* the most queries of one scan */
     APH_PATTERNS = 24            /* table offsets per word of a query: 21 triples of bits, 1 single bit, 2 unused */
 };
 

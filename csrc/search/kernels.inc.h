@@ -15,7 +15,7 @@
 typedef uint64_t vec __attribute__((vector_size(8 * APH_LANES), may_alias));
 typedef uint64_t vec_u __attribute__((vector_size(8 * APH_LANES), may_alias, aligned(8)));
 
-#define PARTS (APH_GROUP / APH_LANES) /* vectors in a row of 8 codes */
+#define VECTORS (APH_GROUP / APH_LANES) /* vectors in a row of 8 codes */
 #define INLINE static inline __attribute__((always_inline))
 
 #ifndef ANY

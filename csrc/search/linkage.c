@@ -7,7 +7,7 @@
 
 int aph_linkage_begin(aph_linkage *linkage, int64_t n)
 {
-    enum { SMALLEST = 1024 };
+    enum { MIN_SIZE = 1024 };
     memset(linkage, 0, sizeof *linkage);
     linkage->n = n;
     const size_t count = n ? (size_t)n : 1;
@@ -15,13 +15,13 @@ int aph_linkage_begin(aph_linkage *linkage, int64_t n)
     linkage->size = malloc(count * sizeof(int64_t));
     linkage->first_link = malloc(count * sizeof(int64_t));
     linkage->degree = calloc(count, sizeof(int64_t));
-    linkage->keys = malloc(SMALLEST * sizeof(uint64_t));
-    linkage->counts = malloc(SMALLEST * sizeof(int64_t));
+    linkage->keys = malloc(MIN_SIZE * sizeof(uint64_t));
+    linkage->counts = malloc(MIN_SIZE * sizeof(int64_t));
     if (!linkage->group || !linkage->size || !linkage->first_link || !linkage->degree || !linkage->keys ||
         !linkage->counts)
         return -1;
-    linkage->mask = SMALLEST - 1;
-    memset(linkage->keys, 0xff, SMALLEST * sizeof(uint64_t));
+    linkage->mask = MIN_SIZE - 1;
+    memset(linkage->keys, 0xff, MIN_SIZE * sizeof(uint64_t));
     for (int64_t item = 0; item < n; item++) {
         linkage->group[item] = item;
         linkage->size[item] = 1;

@@ -29,13 +29,13 @@ void aph_substring_count(const aph_codes *db, int64_t first, int64_t end, int32_
 void aph_substring_place(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t bits,
                          uint32_t *offsets, uint32_t *positions);
 
-enum { APH_LOOKUP_DONE = 0, APH_LOOKUP_DEAR = 1, APH_LOOKUP_FULL = 2 }; /* what aph_lookup_fn returns */
+enum { APH_LOOKUP_DONE = 0, APH_LOOKUP_GIVEN_UP = 1, APH_LOOKUP_FULL = 2 }; /* what aph_lookup_fn returns */
 
 /* All pairs within a radius. `order`: positions grouped by the hash of one substring, so that equal substrings stand together. */
 typedef struct aph_pairs_s {
     const uint32_t *order;
     const uint32_t *bounds; /* group g = order[bounds[g]] .. order[bounds[g + 1] - 1] */
-    int64_t group, end;     /* groups that are left */
+    int64_t bucket, end;     /* groups that are left */
     int64_t a, b;           /* places inside the group */
     const int32_t *starts;  /* of all substrings: a pair is reported for the first substring in which it agrees */
     int64_t substring;

@@ -88,7 +88,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
     const int64_t loose = db->n > lookup->n_indexed ? db->n - lookup->n_indexed : 0;
     double spent = (double)(loose + lookup->n_stale) * code_cost * 0.2; /* in order: cheaper */
     if (spent > budget)
-        return APH_LOOKUP_DEAR;
+        return APH_LOOKUP_GIVEN_UP;
     /* Tables may be a map of a damaged file: whatever they say, nothing outside the arrays is read. */
     const uint32_t n_listed = (uint32_t)lookup->n_indexed, limit = (uint32_t)(loose ? lookup->n_indexed : db->n);
     for (int64_t i = 0; i < loose + lookup->n_stale; i++) {
@@ -114,7 +114,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
             const uint32_t *positions = lookup->positions + j * lookup->n_indexed;
             const double probes = r <= bits ? binomial(bits, r) : 0;
             if (spent + probes * (probe_cost + code_cost * (double)lookup->n_indexed / (double)end) > budget)
-                return APH_LOOKUP_DEAR;
+                return APH_LOOKUP_GIVEN_UP;
             const int64_t before = found->count;
             uint64_t flips =
                 r == 0 || r > bits ? 0 : (UINT64_C(1) << r) - 1; /* the values with r bits, in rising order */
@@ -140,7 +140,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
                 }
                 spent += n * probe_cost + (double)in_batch * code_cost;
                 if (spent > budget)
-                    return APH_LOOKUP_DEAR;
+                    return APH_LOOKUP_GIVEN_UP;
                 for (int i = 0; i < n; i++) {
                     const uint32_t last = offsets[values[i] + 1] < n_listed ? offsets[values[i] + 1] : n_listed;
                     for (uint32_t at = offsets[values[i]]; at < last; at++) {
@@ -169,6 +169,6 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
             if (found->count >= found->k && certain >= found->threshold)
                 return APH_LOOKUP_DONE;
             if (certain >= 64 * db->n_words)
-                return APH_LOOKUP_DEAR; /* fewer than k take part: the caller pads */
+                return APH_LOOKUP_GIVEN_UP; /* fewer than k take part: the caller pads */
         }
 }

@@ -19,17 +19,17 @@ enum {
     STEP = 16,   /* tables whose sum has 8 bits, where the whole sum has 16 */
     FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
     FETCH = 128, /* how many rows of codes are fetched ahead */
-    CHUNK = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+    STRIP = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
 };
 
 typedef struct {
     float scale;  /* of the tables of 8 bits */
-    float finest; /* the largest scale for which sums of STEP tables hardly ever saturate */
+    float max_scale; /* the largest scale for which sums of STEP tables hardly ever saturate */
     int32_t limit;
 } nibble_bound;
 
 struct bounds_s {
-    nibble_bound each[APH_QUERY_BLOCK];
+    nibble_bound each[APH_MAX_QUERIES];
     int64_t n_steps; /* 0: sums have 8 bits */
     uint8_t
         *planes; /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
@@ -43,8 +43,8 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
 
 static int64_t bounds_bytes(int64_t n_words)
 {
-    const int64_t partial = APH_QUERY_BLOCK * APH_BLOCK * (int64_t)sizeof(uint16_t);
-    return round64(sizeof(bounds)) + partial + n_words * 16 * (APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
+    const int64_t partial = APH_MAX_QUERIES * APH_BLOCK * (int64_t)sizeof(uint16_t);
+    return round64(sizeof(bounds)) + partial + n_words * 16 * (APH_BLOCK + APH_MAX_QUERIES * APH_ENTRIES);
 }
 
 /* Steps take their tables from all over the code. */
@@ -65,10 +65,10 @@ static void make_byte_tables(const weighted_scan *w, int64_t q)
     const float scale = w->bounds->each[q].scale;
     for (int64_t t = 0; t < w->n_tables; t++) {
         const uint32_t *table = tables + t * APH_ENTRIES;
-        const uint32_t least = least_entry(table);
+        const uint32_t min = min_entry(table);
         uint8_t *bytes = w->bounds->tables + q * w->bounds->stride + place_of(w, t) * APH_ENTRIES;
         for (int v = 0; v < APH_ENTRIES; v++)
-            bytes[v] = scaled_down(table[v] - least, scale);
+            bytes[v] = scaled_down(table[v] - min, scale);
     }
 }
 
@@ -76,7 +76,7 @@ static void start_bound(const weighted_scan *w, int64_t q)
 {
     const uint32_t *tables = w->queries[q].tables;
     const int64_t n_steps = w->bounds->n_steps;
-    double heaviest = 1;
+    double max_sum = 1;
     for (int64_t step = 0; step < n_steps; step++) {
         double sum = 0;
         for (int64_t t = step; t < w->n_tables; t += n_steps) {
@@ -84,11 +84,11 @@ static void start_bound(const weighted_scan *w, int64_t q)
             double mean = 0;
             for (int v = 0; v < APH_ENTRIES; v++)
                 mean += table[v];
-            sum += mean / APH_ENTRIES - least_entry(table);
+            sum += mean / APH_ENTRIES - min_entry(table);
         }
-        heaviest = sum > heaviest ? sum : heaviest;
+        max_sum = sum > max_sum ? sum : max_sum;
     }
-    w->bounds->each[q] = (nibble_bound){.finest = (float)(FILL / heaviest)};
+    w->bounds->each[q] = (nibble_bound){.max_scale = (float)(FILL / max_sum)};
 }
 
 static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
@@ -97,7 +97,7 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     bounds *b = w->bounds = (bounds *)scratch;
     b->planes = (uint8_t *)scratch + round64(sizeof(bounds));
     b->partial = (uint16_t *)(b->planes + n_words * 16 * APH_BLOCK);
-    b->tables = (uint8_t *)(b->partial + APH_QUERY_BLOCK * APH_BLOCK);
+    b->tables = (uint8_t *)(b->partial + APH_MAX_QUERIES * APH_BLOCK);
     b->n_steps = w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for whole words */
     b->stride = (b->n_steps ? b->n_steps * STEP : w->n_tables) * APH_ENTRIES;
     if (b->n_steps * STEP > w->n_tables)
@@ -117,10 +117,10 @@ static void set_bound(weighted_scan *w, int64_t q, int64_t room)
     const double slack = 1 + 1e-6;
     double scale =
         room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
-    if (n_steps && scale < bound->finest) {
+    if (n_steps && scale < bound->max_scale) {
         scale = 65000.9 / ((room + 1) * slack);
-        if (scale > bound->finest)
-            scale = bound->finest;
+        if (scale > bound->max_scale)
+            scale = bound->max_scale;
     }
     const double limit = (double)room * bound->scale * slack;
     if (limit >= top + 1 || scale * 7 > bound->scale * 8.0) {
@@ -138,13 +138,13 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
 {
     const int64_t n_words = w->scan.db->n_words;
     for (int64_t word = 0; word * 16 < w->n_tables; word++) {
-        uint8_t *rows[16];
+        uint8_t *planes[16];
         for (int i = 0; i < 16; i++)
-            rows[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
+            planes[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
         for (int run = 0; run < 8; run++)
-            for (int part = 0; part < PARTS; part++) {
-                const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
-                const int at = run * 64 + part * (int)sizeof(vec);
+            for (int vector = 0; vector < VECTORS; vector++) {
+                const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + vector * APH_LANES;
+                const int at = run * 64 + vector * (int)sizeof(vec);
                 vec r[8];
                 for (int g = 0; g < 8; g++) {
                     r[g] = *(const vec_u *)(in + g * n_words * APH_GROUP);
@@ -152,8 +152,8 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
                 }
                 transpose_bytes(r);
                 for (int b = 0; b < 8; b++) {
-                    *(vec *)(rows[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
-                    *(vec *)(rows[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
+                    *(vec *)(planes[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
+                    *(vec *)(planes[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
                 }
             }
     }
@@ -209,16 +209,16 @@ INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries,
         for (int64_t t = 0; t < n_tables; t++)
             add_table(pair->tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * APH_BLOCK, n, sums);
         for (int i = 0; i < n_queries; i++) {
-            const vec most = splat((uint8_t)pair->limits[i]);
-            vec least = sums[i * n];
+            const vec limit = splat((uint8_t)pair->limits[i]);
+            vec minimum = sums[i * n];
             for (int a = 1; a < n; a++)
-                least = MIN8(least, sums[i * n + a]);
-            if (MASK8(least, most) == 0) {
+                minimum = MIN8(minimum, sums[i * n + a]);
+            if (MASK8(minimum, limit) == 0) {
                 if (APH_LANES < 8)
                     memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
                 continue;
             }
-            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
+            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], limit))
         }
     }
 }
@@ -251,22 +251,22 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
             }
         for (int step = 0; step < n_steps; step++) {
             const uint8_t *tables = pair->tables + step * STEP * APH_ENTRIES;
-            const uint8_t *rows = planes + step * STEP * APH_BLOCK + at * (int)sizeof(vec);
+            const uint8_t *here = planes + step * STEP * APH_BLOCK + at * (int)sizeof(vec);
             vec bytes[AHEAD_WIDE] = {{0}};
 #pragma GCC unroll 16
             for (int t = 0; t < STEP; t++)
-                add_table(tables + t * APH_ENTRIES, pair->apart, n_queries, rows + t * APH_BLOCK, n, bytes);
+                add_table(tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * APH_BLOCK, n, bytes);
             for (int a = 0; a < n_queries * n; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
                 odd[a] = ADD16(odd[a], (vec)((shorts)bytes[a] >> 8));
             }
         }
         for (int i = 0; i < n_queries; i++) {
-            const vec most = (vec){0} + (uint64_t)pair->limits[i] * UINT64_C(0x0001000100010001);
-            vec least = MIN16(even[i * n], odd[i * n]);
+            const vec limit = (vec){0} + (uint64_t)pair->limits[i] * UINT64_C(0x0001000100010001);
+            vec minimum = MIN16(even[i * n], odd[i * n]);
             for (int a = 1; a < n; a++)
-                least = MIN16(least, MIN16(even[i * n + a], odd[i * n + a]));
-            const int any = MASK16(least, most) != 0;
+                minimum = MIN16(minimum, MIN16(even[i * n + a], odd[i * n + a]));
+            const int any = MASK16(minimum, limit) != 0;
             if (!last) {
                 for (int a = 0; a < n; a++)
                     pair->partial[i][2 * (at + a)] = even[i * n + a],
@@ -274,8 +274,8 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
                 pair->hot[i] |= (unsigned)any;
             } else if (any) {
                 SET_MASKS(pair, i, at, n,
-                          (MASK16(even[i * n + a], most) & UINT64_C(0x5555555555555555)) |
-                              (MASK16(odd[i * n + a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+                          (MASK16(even[i * n + a], limit) & UINT64_C(0x5555555555555555)) |
+                              (MASK16(odd[i * n + a], limit) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
             } else if (APH_LANES < 8)
                 memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
         }
@@ -311,10 +311,10 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
     if (n_alive == 0)
         return;
     make_nibbles(w, groups);
-    const int64_t chunk = b->n_steps ? CHUNK : 1, end = b->n_steps ? b->n_steps : 1;
-    for (int64_t step = 0; step < end; step += chunk) {
-        const int last = step + chunk >= end;
-        const int64_t first_table = step * STEP, n_steps = last ? end - step : chunk;
+    const int64_t strip = b->n_steps ? STRIP : 1, end = b->n_steps ? b->n_steps : 1;
+    for (int64_t step = 0; step < end; step += strip) {
+        const int last = step + strip >= end;
+        const int64_t first_table = step * STEP, n_steps = last ? end - step : strip;
         const uint8_t *planes = b->planes + first_table * APH_BLOCK;
         int64_t kept = 0;
         for (int64_t a = 0, n; a < n_alive; a += n) {

@@ -32,12 +32,12 @@ INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const
 }
 
 /* Where `many` pays: it costs about as much as 4 to 6 queries before the first one is answered. */
-enum { MANY = 6 };
+enum { MIN_BATCH = 6 };
 
 typedef struct { /* one scan */
     scan_state scan;
     const uint64_t *queries;
-    scratch_parts s;
+    scratch_arrays s;
     int n_planes, sliced;
 } hamming_scan;
 
@@ -47,14 +47,14 @@ static void start_scan(hamming_scan *h, int64_t n_queries)
     const int64_t n_words = scan->db->n_words;
     scratch_head *head = h->s.head;
     list_active(scan, n_queries);
-    h->sliced = scan->n_active >= MANY;
+    h->sliced = scan->n_active >= MIN_BATCH;
     if (!h->sliced)
         return;
     for (int64_t a = 0; a < scan->n_active; a++) {
         const int64_t q = head->common.active[a];
         set_bias(head->bias[q], h->n_planes, scan->found[q].threshold);
         for (int64_t word = 0; word < n_words; word++)
-            make_patterns(h->queries[q * n_words + word], h->s.patterns + (word * APH_QUERY_BLOCK + q) * APH_PATTERNS);
+            make_patterns(h->queries[q * n_words + word], h->s.patterns + (word * APH_MAX_QUERIES + q) * APH_PATTERNS);
     }
 }
 
@@ -66,9 +66,9 @@ static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t
     scratch_head *head = h->s.head;
     int64_t n_hot = n_active;
     if (h->sliced)
-        for (int part = 0; part < PARTS; part++)
-            n_hot = n_words == 1 ? bitsliced_narrow(groups, part, n_active, &h->s)
-                                 : bitsliced_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
+        for (int vector = 0; vector < VECTORS; vector++)
+            n_hot = n_words == 1 ? bitsliced_narrow(groups, vector, n_active, &h->s)
+                                 : bitsliced_wide(groups, n_words, h->n_planes, vector, n_active, &h->s);
     int dropped = 0;
     for (int64_t i = 0; i < n_hot; i++) {
         const int64_t q = h->sliced ? head->hot[i] : head->common.active[i];

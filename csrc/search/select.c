@@ -106,11 +106,11 @@ static void sort_pairs(uint32_t *distances, int64_t *ids, int64_t n)
 static int shift_for(int64_t low, int64_t high, int64_t n)
 {
     int shift = 0;
-    int64_t most = APH_BINS;
+    int64_t max_bins = APH_BINS;
     if (high - low >= APH_BINS)
-        while (most > 128 && most > 2 * n)
-            most /= 2;
-    while (((high - low) >> shift) >= most)
+        while (max_bins > 128 && max_bins > 2 * n)
+            max_bins /= 2;
+    while (((high - low) >> shift) >= max_bins)
         shift++;
     return shift;
 }
@@ -125,18 +125,18 @@ static int64_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
 }
 
 /* The k-th distance of all hits, which lie in low .. high, and how many are below it. */
-static int64_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int64_t low,
+static int64_t kth_of_hits(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t k, int64_t low,
                            int64_t high, int64_t *bins, int64_t *below)
 {
     int64_t n = 0;
-    for (int64_t p = 0; p < n_parts; p++)
-        n += parts[p * stride].count;
+    for (int64_t s = 0; s < n_segments; s++)
+        n += segments[s * stride].count;
     for (*below = 0;;) {
         const int shift = shift_for(low, high, n);
         memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
-        for (int64_t p = 0; p < n_parts; p++)
-            for (int64_t i = 0; i < parts[p * stride].count; i++) {
-                const int64_t distance = distance_of(parts[p * stride].hits[i]);
+        for (int64_t s = 0; s < n_segments; s++)
+            for (int64_t i = 0; i < segments[s * stride].count; i++) {
+                const int64_t distance = distance_of(segments[s * stride].hits[i]);
                 if (distance >= low && distance <= high)
                     bins[(distance - low) >> shift]++;
             }
@@ -165,15 +165,15 @@ int64_t aph_bound_kth(const uint32_t *distances, int64_t n, int64_t k, int64_t *
     return last < high ? last : high;
 }
 
-static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t *low, int64_t *high)
+static int64_t range_of_hits(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t *low, int64_t *high)
 {
     int64_t total = 0;
     *low = INT64_MAX, *high = 0;
-    for (int64_t p = 0; p < n_parts; p++) {
-        const aph_found *part = parts + p * stride;
-        total += part->count;
-        for (int64_t i = 0; i < part->count; i++) {
-            const int64_t distance = distance_of(part->hits[i]);
+    for (int64_t s = 0; s < n_segments; s++) {
+        const aph_found *segment = segments + s * stride;
+        total += segment->count;
+        for (int64_t i = 0; i < segment->count; i++) {
+            const int64_t distance = distance_of(segment->hits[i]);
             *low = distance < *low ? distance : *low;
             *high = distance > *high ? distance : *high;
         }
@@ -226,23 +226,23 @@ void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins)
     found->count = k;
 }
 
-int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
+int64_t aph_order(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t k, const aph_codes *db,
                   int64_t *bins, uint32_t *distances, int64_t *ids)
 {
     int64_t low, high;
     int64_t below;
-    const int64_t total = range_of_hits(parts, n_parts, stride, &low, &high);
+    const int64_t total = range_of_hits(segments, n_segments, stride, &low, &high);
     if (k > total)
         k = total;
     if (k == 0)
         return 0;
-    const int64_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
+    const int64_t last = kth_of_hits(segments, n_segments, stride, k, low, high, bins, &below);
     const int shift = shift_for(low, last, total);
     if (high - low >= APH_BINS) { /* the bins are those around the k-th: count again, in coarse ones */
         memset(bins, 0, (size_t)(((last - low) >> shift) + 1) * sizeof *bins);
-        for (int64_t p = 0; p < n_parts; p++)
-            for (int64_t i = 0; i < parts[p * stride].count; i++) {
-                const int64_t distance = distance_of(parts[p * stride].hits[i]);
+        for (int64_t s = 0; s < n_segments; s++)
+            for (int64_t i = 0; i < segments[s * stride].count; i++) {
+                const int64_t distance = distance_of(segments[s * stride].hits[i]);
                 if (distance < last)
                     bins[(distance - low) >> shift]++;
             }
@@ -253,23 +253,23 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
         bins[bin] = start;
     }
     int64_t end = below; /* of those with the k-th distance, which come last */
-    for (int64_t p = 0; p < n_parts; p++) {
-        const aph_found *part = parts + p * stride;
-        for (int64_t i = 0; i < part->count; i++) {
-            const uint64_t hit = part->hits[i];
+    for (int64_t s = 0; s < n_segments; s++) {
+        const aph_found *segment = segments + s * stride;
+        for (int64_t i = 0; i < segment->count; i++) {
+            const uint64_t hit = segment->hits[i];
             const int64_t distance = distance_of(hit);
             if (distance < last) {
                 const int64_t place = bins[(distance - low) >> shift]++;
-                ids[place] = id_of(db, part, hit);
+                ids[place] = id_of(db, segment, hit);
                 distances[place] = (uint32_t)distance;
             } else if (distance == last && end < k) {
-                ids[end] = id_of(db, part, hit);
+                ids[end] = id_of(db, segment, hit);
                 distances[end++] = (uint32_t)distance;
                 if (!db->ascending && end == k) /* there may be too many: from here on a max-heap of the ids */
                     for (int64_t j = (k - below) / 2; j-- > 0;)
                         sift_ids(ids + below, j, k - below);
             } else if (distance == last && !db->ascending) {
-                const int64_t id = id_of(db, part, hit);
+                const int64_t id = id_of(db, segment, hit);
                 if (id >= ids[below])
                     continue;
                 ids[below] = id;

@@ -14,7 +14,7 @@ void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins);
 
 /* Write the k best of the hits in parts[0], parts[stride], ... in order of (distance, id). Where ids ascend the parts
  * must cover ascending stretches of positions. Returns the number written: the lesser of k and the hits' number. */
-int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
+int64_t aph_order(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t k, const aph_codes *db,
                   int64_t *bins, uint32_t *distances, int64_t *ids);
 
 /* The k-th smallest of n >= k >= 1 distances, or somewhat more: by less than their range / 64. */

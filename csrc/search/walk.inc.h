@@ -2,7 +2,7 @@
 
 typedef struct {                     /* working memory of any scan */
     int64_t bins[APH_BINS];          /* of the selection */
-    int32_t active[APH_QUERY_BLOCK]; /* queries that can still find something */
+    int32_t active[APH_MAX_QUERIES]; /* queries that can still find something */
     int64_t positions[APH_BLOCK];    /* of candidates that wait, and where their codes are */
     const uint64_t *codes[APH_BLOCK];
 } scan_memory;

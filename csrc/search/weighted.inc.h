@@ -19,17 +19,17 @@
 enum { WAIT = 16 }; /* candidates of a query that wait for each other, to get their distances together */
 
 typedef struct {
-    int64_t least;    /* the sum of the tables' least entries */
+    int64_t min_sum;    /* the sum of the tables' least entries */
     int64_t constant; /* of this run */
     int alive;        /* codes of this run can be hits */
 } weighted_query;
 
 typedef struct {
     scan_memory common;
-    weighted_query each[APH_QUERY_BLOCK];
-    int32_t alive[APH_QUERY_BLOCK]; /* those of the active queries that may find something in this block */
-    int32_t n_waiting[APH_QUERY_BLOCK];
-    uint32_t waiting[APH_QUERY_BLOCK][WAIT]; /* their positions, as in hits */
+    weighted_query each[APH_MAX_QUERIES];
+    int32_t alive[APH_MAX_QUERIES]; /* those of the active queries that may find something in this block */
+    int32_t n_waiting[APH_MAX_QUERIES];
+    uint32_t waiting[APH_MAX_QUERIES][WAIT]; /* their positions, as in hits */
 } weighted_head;
 
 typedef struct bounds_s bounds; /* what the bounds are made of */
@@ -53,7 +53,7 @@ static void set_bound(weighted_scan *w, int64_t q, int64_t room);
 
 static int64_t weighted_scratch_bytes(int64_t n_words)
 {
-    const int64_t codes = n_words * (APH_BLOCK + APH_QUERY_BLOCK * WAIT) * (int64_t)sizeof(uint64_t);
+    const int64_t codes = n_words * (APH_BLOCK + APH_MAX_QUERIES * WAIT) * (int64_t)sizeof(uint64_t);
     return round64(sizeof(weighted_head)) + codes + bounds_bytes(n_words);
 }
 
@@ -105,19 +105,19 @@ static void weighted_distances(const uint64_t *groups, const int64_t *positions,
 
 /* ---- hits ---- */
 
-INLINE uint32_t least_entry(const uint32_t *table)
+INLINE uint32_t min_entry(const uint32_t *table)
 {
-    uint32_t least = table[0];
+    uint32_t min = table[0];
     for (int v = 1; v < APH_ENTRIES; v++)
-        least = table[v] < least ? table[v] : least;
-    return least;
+        min = table[v] < min ? table[v] : min;
+    return min;
 }
 
 /* Set what the threshold of a query means in this run. */
 static void set_limit(weighted_scan *w, int64_t q)
 {
     weighted_query *query = w->head->each + q;
-    const int64_t room = w->scan.found[q].threshold - query->constant - query->least;
+    const int64_t room = w->scan.found[q].threshold - query->constant - query->min_sum;
     query->alive = room >= 0;
     if (room >= 0)
         set_bound(w, q, room);
@@ -232,13 +232,13 @@ static int64_t weighted_scan_blocks(const aph_codes *db, int64_t block, int64_t 
     w.codes = w.scan.block + db->n_words * APH_BLOCK;
     w.n_tables = n_queries ? w.queries->n_tables : 0;
     list_active(&w.scan, n_queries);
-    start_bounds(&w, (char *)(w.codes + db->n_words * APH_QUERY_BLOCK * WAIT), n_queries);
+    start_bounds(&w, (char *)(w.codes + db->n_words * APH_MAX_QUERIES * WAIT), n_queries);
     for (int64_t a = 0; a < w.scan.n_active; a++) {
         const int64_t q = w.head->common.active[a];
         weighted_query *query = w.head->each + q;
         *query = (weighted_query){0};
         for (int64_t t = 0; t < w.n_tables; t++)
-            query->least += least_entry(w.queries[q].tables + t * APH_ENTRIES);
+            query->min_sum += min_entry(w.queries[q].tables + t * APH_ENTRIES);
         w.head->n_waiting[q] = 0;
         if (!w.queries[q].constants)
             set_limit(&w, q);
