@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 _EXACT_32, _EXACT_64 = 1 << 24, 1 << 53  # whole numbers up to these are exact in float32 and float64
-_BLOCK = 1 << 20  # numbers that are compared at a time
+_CHUNK = 1 << 20  # numbers that are compared at a time
 
 _short = reprlib.Repr()
 _short.maxother = _short.maxstring = _short.maxlong = 60
@@ -117,15 +117,15 @@ def whole_as_float64(array, name):
     floats = array.astype(np.float64)
     if array.size and (array.min() < -_EXACT_64 or array.max() > _EXACT_64):
         rows = array.reshape(len(array), -1)
-        step = max(1, _BLOCK // max(1, rows.shape[1]))
+        step = max(1, _CHUNK // max(1, rows.shape[1]))
         for start in range(0, len(rows), step):
-            block = rows[start : start + step]
+            chunk = rows[start : start + step]
             with np.errstate(invalid="ignore"):  # 2^63 as int64
-                differs = block != block.astype(np.float64).astype(array.dtype)
+                differs = chunk != chunk.astype(np.float64).astype(array.dtype)
             if differs.any():
                 at = np.argwhere(differs)[0]
                 raise ValueError(
-                    f"{name} has whole numbers that float64 does not hold, first {block[tuple(at)]} in row "
+                    f"{name} has whole numbers that float64 does not hold, first {chunk[tuple(at)]} in row "
                     f"{start + at[0]}: subtract an offset, or round by {name}.astype(np.float64)"
                 )
     return floats

@@ -6,16 +6,16 @@ import numpy as np
 
 from aphash._common.arrays import as_array, shown
 
-_MOST = 1 << 48  # results, candidates or bits that a count may ask for: no memory holds more
+_MAX_COUNT = 1 << 48  # results, candidates or bits that a count may ask for: no memory holds more
 
 
-def check_count(value, name, least):
+def check_count(value, name, minimum):
     """Return an integer of at least `least`; TypeError or ValueError that names it otherwise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value > _MOST:
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if value > _MAX_COUNT:
         raise ValueError(f"{name} must be at most 2^48, got {value}")
     return int(value)
 

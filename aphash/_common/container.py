@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_HEADER = 1 << 20  # bytes: bounds what a hostile header can make the JSON parser allocate to some 30 MiB
-PIECE = 4 << 20  # bytes read or written at a time, and checksummed while they are in the cache
+CHUNK_BYTES = 4 << 20  # bytes read or written at a time, and checksummed while they are in the cache
 ALIGNMENT = 64
 MANIFEST = "manifest.aphash"  # the file by which a folder is an index of aphash.dask
 
@@ -74,10 +74,10 @@ class Chunks:
 
     dtype: np.dtype
     shape: tuple
-    pieces: object
+    chunks: object
 
     def __iter__(self):
-        return iter(self.pieces() if callable(self.pieces) else self.pieces)
+        return iter(self.chunks() if callable(self.chunks) else self.chunks)
 
     @property
     def nbytes(self):
@@ -89,9 +89,9 @@ def whole(array):
     if not isinstance(array, Chunks):
         return array.copy()
     joined, done = np.empty(array.shape, array.dtype), 0
-    for piece in array:
-        joined[done : done + len(piece)] = piece
-        done += len(piece)
+    for chunk in array:
+        joined[done : done + len(chunk)] = chunk
+        done += len(chunk)
     return joined
 
 
@@ -239,29 +239,29 @@ def _write_array(put, name, array):
     """Hand an array's bytes on, by memoryviews; return its checksum."""
     dtype = np.dtype(array.dtype).newbyteorder("<")
     crc = written = 0
-    for piece in array if isinstance(array, Chunks) else (array,):
-        if piece.dtype.newbyteorder("<") != dtype:
-            raise ValueError(f"array {name!r}: a piece has dtype {piece.dtype}, not {dtype}")
-        for part in _contiguous_parts(piece, dtype):
-            crc = zlib.crc32(part, crc)
-            put(part)
-            written += len(part)
+    for chunk in array if isinstance(array, Chunks) else (array,):
+        if chunk.dtype.newbyteorder("<") != dtype:
+            raise ValueError(f"array {name!r}: a chunk has dtype {chunk.dtype}, not {dtype}")
+        for view in _byte_views(chunk, dtype):
+            crc = zlib.crc32(view, crc)
+            put(view)
+            written += len(view)
     if written != array.nbytes:
-        raise ValueError(f"array {name!r}: the pieces have {written} bytes, not {array.nbytes}")
+        raise ValueError(f"array {name!r}: the chunks have {written} bytes, not {array.nbytes}")
     return f"{crc:08x}"
 
 
-def _contiguous_parts(array, dtype):
+def _byte_views(array, dtype):
     """Yield an array's bytes in C order, by memoryviews of at most PIECE bytes (or a row)."""
     array = np.atleast_1d(array)
     if array.size == 0:
         return
     if array.dtype == dtype and array.flags.c_contiguous:
         flat = memoryview(array.reshape(-1).view(np.uint8))
-        for start in range(0, len(flat), PIECE):
-            yield flat[start : start + PIECE]
+        for start in range(0, len(flat), CHUNK_BYTES):
+            yield flat[start : start + CHUNK_BYTES]
         return
-    step = max(1, PIECE // max(1, array.nbytes // len(array)))
+    step = max(1, CHUNK_BYTES // max(1, array.nbytes // len(array)))
     for start in range(0, len(array), step):
         rows = np.ascontiguousarray(array[start : start + step], dtype)
         yield memoryview(rows.reshape(-1).view(np.uint8))
@@ -491,9 +491,9 @@ class _Bytes(_File):
         return bytes(self._view[:n])
 
     def read_into(self, view, at):
-        part = self._view[at : at + len(view)]
-        view[: len(part)] = part
-        return len(part)
+        data = self._view[at : at + len(view)]
+        view[: len(data)] = data
+        return len(data)
 
 
 class _Stream(_File):
@@ -522,7 +522,7 @@ class _Stream(_File):
     def read_into(self, view, at):
         self.end(at)
         if self._ahead:
-            part, self._ahead = self._ahead[: len(view)], self._ahead[len(view) :]
+            data, self._ahead = self._ahead[: len(view)], self._ahead[len(view) :]
         elif hasattr(self._file, "readinto"):
             n = self._file.readinto(view)
             if n is None:
@@ -530,18 +530,18 @@ class _Stream(_File):
             self._at += n
             return n
         else:
-            part = self._read(len(view))
-        view[: len(part)] = part
-        self._at += len(part)
-        return len(part)
+            data = self._read(len(view))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
     def end(self, size):
         while self._at < size:  # what is left out
-            part, self._ahead = self._ahead[: size - self._at], self._ahead[size - self._at :]
-            part = part or self._read(min(PIECE, size - self._at))
-            if not part:
+            data, self._ahead = self._ahead[: size - self._at], self._ahead[size - self._at :]
+            data = data or self._read(min(CHUNK_BYTES, size - self._at))
+            if not data:
                 raise ValueError("cut short while it was read")
-            self._at += len(part)
+            self._at += len(data)
 
     def _read(self, n):
         data = self._file.read(n)
@@ -630,16 +630,16 @@ def _allocate(name, entry):
 
 def _check_array(source, name, entry, into=None, verify=True):
     """Read an array, into memory where that is given; ValueError if its content is not what was written."""
-    buffer = memoryview(bytearray(min(PIECE, entry.nbytes))) if into is None else None
+    buffer = memoryview(bytearray(min(CHUNK_BYTES, entry.nbytes))) if into is None else None
     crc = done = 0
     while done < entry.nbytes:
-        want = min(PIECE, entry.nbytes - done)
-        part = buffer[:want] if into is None else into[done : done + want]
-        got = source.read_into(part, entry.start + done)
+        want = min(CHUNK_BYTES, entry.nbytes - done)
+        view = buffer[:want] if into is None else into[done : done + want]
+        got = source.read_into(view, entry.start + done)
         if got == 0:
             raise ValueError(f"cut short while it was read, in array {name!r}")
         if verify:
-            crc = zlib.crc32(part[:got], crc)
+            crc = zlib.crc32(view[:got], crc)
         done += got
     if verify and f"{crc:08x}" != entry.crc32:
         raise ValueError(f"array {name!r} is damaged: the checksum differs")

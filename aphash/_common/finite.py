@@ -15,12 +15,12 @@ def check_finite(X, n_threads=1, farthest=np.inf):
     rows = max(1, _CHUNK_BYTES // (8 * X.shape[1]))
 
     def first_bad(start):
-        block = X[start : start + rows]
+        chunk = X[start : start + rows]
         with np.errstate(invalid="ignore"):
-            low, high = _ends(block)
+            low, high = _ends(chunk)
             if low >= -farthest and high <= farthest and np.isfinite(low) and np.isfinite(high):
                 return None
-            bad = np.flatnonzero(~(np.isfinite(block) & (np.abs(block) <= farthest)).all(axis=1))
+            bad = np.flatnonzero(~(np.isfinite(chunk) & (np.abs(chunk) <= farthest)).all(axis=1))
         return start + int(bad[0])
 
     for row in map_ordered(first_bad, ((start,) for start in range(0, len(X), rows)), n_threads):
@@ -33,10 +33,10 @@ def check_finite(X, n_threads=1, farthest=np.inf):
             )
 
 
-def _ends(block):
+def _ends(chunk):
     """Return numbers that all of a block lie between; NaN where it holds one."""
-    if block.dtype != np.float16:
-        return block.min(), block.max()
+    if chunk.dtype != np.float16:
+        return chunk.min(), chunk.max()
     # numpy compares float16 a hundred times slower than integers: without its sign, a larger one is a larger integer.
-    largest = (block.view(np.uint16) & 0x7FFF).max().view(np.float16)
+    largest = (chunk.view(np.uint16) & 0x7FFF).max().view(np.float16)
     return -largest, largest

@@ -63,7 +63,7 @@ def n_threads(n_jobs, openmp_threads, split=True):
         return max(1, openmp_threads if os.environ.get("OMP_NUM_THREADS") else min(openmp_threads, n_cpus()))
     cpus = n_cpus()
     if n_jobs > cpus:  # tests split work whatever the machine
-        return min(int(n_jobs), int(os.environ.get("_APHASH_MOST_THREADS", cpus)))
+        return min(int(n_jobs), int(os.environ.get("_APHASH_MAX_THREADS", cpus)))
     return int(n_jobs) if n_jobs > 0 else max(1, cpus + 1 + int(n_jobs))
 
 
@@ -73,8 +73,8 @@ def n_cpus():
     The least of its affinity, of the CPU quota of its control group, rounded up, and of ``LOKY_MAX_CPU_COUNT``. The
     quota is read once.
     """
-    most = os.environ.get("LOKY_MAX_CPU_COUNT")
-    return max(1, min(len(os.sched_getaffinity(0)), _quota(), int(most) if most else sys.maxsize))
+    loky_max = os.environ.get("LOKY_MAX_CPU_COUNT")
+    return max(1, min(len(os.sched_getaffinity(0)), _quota(), int(loky_max) if loky_max else sys.maxsize))
 
 
 @functools.cache

@@ -81,11 +81,11 @@ class HammingIndex:
         return self._lazy("ids", (), np.int64)
 
     def _lazy(self, name, shape, dtype):
-        parts = [
+        chunks = [
             da.from_delayed(dask.delayed(getattr)(shard, name), (int(n), *shape), dtype)
             for shard, n in zip(self._shards, self._sizes, strict=True)
         ]
-        return da.concatenate(parts) if parts else da.zeros((0, *shape), dtype)
+        return da.concatenate(chunks) if chunks else da.zeros((0, *shape), dtype)
 
     # -- changes
 
@@ -253,8 +253,8 @@ class HammingIndex:
                 for shard, own in zip(self._shards, filters, strict=True)
             ]
             while len(answers) > 1:
-                groups = range(0, len(answers), _FAN_IN)
-                answers = [dask.delayed(merge)(answers[i : i + _FAN_IN], limit) for i in groups]
+                firsts = range(0, len(answers), _FAN_IN)
+                answers = [dask.delayed(merge)(answers[i : i + _FAN_IN], limit) for i in firsts]
             tasks += answers
         yield from zip(starts, compute(tasks, nbytes), strict=True)
 
@@ -266,15 +266,15 @@ class HammingIndex:
         edges = np.concatenate([[0], np.cumsum(self._sizes)])
         kind, values = filter.kind, filter.values
         if kind in ("ids", "excluding"):
-            parts = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
-            parts = parts if kind == "ids" else [Filter.excluding(part) for part in parts]
+            own = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
+            own = own if kind == "ids" else [Filter.excluding(each) for each in own]
         else:
             first_n = filter.belong_to(self._arrangement, n)
             if kind == "bitmap":
                 values = np.unpackbits(values.astype("<u8").view(np.uint8), bitorder="little", count=first_n).view(bool)
             values = np.pad(values, (0, n - first_n))  # codes that were added since do not take part
-            parts = [values[a:b] for a, b in itertools.pairwise(edges)]
-        return [dask.delayed(part, traverse=False) for part in parts]
+            own = [values[a:b] for a, b in itertools.pairwise(edges)]
+        return [dask.delayed(each, traverse=False) for each in own]
 
     # -- files
 
@@ -423,8 +423,8 @@ def _split(shard, n_buckets):
     return tuple(ids[bucket == b] for b in range(n_buckets))
 
 
-def _twice(parts):
-    ids = np.sort(np.concatenate(parts))
+def _twice(id_lists):
+    ids = np.sort(np.concatenate(id_lists))
     return np.unique(ids[1:][ids[1:] == ids[:-1]])[:11]
 
 
@@ -441,8 +441,8 @@ def _search(shard, rows, k, filter):
     return index.nearest_integers(shard, rows, max(1, min(k, len(shard))), filter)
 
 
-def _merge(parts, k):
-    distances, ids = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+def _merge(answers, k):
+    distances, ids = (np.concatenate(each, axis=1) for each in zip(*answers, strict=True))
     return rerank(ids, distances, k)
 
 
@@ -450,10 +450,10 @@ def _radius_search(shard, rows, radius, filter):
     return index.integers_within(shard, rows, radius, filter)
 
 
-def _merge_radius(parts, radius):
-    counts = [np.diff(offsets) for offsets, _, _ in parts]
+def _merge_radius(answers, radius):
+    counts = [np.diff(offsets) for offsets, _, _ in answers]
     query = np.concatenate([np.repeat(np.arange(len(each)), each) for each in counts])
-    distances, ids = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    distances, ids = (np.concatenate([answer[i] for answer in answers]) for i in (1, 2))
     order = np.lexsort((ids, distances, query))
     return np.concatenate([[0], np.cumsum(sum(counts))]), distances[order], ids[order]
 

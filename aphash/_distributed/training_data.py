@@ -210,8 +210,8 @@ class DaskRows(BlockSums):
         self._send(P)
         self._step(H, q_scale, q_power)
         tasks = [dask.delayed(_sums_of)(codes) for codes in self._codes]
-        groups = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
-        nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in groups]
+        firsts = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
+        nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in firsts]
         total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
         for out, whole in zip((sums, vectors, quantization_loss), total, strict=True):
             out[...] = whole
@@ -348,8 +348,8 @@ def _within(source, first, A, bound):
 
 def _listed(source, first, bound, A):
     """For each anchor all items within its bound: (list of squared distances, list of items)."""
-    most = int(np.diff(within(source, A, bound, 1)[0]).max())
-    d2, items = nearest(source, A, max(1, most), 1)
+    max_count = int(np.diff(within(source, A, bound, 1)[0]).max())
+    d2, items = nearest(source, A, max(1, max_count), 1)
     inside = d2 <= bound[:, None]
     return [each[i] for each, i in zip(d2, inside)], [each[i] + first for each, i in zip(items, inside)]
 

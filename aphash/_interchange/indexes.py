@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aphash._interchange.rows import blocks, from_bytes, from_ubinary, import_, is_big, to_bytes, to_ubinary
+from aphash._interchange.rows import chunks, from_bytes, from_ubinary, import_, is_big, to_bytes, to_ubinary
 from aphash.codes import check_n_bits
 from aphash.index import HammingIndex
 
@@ -107,11 +107,11 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
             rows = faiss.rev_swig_ptr(flat.xb.data(), flat.ntotal * flat.code_size).reshape(-1, flat.code_size)
     if id_map is not None:
         ids = id_map if ids is None else id_map[ids]
-    parts = (
+    contents = (
         (rows[start:stop], None if ids is None else ids[start:stop])
-        for start, stop in blocks(len(rows), 8 * inner.code_size)
+        for start, stop in chunks(len(rows), 8 * inner.code_size)
     )
-    return _index_of(parts, inner.d, n_bits, big, "d")
+    return _index_of(contents, inner.d, n_bits, big, "d")
 
 
 def to_usearch(index, *, bitorder="little"):
@@ -207,11 +207,11 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
     if len(keys) != len(index):
         raise ValueError(f"index has several vectors under a key: {len(index)} under {len(keys)} keys")
 
-    def parts():
-        for start, stop in blocks(len(keys), 8 * index.ndim):
+    def contents():
+        for start, stop in chunks(len(keys), 8 * index.ndim):
             yield np.stack(index.get(keys[start:stop])).reshape(stop - start, -1).view(np.uint8), keys[start:stop]
 
-    return _index_of(parts(), index.ndim, n_bits, big, "ndim")
+    return _index_of(contents(), index.ndim, n_bits, big, "ndim")
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -226,14 +226,14 @@ def _rows_of(index, big):
     return ids, (to_ubinary if big else to_bytes)(codes, index.n_bits)
 
 
-def _index_of(parts, d, n_bits, big, name):
+def _index_of(contents, d, n_bits, big, name):
     """Return a HammingIndex of parts of (rows of bytes, ids), which another library's index of d bits holds."""
     n_bits = check_n_bits(d if n_bits is None else n_bits)
     if n_bits > d:
         raise ValueError(f"n_bits={n_bits} is more than index.{name}={d}")
     found, width, unused = HammingIndex(n_bits), -(-n_bits // 8), -n_bits % 8
     mask = np.uint8((1 << unused) - 1 if big else (0xFF << (8 - unused)) & 0xFF)
-    for rows, ids in parts:
+    for rows, ids in contents:
         if rows[:, width:].any() or (rows[:, width - 1] & mask).any():
             raise ValueError(f"index has bits set beyond n_bits={n_bits}: its codes are of index.{name}={d} bits")
         found.add((from_ubinary if big else from_bytes)(rows[:, :width], n_bits), ids=ids)

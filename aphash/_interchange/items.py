@@ -9,8 +9,8 @@ import numpy as np
 
 from aphash._common.arrays import as_array, shown
 from aphash._interchange.rows import (
-    block_rows,
-    blocks,
+    chunk_rows,
+    chunks,
     from_bytes,
     from_numbers,
     import_,
@@ -50,7 +50,7 @@ def to_bit_strings(codes, n_bits):
     """
     n_bits = check_n_bits(n_bits)
     codes, texts = check_codes(codes, n_bits), []
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         text = (unpack_codes(codes[start:stop], n_bits).view(np.uint8) + ord("0")).tobytes().decode("ascii")
         texts += [text[at : at + n_bits] for at in range(0, len(text), n_bits)]
     return texts
@@ -89,19 +89,19 @@ def from_bit_strings(texts):
     def refuse(text, row):
         raise ValueError(f"texts must be of one length, got {len(text)} in row {row} and {n_bits} in row 0")
 
-    def convert(block, start):
-        block = _texts_of_width(block, start, n_bits, refuse)
-        characters = np.frombuffer("".join(block).encode("ascii", "replace"), np.uint8)
-        bits = characters.reshape(len(block), n_bits) == ord("1")
+    def convert(chunk, start):
+        chunk = _texts_of_width(chunk, start, n_bits, refuse)
+        characters = np.frombuffer("".join(chunk).encode("ascii", "replace"), np.uint8)
+        bits = characters.reshape(len(chunk), n_bits) == ord("1")
         bad = ~bits & (characters.reshape(bits.shape) != ord("0"))
         if bad.any():
             row = int(bad.any(axis=1).argmax())
             raise ValueError(
-                f"texts must consist of the characters 0 and 1, got {block[row][:80]!r} in row {start + row}"
+                f"texts must consist of the characters 0 and 1, got {chunk[row][:80]!r} in row {start + row}"
             )
         return pack(bits)
 
-    return _by_blocks(texts, n_bits, convert)
+    return _by_chunks(texts, n_bits, convert)
 
 
 def to_hex(codes, n_bits):
@@ -133,7 +133,7 @@ def to_hex(codes, n_bits):
     n_bits = check_n_bits(n_bits)
     codes, texts = check_codes(codes, n_bits), []
     width, odd = 2 * -(-n_bits // 8), -(-n_bits // 4) % 2
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         text = to_numbers(codes[start:stop], n_bits).tobytes().hex()
         texts += [text[at + odd : at + width] for at in range(0, len(text), width)]
     return texts
@@ -178,22 +178,22 @@ def from_hex(texts, n_bits):
             f"{shown(text)}{_digits_advice(text, digits, n_bits)}"
         )
 
-    def convert(block, start):
-        block = _texts_of_width(block, start, digits, refuse)
+    def convert(chunk, start):
+        chunk = _texts_of_width(chunk, start, digits, refuse)
         try:
-            data = binascii.a2b_hex(pad + pad.join(block))
+            data = binascii.a2b_hex(pad + pad.join(chunk))
         except ValueError:
-            bad = next(row for row, text in enumerate(block) if not set(text) <= _HEX_DIGITS)
+            bad = next(row for row, text in enumerate(chunk) if not set(text) <= _HEX_DIGITS)
             raise ValueError(
-                f"texts must consist of hexadecimal digits, got {shown(block[bad])} in row {start + bad}"
+                f"texts must consist of hexadecimal digits, got {shown(chunk[bad])} in row {start + bad}"
             ) from None
-        rows = np.frombuffer(data, np.uint8).reshape(len(block), -1)
+        rows = np.frombuffer(data, np.uint8).reshape(len(chunk), -1)
         if n_bits % 4 and (rows[:, 0] >> (8 - -n_bits % 8)).any():
             bad = int((rows[:, 0] >> (8 - -n_bits % 8) != 0).argmax())
-            raise ValueError(f"texts must be of {n_bits} bits, got more in row {start + bad}, {shown(block[bad])}")
+            raise ValueError(f"texts must be of {n_bits} bits, got more in row {start + bad}, {shown(chunk[bad])}")
         return from_numbers(rows, n_bits)
 
-    return _by_blocks(_several(texts, "texts", "str"), n_bits, convert)
+    return _by_chunks(_several(texts, "texts", "str"), n_bits, convert)
 
 
 def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
@@ -231,7 +231,7 @@ def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
     codes, found = check_codes(codes, n_bits), []
     half = 1 << (n_bits - 1) if signed and _is_signed(n_bits) else None
     width = -(-n_bits // 8)
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         if big:
             data, order = to_numbers(codes[start:stop], n_bits).tobytes(), "big"
         else:
@@ -272,29 +272,29 @@ def from_integers(values, n_bits, *, bitorder="big"):
     """
     n_bits, big = check_n_bits(n_bits), is_big(bitorder)
     width = -(-n_bits // 8)
-    least = -(1 << (n_bits - 1)) if _is_signed(n_bits) else 0
+    minimum = -(1 << (n_bits - 1)) if _is_signed(n_bits) else 0
 
-    def refuse(block, start):
-        row = next(row for row, each in enumerate(block) if not least <= each < 1 << n_bits)
+    def refuse(chunk, start):
+        row = next(row for row, each in enumerate(chunk) if not minimum <= each < 1 << n_bits)
         raise ValueError(
-            f"values must be from {'0' if least == 0 else f'-2^{n_bits - 1}'} to 2^{n_bits} - 1 for n_bits={n_bits}, "
-            f"got {shown(int(block[row]))} in row {start + row}"
+            f"values must be from {'0' if minimum == 0 else f'-2^{n_bits - 1}'} to 2^{n_bits} - 1 for n_bits={n_bits}, "
+            f"got {shown(int(chunk[row]))} in row {start + row}"
         )
 
-    def convert(block, start):
-        if isinstance(block, np.ndarray) and n_bits <= 64:
-            low, high = int(block.min()), int(block.max())
-            if low < least or high >= 1 << n_bits:
-                refuse(block, start)
-            data = block.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
+    def convert(chunk, start):
+        if isinstance(chunk, np.ndarray) and n_bits <= 64:
+            low, high = int(chunk.min()), int(chunk.max())
+            if low < minimum or high >= 1 << n_bits:
+                refuse(chunk, start)
+            data = chunk.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
         else:
-            block = block.tolist() if isinstance(block, np.ndarray) else _integers(block, start)
-            low, high = min(block), max(block)
-            if low < least or high >= 1 << n_bits:
-                refuse(block, start)
+            chunk = chunk.tolist() if isinstance(chunk, np.ndarray) else _integers(chunk, start)
+            low, high = min(chunk), max(chunk)
+            if low < minimum or high >= 1 << n_bits:
+                refuse(chunk, start)
             if low < 0:
-                block = [each + (1 << n_bits) if each < 0 else each for each in block]
-            data = np.frombuffer(b"".join([each.to_bytes(width, "big") for each in block]), np.uint8)
+                chunk = [each + (1 << n_bits) if each < 0 else each for each in chunk]
+            data = np.frombuffer(b"".join([each.to_bytes(width, "big") for each in chunk]), np.uint8)
             data = data.reshape(-1, width)
         return from_numbers(data, n_bits) if big else from_bytes(data[:, ::-1], n_bits)
 
@@ -309,7 +309,7 @@ def from_integers(values, n_bits, *, bitorder="big"):
             advice = ": they may be codes already" if values.dtype == np.uint64 else ""
             raise ValueError(f"values must have shape (n,), got {values.shape}{advice}")
         values = values.tolist() if values.dtype.kind == "O" else values
-    return _by_blocks(_several(values, "values", "int"), n_bits, convert)
+    return _by_chunks(_several(values, "values", "int"), n_bits, convert)
 
 
 def to_imagehash(codes, n_bits, *, shape=None):
@@ -350,7 +350,7 @@ def to_imagehash(codes, n_bits, *, shape=None):
     if len(shape) != 2 or math.prod(shape) != n_bits:
         raise ValueError(f"shape must be two numbers whose product is n_bits={n_bits}, got {shown(shape)}")
     codes, hashes = check_codes(codes, n_bits), []
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         hashes += map(imagehash.ImageHash, unpack_codes(codes[start:stop], n_bits).reshape(-1, *shape).copy())
     return hashes
 
@@ -386,15 +386,15 @@ def from_imagehash(hashes):
     shape = _bits_of(first, 0).shape
     n_bits = check_n_bits(math.prod(shape))
 
-    def convert(block, start):
-        rows = [_bits_of(each, start + row) for row, each in enumerate(block)]
+    def convert(chunk, start):
+        rows = [_bits_of(each, start + row) for row, each in enumerate(chunk)]
         for row, bits in enumerate(rows):
             if bits.shape != shape:
                 at = start + row
                 raise ValueError(f"hashes must be of one shape, got {bits.shape} in row {at} and {shape} in row 0")
         return pack(np.stack(rows).reshape(len(rows), n_bits))
 
-    return _by_blocks(hashes, n_bits, convert)
+    return _by_chunks(hashes, n_bits, convert)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -424,22 +424,22 @@ def _a(thing):
     return "None" if thing is None else f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
-def _by_blocks(items, n_bits, convert):
+def _by_chunks(items, n_bits, convert):
     """Return the codes of items, of which convert(block, number of its first row) makes those of a block."""
-    step, start = block_rows(n_bits), 0
+    step, start = chunk_rows(n_bits), 0
     n = len(items) if hasattr(items, "__len__") else None
-    codes, parts = np.empty((n or 0, n_words(n_bits)), np.uint64), []
+    codes, made = np.empty((n or 0, n_words(n_bits)), np.uint64), []
     each = iter(items)
     while True:
-        block = items[start : start + step] if isinstance(items, np.ndarray) else list(itertools.islice(each, step))
-        if not len(block):
-            codes = codes[:start] if n is not None else np.concatenate([codes, *parts])
+        chunk = items[start : start + step] if isinstance(items, np.ndarray) else list(itertools.islice(each, step))
+        if not len(chunk):
+            codes = codes[:start] if n is not None else np.concatenate([codes, *made])
             return note_origin(codes, n_bits)
         if n is None:
-            parts.append(convert(block, start))
+            made.append(convert(chunk, start))
         else:
-            codes[start : start + len(block)] = convert(block, start)
-        start += len(block)
+            codes[start : start + len(chunk)] = convert(chunk, start)
+        start += len(chunk)
 
 
 def _first(items, empty):
@@ -462,14 +462,14 @@ def _without_end(text, row):
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _texts_of_width(block, start, width, refuse):
+def _texts_of_width(chunk, start, width, refuse):
     """Return texts without the ends of lines, all of a width; refuse(text, row) raises for the first that is not."""
-    if set(map(type, block)) != {str} or set(map(len, block)) != {width}:
-        block = [_without_end(text, start + row) for row, text in enumerate(block)]
-        for row, text in enumerate(block):
+    if set(map(type, chunk)) != {str} or set(map(len, chunk)) != {width}:
+        chunk = [_without_end(text, start + row) for row, text in enumerate(chunk)]
+        for row, text in enumerate(chunk):
             if len(text) != width:
                 refuse(text, start + row)
-    return block
+    return chunk
 
 
 def _digits_advice(text, digits, n_bits):
@@ -483,15 +483,15 @@ def _digits_advice(text, digits, n_bits):
     return ""
 
 
-def _integers(block, start):
+def _integers(chunk, start):
     """Return a block of Python integers; TypeError for what are none."""
-    types = set(map(type, block))
+    types = set(map(type, chunk))
     if types == {int}:
-        return block
-    for row, each in enumerate(block):
+        return chunk
+    for row, each in enumerate(chunk):
         if isinstance(each, bool | np.bool_) or not isinstance(each, numbers.Integral):
             raise TypeError(f"values must be integers, got {shown(each)} in row {start + row}")
-    return [int(each) for each in block]
+    return [int(each) for each in chunk]
 
 
 def _bits_of(hash, row):

@@ -7,7 +7,7 @@ import numpy as np
 from aphash._common.arrays import as_array, shown
 from aphash.codes import check_codes, check_n_bits, n_words, note_origin
 
-BLOCK_BYTES = 1 << 20  # converted at a time
+CHUNK_BYTES = 1 << 20  # converted at a time
 
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1)[:, ::-1], axis=1).ravel()
 _REVERSED_SIGNED = np.roll(_REVERSED, 128)  # of the byte v - 128, seen as uint8: the table of v
@@ -106,7 +106,7 @@ def to_ubinary(codes, n_bits):
     """
     n_bits = check_n_bits(n_bits)
     rows = check_codes(codes, n_bits).astype("<u8", copy=False).view(np.uint8)[:, : -(-n_bits // 8)]
-    return _in_blocks(rows, _REVERSED, np.empty(rows.shape, np.uint8))
+    return _in_chunks(rows, _REVERSED, np.empty(rows.shape, np.uint8))
 
 
 def from_ubinary(rows, n_bits):
@@ -227,7 +227,7 @@ def from_numbers(rows, n_bits):
 def _from_rows(rows, n_bits, table):
     """Return the codes of rows of bytes, of which a table makes bytes whose bit 0 is the first."""
     words = np.zeros((len(rows), 8 * n_words(n_bits)), np.uint8)
-    _in_blocks(rows, table, words[:, : rows.shape[1]])
+    _in_chunks(rows, table, words[:, : rows.shape[1]])
     if n_bits % 8:
         bad = words[:, rows.shape[1] - 1] >> n_bits % 8
         if bad.any():
@@ -235,14 +235,14 @@ def _from_rows(rows, n_bits, table):
     return note_origin(words.view("<u8").astype(np.uint64, copy=False), n_bits)
 
 
-def block_rows(n_bits):
+def chunk_rows(n_bits):
     """Return how many rows of n_bits are converted at a time: some megabytes, a bit a byte."""
-    return max(1, BLOCK_BYTES // n_bits)
+    return max(1, CHUNK_BYTES // n_bits)
 
 
-def blocks(n, n_bits):
+def chunks(n, n_bits):
     """Yield (start, stop) of blocks of n rows."""
-    step = block_rows(n_bits)
+    step = chunk_rows(n_bits)
     for start in range(0, n, step):
         yield start, min(n, start + step)
 
@@ -265,9 +265,9 @@ def import_(module, package):
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _in_blocks(rows, table, out):
+def _in_chunks(rows, table, out):
     """Fill out with the rows' bytes, or what a table of 256 makes of them; return it."""
-    for start, stop in blocks(len(rows), 8 * max(1, rows.shape[1])):
+    for start, stop in chunks(len(rows), 8 * max(1, rows.shape[1])):
         out[start:stop] = rows[start:stop] if table is None else table[rows[start:stop]]
     return out
 

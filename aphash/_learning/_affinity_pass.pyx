@@ -98,9 +98,9 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     cdef AnchorPass blocks = AnchorPass(B, H, q_scale, q_power, indptr, anchors, block_rows, n_threads)
     cdef int64_t m = blocks.H.shape[0], r = blocks.H.shape[1], n_slots = blocks.slots(), first, last, b, i
     cdef int threads = n_threads
-    cdef double[:, :, ::1] part_sums, tree_sums
-    cdef float[:, :, :, ::1] part_vectors, tree_vectors
-    cdef double[::1] part_loss, tree_loss
+    cdef double[:, :, ::1] block_sums, tree_sums
+    cdef float[:, :, :, ::1] block_vectors, tree_vectors
+    cdef double[::1] block_loss, tree_loss
     cdef int n_levels = 1
     if sums.shape[0] != 4 or sums.shape[1] != m or vectors.shape[0] != 2 or vectors.shape[1] != m \
             or vectors.shape[2] != r or quantization_loss.shape[0] != 1:
@@ -112,18 +112,18 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
         return
     while blocks.n_blocks >> n_levels:
         n_levels += 1
-    part_sums, tree_sums = np.empty((n_slots, 4, m)), np.empty((n_levels, 4, m))
-    part_vectors, tree_vectors = np.empty((n_slots, 2, m, r), np.float32), np.empty((n_levels, 2, m, r), np.float32)
-    part_loss, tree_loss = np.empty(n_slots), np.empty(n_levels)
+    block_sums, tree_sums = np.empty((n_slots, 4, m)), np.empty((n_levels, 4, m))
+    block_vectors, tree_vectors = np.empty((n_slots, 2, m, r), np.float32), np.empty((n_levels, 2, m, r), np.float32)
+    block_loss, tree_loss = np.empty(n_slots), np.empty(n_levels)
     for first in range(0, blocks.n_blocks, max(1, n_slots)):
         last = min(blocks.n_blocks, first + n_slots)
-        blocks.wave(first, last, part_sums, part_vectors, part_loss)
+        blocks.wave(first, last, block_sums, block_vectors, block_loss)
         for i in prange(m, num_threads=threads, nogil=True):
             for b in range(last - first):
-                add_part(first + b, &tree_sums[0, 0, i], 4 * m, &part_sums[b, 0, i], 4, m, 1)
-                add_part(first + b, &tree_vectors[0, 0, i, 0], 2 * m * r, &part_vectors[b, 0, i, 0], 2, m * r, r)
+                add_block(first + b, &tree_sums[0, 0, i], 4 * m, &block_sums[b, 0, i], 4, m, 1)
+                add_block(first + b, &tree_vectors[0, 0, i, 0], 2 * m * r, &block_vectors[b, 0, i, 0], 2, m * r, r)
         for b in range(last - first):
-            add_part(first + b, &tree_loss[0], 1, &part_loss[b], 1, 1, 1)
+            add_block(first + b, &tree_loss[0], 1, &block_loss[b], 1, 1, 1)
     add_up(blocks.n_blocks, &tree_sums[0, 0, 0], 4 * m, &sums[0, 0])
     add_up(blocks.n_blocks, &tree_vectors[0, 0, 0, 0], 2 * m * r, &vectors[0, 0, 0])
     add_up(blocks.n_blocks, &tree_loss[0], 1, &quantization_loss[0])
@@ -134,19 +134,19 @@ ctypedef fused real:
     double
 
 
-cdef void add_part(int64_t number, real *tree, int64_t level, real *part, int64_t n_rows, int64_t stride,
+cdef void add_block(int64_t number, real *tree, int64_t level, real *sums, int64_t n_rows, int64_t stride,
                    int64_t length) noexcept nogil:
     """Count a block's part in, as a binary counter: tree[t] is the sum of 2^t blocks where bit t of the count is set."""
     cdef int64_t at, f
     while number & 1:
         for at in range(n_rows):
             for f in range(length):
-                part[at * stride + f] = tree[at * stride + f] + part[at * stride + f]
+                sums[at * stride + f] = tree[at * stride + f] + sums[at * stride + f]
         tree += level
         number >>= 1
     for at in range(n_rows):
         for f in range(length):
-            tree[at * stride + f] = part[at * stride + f]
+            tree[at * stride + f] = sums[at * stride + f]
 
 
 cdef void add_up(int64_t n, real *tree, int64_t size, double *out) noexcept nogil:

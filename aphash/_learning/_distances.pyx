@@ -254,21 +254,21 @@ def pair_distances(Source source not None, const double[:, ::1] anchors, const i
     -----
     Where every row of ids ascends, the work goes along the items, so that a mapped X is read once and in order.
     """
-    cdef int64_t m = anchors.shape[0], nnz = ids.shape[0], i, b, n_blocks, block, wave, end, d = anchors.shape[1]
+    cdef int64_t m = anchors.shape[0], nnz = ids.shape[0], i, b, n_chunks, chunk, wave, end, d = anchors.shape[1]
     cdef const aph_learn *kernel = kernels()
     if d != source.c.d or indptr.shape[0] != m + 1 or out.shape[0] != nnz:
         raise ValueError("anchors, indptr, ids and out must be (m, d), (m + 1,), (nnz,) and (nnz,)")
     if nnz == 0:
         return
     if is_ascending(indptr, ids):
-        block = max(64, 1_000_000 // d)
-        n_blocks = (source.n + block - 1) // block
-        wave = max(1, n_blocks * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
-        for b in range(0, n_blocks, wave):
+        chunk = max(64, 1_000_000 // d)
+        n_chunks = (source.n + chunk - 1) // chunk
+        wave = max(1, n_chunks * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
+        for b in range(0, n_chunks, wave):
             PyErr_CheckSignals()
-            end = min(n_blocks, b + wave)
+            end = min(n_chunks, b + wave)
             for i in prange(b, end, num_threads=n_threads, schedule="dynamic", nogil=True):
-                pairs_of_items(kernel, &source.c, anchors, indptr, ids, i * block, (i + 1) * block, out)
+                pairs_of_items(kernel, &source.c, anchors, indptr, ids, i * chunk, (i + 1) * chunk, out)
     else:
         wave = max(1, m * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
         for b in range(0, m, wave):

@@ -89,7 +89,7 @@ cdef class Projection:
     cdef int run(self, Source source, int64_t start, int64_t stop, float[:, ::1] out, uint64_t[:, ::1] codes,
                  int n_threads) except -1:
         """Write projections to out, or codes to codes; the other is None."""
-        cdef int64_t d = self.d, r = self.r, words = self.n_words, block, n_blocks, wave, first, last, t, at
+        cdef int64_t d = self.d, r = self.r, words = self.n_words, chunk, n_chunks, wave, first, last, t, at
         cdef float *numbers = NULL
         cdef uint64_t *bits = NULL
         cdef Scratch scratch
@@ -106,16 +106,16 @@ cdef class Projection:
         if codes is not None:
             bits = &codes[0, 0]
         scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
-        block = APH_BAND * max(1, min(16, WAVE_WORK // (APH_BAND * d * r)))
-        n_blocks = (stop - start + block - 1) // block
-        wave = max(1, WAVE_WORK // (block * d * r)) * n_threads
-        for first in range(0, n_blocks, wave):
+        chunk = APH_BAND * max(1, min(16, WAVE_WORK // (APH_BAND * d * r)))
+        n_chunks = (stop - start + chunk - 1) // chunk
+        wave = max(1, WAVE_WORK // (chunk * d * r)) * n_threads
+        for first in range(0, n_chunks, wave):
             PyErr_CheckSignals()
-            last = min(n_blocks, first + wave)
+            last = min(n_chunks, first + wave)
             for t in prange(first, last, num_threads=n_threads, schedule="dynamic", nogil=True):
-                at = t * block
+                at = t * chunk
                 self.kernel.project(
-                    &source.c, start + at, min(block, stop - start - at), packed, &self.bias[0], r,
+                    &source.c, start + at, min(chunk, stop - start - at), packed, &self.bias[0], r,
                     numbers + at * r if numbers != NULL else NULL, bits + at * words if bits != NULL else NULL,
                     scratch.at(omp_get_thread_num()),
                 )
@@ -205,5 +205,5 @@ def fma_peak(double seconds):
         begin = time.perf_counter()
         with nogil:
             total += kernel.multiply_add(rounds)
-        best = max(best, rounds * kernel.width * kernel.block / (time.perf_counter() - begin))
+        best = max(best, rounds * kernel.width * kernel.register_rows / (time.perf_counter() - begin))
     return best if total == total else 0.0

@@ -51,7 +51,7 @@ cdef extern from "learn/kernels.h" nogil:
 
     struct aph_learn:
         int32_t width
-        int32_t block
+        int32_t register_rows
         void (*working_vector)(const aph_source *, int64_t, int64_t, int64_t, float *) noexcept nogil
         void (*square_norms)(const float *, int64_t, int64_t, float *) noexcept nogil
         void (*distances)(const aph_source *, int64_t, int64_t, const float *, const float *, int64_t, float *, int64_t,
@@ -107,7 +107,7 @@ cdef enum:
 cdef class Scratch:
     cdef cnp.ndarray memory
     cdef char *first
-    cdef int64_t row
+    cdef int64_t stride
     cdef void *at(self, int thread) noexcept nogil
 
 

@@ -18,13 +18,13 @@ cdef class Scratch:
     """Memory for each thread, aligned to cache lines; thread t uses ``self.at(t)``."""
 
     def __cinit__(self, int64_t bytes_a_thread, int n_threads):
-        self.row = (bytes_a_thread + 4096 + 63) // 64 * 64  # + 4096 and an odd line: no two threads near one another
-        self.row += 64
-        self.memory = np.empty(self.row * n_threads + 64, np.uint8)
+        self.stride = (bytes_a_thread + 4096 + 63) // 64 * 64  # + 4096 and an odd line: no two threads near one another
+        self.stride += 64
+        self.memory = np.empty(self.stride * n_threads + 64, np.uint8)
         self.first = <char *> (((<uint64_t> cnp.PyArray_DATA(self.memory)) + 63) // 64 * 64)
 
     cdef void *at(self, int thread) noexcept nogil:
-        return self.first + thread * self.row
+        return self.first + thread * self.stride
 
 
 cdef int dtype_of(cnp.ndarray X) noexcept:

@@ -174,14 +174,14 @@ def reinforce(V, W, bias, rng, neighbors):
     random_bits = [_bits(V, rng.standard_normal(W.shape), 0) for _ in range(_DRAWS)]
     reference = np.mean([check.distinct(each) for each in random_bits])
     recall, nearness = np.mean([check.of(each) for each in random_bits], axis=0)
-    least = few_codes(V[check.counted], r)
+    min_codes = few_codes(V[check.counted], r)
     n_codes, (own_recall, own_nearness) = check.distinct(learned), check.of(learned)
     if neighbors:
         finds, few = own_recall >= recall - _LOSS, _DISTINCT
     else:
         finds = own_nearness >= nearness - _LOSS_OF_NEARNESS
         few = _DISTINCT_OF_KIND if own_recall >= recall - _LOSS_OF_KIND else _DISTINCT
-    collapsed = n_codes < least
+    collapsed = n_codes < min_codes
     if finds and not collapsed and n_codes >= few * reference:
         return W, bias, 0
 
@@ -202,7 +202,7 @@ def reinforce(V, W, bias, rng, neighbors):
             value = found_recall if neighbors else found_nearness
             n_codes = check.distinct(mixed)
             many = n_codes >= _ENOUGH * reference
-            score = many and value >= goal and n_codes >= least, many and value >= goal, many, value
+            score = many and value >= goal and n_codes >= min_codes, many and value >= goal, many, value
             if score > best:
                 best, found = score, (replaced, fill)
         if best[0] and not (neighbors and collapsed):

@@ -178,14 +178,14 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
     done = np.zeros(n_queries, np.uint8)
     offsets = np.zeros(n_queries + 1, np.int64)
     all_distances, all_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    cdef int64_t most = max(1, min(1024, BUFFER_BYTES // (8 * room_of(2 * k))))
-    founds = np.zeros(most * sizeof(aph_found), np.uint8)
+    cdef int64_t max_wave = max(1, min(1024, BUFFER_BYTES // (8 * room_of(2 * k))))
+    founds = np.zeros(max_wave * sizeof(aph_found), np.uint8)
     bins = np.empty(n_threads * (APH_BINS + 8), np.int64)
     cdef uint8_t[::1] byte_view = founds, done_view = done
     cdef aph_found *found = <aph_found *> &byte_view[0]
     cdef int64_t[::1] bin_view = bins, offset_view = offsets, id_view
     cdef uint32_t[::1] distance_view
-    cdef int64_t wave = min(most, 4), q, total
+    cdef int64_t wave = min(max_wave, 4), q, total
     cdef double each = 0  # of a query, as measured: the first popcount_scan_block are searched by one thread
     cdef int threads = 1
     cdef lookup_job job
@@ -230,12 +230,12 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
                                     &distance_view[offset_view[job.start + q] - offset_view[job.start]],
                                     &id_view[offset_view[job.start + q] - offset_view[job.start]])
             job.start += wave
-            wave = min(most, max(1, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(each, 1.0))))
+            wave = min(max_wave, max(1, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(each, 1.0))))
             threads = min(threads_for(each * min(wave, n_queries - job.start), n_threads),
                           <int> min(1024, ceil_div(max(1, min(wave, n_queries - job.start)), 4)))
             check_signals()
     finally:
-        for q in range(most):
+        for q in range(max_wave):
             free(found[q].hits)
     return done.view(bool), offsets, np.concatenate(all_distances), np.concatenate(all_ids)
 

@@ -37,7 +37,7 @@ PAD_DISTANCE = 0x7fffffff
 
 cdef double WAVE_SECONDS = 0.05
 cdef double SMALL_WORK = 1e5  # nanoseconds: what one thread does in so many is not split
-cdef int64_t STRETCH = (<int64_t> 1) << APH_POSITION_BITS  # the most positions that hits are counted in
+cdef int64_t MAX_SEGMENT = (<int64_t> 1) << APH_POSITION_BITS  # the most positions that hits are counted in
 cdef int64_t BUFFER_BYTES = 1 << 26  # of hits, a thread
 
 
@@ -102,11 +102,11 @@ cdef class PackedQueries(Queries):
         self.q.lookup = chosen[0].search.lookup
 
 
-def set_limits(double small_work=1e5, stretch=None):
+def set_limits(double small_work=1e5, max_segment=None):
     """Set how small work is that is not split, in nanoseconds, and how many positions a stretch has; for tests."""
-    global SMALL_WORK, STRETCH
+    global SMALL_WORK, MAX_SEGMENT
     SMALL_WORK = small_work
-    STRETCH = (<int64_t> 1) << APH_POSITION_BITS if stretch is None else stretch
+    MAX_SEGMENT = (<int64_t> 1) << APH_POSITION_BITS if max_segment is None else max_segment
 
 
 def is_small(double nanoseconds):
@@ -176,10 +176,10 @@ cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_
 cdef int run(job_t *jobs, int64_t n_jobs, const aph_codes *db, aph_scan_fn *scan, int n_threads) except -1:
     """Run jobs to their end, in waves; raise what a signal handler raises between them, or MemoryError."""
     cdef int64_t j, left = 1
-    cdef double most = 1, start, took
+    cdef double max_cost = 1, start, took
     for j in range(n_jobs):  # a first guess on the safe side, then as measured
-        most = max(most, APH_BLOCK * db.n_words * (1.0 + 0.2 * jobs[j].n_queries))
-    cdef int64_t step = max(1, <int64_t> (WAVE_SECONDS * 1e9 / most))
+        max_cost = max(max_cost, APH_BLOCK * db.n_words * (1.0 + 0.2 * jobs[j].n_queries))
+    cdef int64_t step = max(1, <int64_t> (WAVE_SECONDS * 1e9 / max_cost))
     while left > 0:
         with nogil:
             start = seconds()
@@ -230,7 +230,7 @@ cdef class Plan:
     cdef aph_codes db
     cdef aph_queries q
     cdef int n_threads
-    cdef int64_t n_queries, n_parts, sets, per_job, first_block, n_blocks, scratch_stride
+    cdef int64_t n_queries, n_segments, sets, per_job, first_block, n_blocks, scratch_stride
     cdef object keep  # what the pointers of db and q point into
     cdef job_t *jobs
     cdef aph_found *found
@@ -239,7 +239,7 @@ cdef class Plan:
     cdef uint64_t *hits  # with k: room for each found
 
     def __cinit__(self, Snapshot snapshot, Queries queries, filter_, bint positions, int64_t first, int64_t end,
-                  int n_threads, int64_t most_queries):
+                  int n_threads, int64_t max_queries):
         """`first` and `end`: the stretch of positions to scan, the first a multiple of 512."""
         self.q = queries.q
         self.n_queries = len(queries)
@@ -250,15 +250,15 @@ cdef class Plan:
         cdef double each = self.q.batch if self.n_queries >= 6 else self.q.alone
         n_threads = threads_for(each * self.n_blocks * APH_BLOCK * self.db.n_words * self.n_queries, n_threads)
         # Many queries: each thread its own. Few: each thread its stretch of the database, merged afterwards.
-        self.n_parts = 1
+        self.n_segments = 1
         if self.n_queries < 16 * n_threads and self.n_blocks >= 32 * n_threads:
-            self.n_parts = n_threads
-        self.n_parts = max(self.n_parts, ceil_div(self.n_blocks, STRETCH // APH_BLOCK))
-        self.sets = max(1, n_threads // self.n_parts)
-        if self.n_parts == 1:
+            self.n_segments = n_threads
+        self.n_segments = max(self.n_segments, ceil_div(self.n_blocks, MAX_SEGMENT // APH_BLOCK))
+        self.sets = max(1, n_threads // self.n_segments)
+        if self.n_segments == 1:
             self.sets = max(1, min(self.sets, self.n_queries))
-        cdef int64_t n_jobs = self.sets * self.n_parts
-        cdef int64_t waves = ceil_div(self.n_queries, self.sets * most_queries)
+        cdef int64_t n_jobs = self.sets * self.n_segments
+        cdef int64_t waves = ceil_div(self.n_queries, self.sets * max_queries)
         self.per_job = max(1, ceil_div(self.n_queries, self.sets * max(1, waves)))
         self.n_threads = min(n_threads, n_jobs)
         self.scratch_stride = (self.q.scratch_bytes(self.db.n_words) + 63) // 64 * 64
@@ -281,17 +281,17 @@ cdef class Plan:
 
     cdef int64_t lay_out(self, int64_t first, int64_t n_queries) noexcept:
         """Set up the jobs for n_queries <= queries_of_wave(), from the first on; return how many jobs there are."""
-        cdef int64_t n_jobs = 0, each = ceil_div(n_queries, self.sets), start, part, i
+        cdef int64_t n_jobs = 0, each = ceil_div(n_queries, self.sets), start, segment, i
         cdef job_t *job
         for start in range(0, n_queries, each):
-            for part in range(self.n_parts):
+            for segment in range(self.n_segments):
                 job = self.jobs + n_jobs
                 job.queries = self.q.first + (first + start) * self.q.stride
                 job.first = first + start
                 job.n_queries = min(each, n_queries - start)
                 job.found = self.found + n_jobs * self.per_job
-                job.block = self.first_block + self.n_blocks * part // self.n_parts
-                job.end = self.first_block + self.n_blocks * (part + 1) // self.n_parts
+                job.block = self.first_block + self.n_blocks * segment // self.n_segments
+                job.end = self.first_block + self.n_blocks * (segment + 1) // self.n_segments
                 for i in range(job.n_queries):
                     job.found[i].first = job.block * APH_BLOCK
                 job.scratch = self.scratch + n_jobs * self.scratch_stride
@@ -321,29 +321,29 @@ cdef void start_job(job_t *job, const uint64_t *sample, const int64_t *sampled, 
             job.found[q].threshold = c.bound_kth(<uint32_t *> job.scratch, m, rank, job.bins)
 
 
-cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most, const aph_codes *db,
+cdef void finish_job(job_t *job, int64_t n_segments, int64_t per_job, int64_t n_results, const aph_codes *db,
                      uint32_t *distances, int64_t *ids, int64_t k) noexcept nogil:
     """Write the results of a job's queries. One that found fewer than `most` has PAD_ID as the last of them."""
-    cdef int64_t q, part, total, at
+    cdef int64_t q, segment, total, at
     for q in range(job.n_queries):
         total = 0
-        for part in range(n_parts):
-            total += job.found[part * per_job + q].count
+        for segment in range(n_segments):
+            total += job.found[segment * per_job + q].count
         at = (job.first + q) * k
-        if total >= most:
-            c.order(job.found + q, n_parts, per_job, most, db, job.bins, distances + at, ids + at)
+        if total >= n_results:
+            c.order(job.found + q, n_segments, per_job, n_results, db, job.bins, distances + at, ids + at)
         else:
-            ids[at + most - 1] = NO_ID
+            ids[at + n_results - 1] = NO_ID
 
 
-cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
+cdef void order_job(job_t *job, int64_t n_segments, int64_t per_job, const aph_codes *db, const int64_t *offsets,
                     int64_t base, uint32_t *distances, int64_t *ids) noexcept nogil:
     """Write all that a job's queries found, to where `offsets` says, less `base`."""
     cdef int64_t q, at, total
     for q in range(job.n_queries):
         at = offsets[job.first + q]
         total = offsets[job.first + q + 1] - at
-        c.order(job.found + q, n_parts, per_job, total, db, job.bins, distances + (at - base),
+        c.order(job.found + q, n_segments, per_job, total, db, job.bins, distances + (at - base),
                   ids + (at - base))
 
 
@@ -359,29 +359,29 @@ cdef void start_jobs(job_t *jobs, int64_t n_jobs, const uint64_t *sample, const 
                 start_job(jobs + j, sample, sampled, m, rank, db, queries)
 
 
-cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, int64_t most,
+cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_segments, int64_t per_job, int64_t n_results,
                       const aph_codes *db, uint32_t *distances, int64_t *ids, int64_t k, int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
-            for j in range(n_jobs // n_parts):
-                finish_job(jobs + j * n_parts, n_parts, per_job, most, db, distances, ids, k)
+            for j in range(n_jobs // n_segments):
+                finish_job(jobs + j * n_segments, n_segments, per_job, n_results, db, distances, ids, k)
         else:
-            for j in prange(n_jobs // n_parts, num_threads=n_threads, schedule="static", chunksize=1):
-                finish_job(jobs + j * n_parts, n_parts, per_job, most, db, distances, ids, k)
+            for j in prange(n_jobs // n_segments, num_threads=n_threads, schedule="static", chunksize=1):
+                finish_job(jobs + j * n_segments, n_segments, per_job, n_results, db, distances, ids, k)
 
 
-cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, const aph_codes *db,
+cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_segments, int64_t per_job, const aph_codes *db,
                      const int64_t *offsets, int64_t base, uint32_t *distances, int64_t *ids,
                      int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
-            for j in range(n_jobs // n_parts):
-                order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
+            for j in range(n_jobs // n_segments):
+                order_job(jobs + j * n_segments, n_segments, per_job, db, offsets, base, distances, ids)
         else:
-            for j in prange(n_jobs // n_parts, num_threads=n_threads, schedule="static", chunksize=1):
-                order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
+            for j in prange(n_jobs // n_segments, num_threads=n_threads, schedule="static", chunksize=1):
+                order_job(jobs + j * n_segments, n_segments, per_job, db, offsets, base, distances, ids)
 
 
 def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_threads=1,
@@ -411,22 +411,22 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
     cdef cnp.ndarray out_distances = np.empty((n_queries, k), queries.dtype)
     cdef cnp.ndarray out_ids = np.empty((n_queries, k), np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
-    cdef int64_t most = min(k, candidates)
-    if most < k:
-        out_distances[:, most:], out_ids[:, most:] = queries.pad, PAD_ID
-    if n_queries == 0 or most == 0:
+    cdef int64_t n_results = min(k, candidates)
+    if n_results < k:
+        out_distances[:, n_results:], out_ids[:, n_results:] = queries.pad, PAD_ID
+    if n_queries == 0 or n_results == 0:
         return out_distances, out_ids
-    cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
+    cdef int64_t capacity = min(n_results + max(64, n_results), max(candidates, n_results + 1))
     cdef int64_t room = room_of(capacity)
-    cdef int64_t most_queries = max(1, min(APH_MAX_QUERIES, BUFFER_BYTES // (8 * room)))
-    cdef Plan plan = Plan(snapshot, queries, filter, positions, 0, n, n_threads, most_queries)
+    cdef int64_t max_queries = max(1, min(APH_MAX_QUERIES, BUFFER_BYTES // (8 * room)))
+    cdef Plan plan = Plan(snapshot, queries, filter, positions, 0, n, n_threads, max_queries)
     plan.db.compact = choose_compact(plan, candidates)
 
     # A sample gives each query its first threshold. The k-th distance in it is certain to be enough; of a large k a
     # smaller rank almost certainly is: the expected number of the k nearest in the sample, and three deviations.
     cdef int64_t m = min(4096, candidates // 512)
-    if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
-        m = max(m, min(8192, 8 * candidates // most, candidates // 64))
+    if n_results >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
+        m = max(m, min(8192, 8 * candidates // n_results, candidates // 64))
     m = max(m, min(plan.q.sample, candidates))
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
     cdef int64_t[::1] sampled
@@ -441,10 +441,10 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
         c.gather(&plan.db, &sampled[0], m, &sample_view[0])
         sample = &sample_view[0]
         positions_of_sample = &sampled[0]
-    cdef double expected = <double> most * m / candidates
-    cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
+    cdef double expected = <double> n_results * m / candidates
+    cdef int64_t rank = min(n_results, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else n_results
 
-    plan.hits = <uint64_t *> aligned(plan.sets * plan.n_parts * plan.per_job * room * sizeof(uint64_t))
+    plan.hits = <uint64_t *> aligned(plan.sets * plan.n_segments * plan.per_job * room * sizeof(uint64_t))
     cdef uint32_t *distances = <uint32_t *> cnp.PyArray_DATA(out_distances)
     cdef int64_t *ids = <int64_t *> cnp.PyArray_DATA(out_ids)
     cdef int64_t start, wave, n_jobs, j, i, q
@@ -457,14 +457,14 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
                 plan.jobs[j].found[i].hits = plan.hits + (j * plan.per_job + i) * room
                 plan.jobs[j].found[i].count = 0
                 plan.jobs[j].found[i].capacity = capacity
-                plan.jobs[j].found[i].k = most
+                plan.jobs[j].found[i].k = n_results
         start_jobs(plan.jobs, n_jobs, sample, positions_of_sample, m, rank, &plan.db, &plan.q, plan.n_threads)
         run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
-        finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, distances, ids, k,
+        finish_jobs(plan.jobs, n_jobs, plan.n_segments, plan.per_job, n_results, &plan.db, distances, ids, k,
                     plan.n_threads)
-        if rank < most:
+        if rank < n_results:
             for q in range(start, start + wave):
-                if ids[q * k + most - 1] == NO_ID:
+                if ids[q * k + n_results - 1] == NO_ID:
                     short.append(q)
     if short:
         again = np.asarray(short)
@@ -501,7 +501,7 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
     cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_MAX_QUERIES)
     plan.db.compact = choose_compact(plan, candidates)
     cdef int64_t[::1] offset_view = offsets
-    cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.sets * plan.n_parts * plan.per_job
+    cdef int64_t start, wave, n_jobs, j, i, q, segment, total, n_found = plan.sets * plan.n_segments * plan.per_job
     cdef uint32_t[::1] distance_view
     cdef int64_t[::1] id_view
     cdef const int64_t[::1] radii = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.int64), n_queries))
@@ -518,11 +518,11 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
                     plan.jobs[j].found[i].threshold = min(radii[plan.jobs[j].first + i], plan.q.max_distance)
             run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
             q = start
-            for j in range(0, n_jobs, plan.n_parts):
+            for j in range(0, n_jobs, plan.n_segments):
                 for i in range(plan.jobs[j].n_queries):
                     total = 0
-                    for part in range(plan.n_parts):
-                        total += plan.jobs[j].found[part * plan.per_job + i].count
+                    for segment in range(plan.n_segments):
+                        total += plan.jobs[j].found[segment * plan.per_job + i].count
                     offset_view[q + 1] = offset_view[q] + total
                     q += 1
             total = offset_view[start + wave] - offset_view[start]
@@ -534,7 +534,7 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
                 continue
             distance_view = distances.view(np.uint32)
             id_view = found_ids
-            order_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, &plan.db, &offset_view[0], offset_view[start],
+            order_jobs(plan.jobs, n_jobs, plan.n_segments, plan.per_job, &plan.db, &offset_view[0], offset_view[start],
                        &distance_view[0], &id_view[0], plan.n_threads)
             check_signals()
     finally:

@@ -879,7 +879,7 @@ cdef class Draft:
         return snapshot
 
 
-cdef int64_t LARGEST_ID = 0x7fffffffffffffff
+cdef int64_t MAX_ID = 0x7fffffffffffffff
 
 
 def refuse_unknown(ids, positions):
@@ -981,7 +981,7 @@ cdef class Store:
         cdef const int64_t[::1] view
         if ids is None:
             first = draft.next_id
-            if first + n - 1 > LARGEST_ID:
+            if first + n - 1 > MAX_ID:
                 raise ValueError(f"ids cannot be counted on from {first - 1}: give them")
             ids = np.arange(first, first + n, dtype=np.int64)
             if n:
@@ -1049,11 +1049,11 @@ cdef class Store:
             draft = self.draft()
             draft.take_fingerprint(other.fingerprint, other.db.n)
             for first in range(0, other.db.n, SIGNAL_STEP):
-                part = other.load_ids(first, min(SIGNAL_STEP, other.db.n - first))
-                known = part[draft.base.find(part) >= 0]
+                new_ids = other.load_ids(first, min(SIGNAL_STEP, other.db.n - first))
+                known = new_ids[draft.base.find(new_ids) >= 0]
                 if known.size:
                     raise ValueError(f"ids are in both indexes: {some(known)}")
-                draft.next_id = max(draft.next_id, int(part.max()) + 1)
+                draft.next_id = max(draft.next_id, int(new_ids.max()) + 1)
                 PyErr_CheckSignals()
             self.copy_into(draft, other, None)
             self.publish(draft)
@@ -1147,7 +1147,7 @@ cdef class Store:
         finally:
             self.renewing = 0
 
-    def adopt(self, blocks, ids, int64_t first_id, next_id, bint ascending, bint look,
+    def adopt(self, codes, ids, int64_t first_id, next_id, bint ascending, bint look,
               lookup=None, stale=None, fingerprint=None):
         """Take the arrays of a file, possibly read-only maps; the store must be empty and nobody else's.
 
@@ -1165,7 +1165,7 @@ cdef class Store:
         cdef Draft draft = self.empty_draft()
         cdef bint counted = isinstance(ids, int), count_up
         cdef int64_t n = ids if counted else len(ids), size = draft.size(), i, at, place, words = size * draft.db.n_words
-        cdef const uint64_t[::1] code_view = blocks
+        cdef const uint64_t[::1] code_view = codes
         cdef const int64_t[::1] id_view
         cdef Leaf leaf
         if not counted:
@@ -1175,7 +1175,7 @@ cdef class Store:
             at = i & (APH_LEAF_PAGES - 1)
             leaf = draft.leaf(i >> APH_LEAF_BITS)
             leaf.pages[at].codes = &code_view[i * words]
-            leaf.owners[3 * at] = blocks
+            leaf.owners[3 * at] = codes
             place = min(size, n - i * size)
             if counted:
                 count_up, leaf.pages[at].first_id = True, first_id + i * size

@@ -21,7 +21,7 @@ cdef const aph_isa *const *chosen = chosen_isa()
 
 MOST = 65535  # the largest weight of a bit
 PAD_DISTANCE = 0xffffffff
-cdef double LARGEST_WEIGHT = MOST
+cdef double MAX_WEIGHT = 65535
 cdef int64_t SAMPLE = 512  # codes: tables of bytes that are made for the largest distance let everything pass
 
 
@@ -51,7 +51,7 @@ cdef class TableQueries(Queries):
         if (cnp.PyArray_TYPE(tables) != cnp.NPY_UINT32 or tables.ndim != 3 or tables.shape[2] != APH_ENTRIES
                 or not cnp.PyArray_IS_C_CONTIGUOUS(tables)):
             raise TypeError("tables must be C-contiguous uint32 of shape (n_queries, n_tables, 16)")
-        least, largest = tables.min(2).sum(1, dtype=np.int64), tables.max(2).sum(1, dtype=np.int64)
+        min_sums, max_sums = tables.min(2).sum(1, dtype=np.int64), tables.max(2).sum(1, dtype=np.int64)
         if (constants is None) != (ends is None):
             raise ValueError("constants and ends belong together")
         if constants is not None:
@@ -62,12 +62,12 @@ cdef class TableQueries(Queries):
                     or ends.shape[0] == 0 or not cnp.PyArray_IS_C_CONTIGUOUS(ends) or ends[0] < 1
                     or (np.diff(ends) < 1).any()):
                 raise TypeError("ends must be ascending int64 of shape (n_runs,), at least 1")
-            least, largest = least + constants.min(1), largest + constants.max(1)
-        if len(tables) and (least.min() < 0 or largest.max() > 0xffffffff):
+            min_sums, max_sums = min_sums + constants.min(1), max_sums + constants.max(1)
+        if len(tables) and (min_sums.min() < 0 or max_sums.max() > 0xffffffff):
             raise ValueError("sums of tables and constants must lie in 0 .. 2^32 - 1")
-        self.hold(tables, constants, ends, largest.max() if len(tables) else 0)
+        self.hold(tables, constants, ends, max_sums.max() if len(tables) else 0)
 
-    cdef int hold(self, cnp.ndarray tables, cnp.ndarray constants, cnp.ndarray ends, int64_t largest) except -1:
+    cdef int hold(self, cnp.ndarray tables, cnp.ndarray constants, cnp.ndarray ends, int64_t max_distance) except -1:
         """Make the kernels' states; everything has been checked."""
         cdef int64_t n_queries = tables.shape[0], n_tables = tables.shape[1], i
         cdef aph_weighted *state
@@ -84,7 +84,7 @@ cdef class TableQueries(Queries):
         self.dtype, self.pad = np.dtype(np.uint32), PAD_DISTANCE
         self.q.first = <const char *> state
         self.q.stride = sizeof(aph_weighted)
-        self.q.max_distance = largest
+        self.q.max_distance = max_distance
         self.q.alone, self.q.batch = chosen[0].weighted_alone, chosen[0].weighted_batch
         self.q.sample = SAMPLE
         self.q.scratch_bytes = chosen[0].search.weighted.scratch_bytes
@@ -122,19 +122,19 @@ cdef class WeightedQueries(TableQueries):
         cdef const double *p = <const double *> cnp.PyArray_DATA(weights)
         cdef uint32_t *table = <uint32_t *> cnp.PyArray_DATA(tables)
         cdef double *scale = <double *> cnp.PyArray_DATA(scales)
-        cdef int64_t i, largest = 0
+        cdef int64_t i, max_distance = 0
         with nogil:
             for i in range(n_queries):
-                largest = max(largest, make_tables(p + i * n_bits, n_bits, table + i * n_tables * APH_ENTRIES,
+                max_distance = max(max_distance, make_tables(p + i * n_bits, n_bits, table + i * n_tables * APH_ENTRIES,
                                                    scale + i))
-        self.hold(tables, None, None, largest)
+        self.hold(tables, None, None, max_distance)
         self.values, self.scales = weights, scales
 
     def take(self, which):
         return WeightedQueries(np.ascontiguousarray(self.values[which]))
 
 
-cdef double LARGEST_FLOAT = 3.4028234663852886e38  # of float32
+cdef double MAX_FLOAT = 3.4028234663852886e38  # of float32
 
 FINITE, TOO_LARGE, ONLY_BITS = 1, 2, 3  # what check_weights finds wrong
 
@@ -147,21 +147,21 @@ def check_weights(cnp.ndarray weights):
     """
     cdef int64_t n_queries = weights.shape[0], n_bits = weights.shape[1], i, b, zeros, ones, bits = 0, row = -1
     cdef const double *p = <const double *> cnp.PyArray_DATA(weights)
-    cdef double total, most, size
+    cdef double total, max_size, size
     with nogil:
         for i in range(n_queries):
-            total = most = 0
+            total = max_size = 0
             zeros = ones = 0
             for b in range(n_bits):
                 size = fabs(p[b])
                 total += size
-                most = max(most, size)
+                max_size = max(max_size, size)
                 zeros += p[b] == 0
                 ones += p[b] == 1
             bits += zeros > 0 and ones > 0 and zeros + ones == n_bits
             p += n_bits
             # A weight is rounded by most / 131,070 at most, and the product once more.
-            if not (total + most * n_bits / 131070 < LARGEST_FLOAT):
+            if not (total + max_size * n_bits / 131070 < MAX_FLOAT):
                 row = i
                 break
     if row >= 0:
@@ -172,31 +172,31 @@ def check_weights(cnp.ndarray weights):
 def integers_within(double radius, scale):
     """Return the largest integer distances that lie within a radius: int64, of queries whose scales are given."""
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        most = np.where(scale > 0, radius / scale * LARGEST_WEIGHT, np.inf)
-    return np.floor(np.minimum(most, PAD_DISTANCE)).astype(np.int64)
+        limits = np.where(scale > 0, radius / scale * MAX_WEIGHT, np.inf)
+    return np.floor(np.minimum(limits, PAD_DISTANCE)).astype(np.int64)
 
 
 def in_their_unit(distances, ids, scale):
     """Return integer distances as float32 in their weights' unit, infinity where there is no id."""
-    out = (distances * scale / LARGEST_WEIGHT).astype(np.float32)
+    out = (distances * scale / MAX_WEIGHT).astype(np.float32)
     out[ids == -1] = np.inf
     return out
 
 
 cdef int64_t make_tables(const double *p, int64_t n_bits, uint32_t *tables, double *scale) noexcept nogil:
     """Write a query's tables; return its largest distance."""
-    cdef double most = 0
+    cdef double max_size = 0
     cdef int64_t t, b, v, total = 0
     cdef uint32_t weight, differs[4]
     cdef uint32_t same[4]
     for b in range(n_bits):
-        most = max(most, fabs(p[b]))
-    scale[0] = most
+        max_size = max(max_size, fabs(p[b]))
+    scale[0] = max_size
     for t in range((n_bits + 3) // 4):
         for b in range(4):  # what a bit adds that is 0, and one that is 1
             differs[b] = same[b] = 0
-            if 4 * t + b < n_bits and most > 0:
-                weight = <uint32_t> rint(fabs(p[4 * t + b]) / most * LARGEST_WEIGHT)
+            if 4 * t + b < n_bits and max_size > 0:
+                weight = <uint32_t> rint(fabs(p[4 * t + b]) / max_size * MAX_WEIGHT)
                 total += weight
                 if p[4 * t + b] >= 0:
                     differs[b] = weight

@@ -34,13 +34,13 @@ def nearest_rows(X, own_rows, metric, k, n_threads):
 
     def near(start):
         """The pairs in a block that are nearer than the farthest known so far: rows only leave, so none is missed."""
-        block = (working(X[start : start + step], metric) - centre) / size
-        block = block.astype(np.float32, copy=False)
-        distances = np.einsum("nd,nd->n", block, block) - 2 * (q @ block.T)  # |x - q|^2 - |q|^2
+        chunk = (working(X[start : start + step], metric) - centre) / size
+        chunk = chunk.astype(np.float32, copy=False)
+        distances = np.einsum("nd,nd->n", chunk, chunk) - 2 * (q @ chunk.T)  # |x - q|^2 - |q|^2
         own = (own_rows >= start) & (own_rows < start + step)
         distances[own, own_rows[own] - start] = np.inf
         query, place = np.nonzero(distances < best[0][:, -1:])
-        if len(query) > m * wanted and wanted < len(block):  # in the first blocks, before much is known
+        if len(query) > m * wanted and wanted < len(chunk):  # in the first blocks, before much is known
             place = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted].ravel()
             query = np.repeat(np.arange(m), wanted)
         return query, place + start, distances[query, place]

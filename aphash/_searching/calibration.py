@@ -16,12 +16,12 @@ from aphash.codes import unpack_codes
 
 KS = (1, 10, 100)  # results for which recall is measured
 N_TRUE = 200  # true neighbours of a query that are looked at
-MOST_CANDIDATES = 1 << 14  # that recall is measured for; all, where there are fewer codes
+MAX_CANDIDATES = 1 << 14  # that recall is measured for; all, where there are fewer codes
 
 _GRID = 97  # numbers of candidates
 _RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # neighbours that pairs are sampled from
 _OTHERS = 16  # rows at random that each query is paired with
-_LEAST_PAIRS = 100  # of the sample that a radius is chosen by
+_MIN_PAIRS = 100  # of the sample that a radius is chosen by
 _KNOTS = 65  # of the tables from distances of codes to distances of vectors
 _REMEMBERED = 1024  # answers
 _TIE = 1e-6  # relative: as far as the last neighbour
@@ -155,9 +155,9 @@ class Calibration:
         at = int(np.argmax(reached >= recall))
         if at == 0:
             return float(self.candidates[0])
-        part = (recall - reached[at - 1]) / (reached[at] - reached[at - 1])
+        fraction = (recall - reached[at - 1]) / (reached[at] - reached[at - 1])
         low, high = np.log(self.candidates[at - 1 : at + 1])
-        return float(np.exp(low + part * (high - low)))
+        return float(np.exp(low + fraction * (high - low)))
 
     # ---- how far ----
 
@@ -183,7 +183,7 @@ class Calibration:
         if not len(order):
             return np.inf, 1.0, np.nan
         n_within = np.searchsorted(self.distances.ravel()[order], distance, "right")
-        within = order[: max(n_within, min(_LEAST_PAIRS, len(order)))]
+        within = order[: max(n_within, min(_MIN_PAIRS, len(order)))]
         within = within[np.argsort(codes[within], kind="stable")]
         reached = np.cumsum(counts[within])
         at = min(np.searchsorted(reached, recall * reached[-1] * (1 - 1e-12)), len(within) - 1)
@@ -236,8 +236,8 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
     """
     n, n_true = len(codes), true.shape[1]
     ranks = _ranks(codes, weights, own_rows, true)
-    most = min(n - 1, MOST_CANDIDATES)
-    grid = np.unique(np.rint(np.geomspace(1, most, _GRID)).astype(np.int64))
+    max_candidates = min(n - 1, MAX_CANDIDATES)
+    grid = np.unique(np.rint(np.geomspace(1, max_candidates, _GRID)).astype(np.int64))
     places = [rank - 1 for rank in _RANKS if rank <= n_true]
     counts = np.diff([0, *(place + 1 for place in places[:-1]), n_true]) if places else np.zeros(0)
     rest = max(0, n - 1 - n_true)
@@ -272,13 +272,13 @@ def _ranks(codes, weights, own_rows, true):
     in_order = codes.ids[position]
     ranks = np.empty(true.shape, np.int64)
     rank = np.full(n, n + 1, np.int64)
-    most = min(n, MOST_CANDIDATES + 1)
-    step = max(1, (1 << 22) // most)
+    max_candidates = min(n, MAX_CANDIDATES + 1)
+    step = max(1, (1 << 22) // max_candidates)
     for start in range(0, len(weights), step):
-        found = codes.search(weights[start : start + step], most)[1]
+        found = codes.search(weights[start : start + step], max_candidates)[1]
         found = position[np.searchsorted(in_order, found)]
         for query, rows in enumerate(found, start):
-            rank[rows] = np.arange(1, most + 1)
+            rank[rows] = np.arange(1, max_candidates + 1)
             ranks[query] = rank[true[query]] - (rank[true[query]] > rank[own_rows[query]])
             rank[rows] = n + 1
     return ranks

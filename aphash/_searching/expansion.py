@@ -15,7 +15,7 @@ from aphash._common.checks import check_count
 from aphash._searching.queries import is_float
 from aphash.codes import unpack_codes
 
-_BLOCK_BITS = 1 << 24  # unpacked at a time, a byte each
+_CHUNK_BITS = 1 << 24  # unpacked at a time, a byte each
 
 
 def check_expansion(expand, expand_weight, rows):
@@ -47,7 +47,7 @@ def expanded(weights, ids, codes_of, expand_weight):
     """
     n_bits = weights.shape[1]
     out = weights.copy()
-    step = max(1, _BLOCK_BITS // max(1, ids.shape[1] * n_bits))
+    step = max(1, _CHUNK_BITS // max(1, ids.shape[1] * n_bits))
     for start in range(0, len(weights), step):
         some = ids[start : start + step]
         real = some != -1
@@ -58,9 +58,9 @@ def expanded(weights, ids, codes_of, expand_weight):
         count = real.sum(axis=1)
         mean = signs.sum(axis=1, dtype=np.int64) / np.maximum(count, 1)[:, np.newaxis]
         old = weights[start : start + step]
-        most = np.abs(old).max(axis=1, keepdims=True)
-        changed = (count > 0) & (most[:, 0] > 0)
-        unit = old[changed] / most[changed]
+        max_size = np.abs(old).max(axis=1, keepdims=True)
+        changed = (count > 0) & (max_size[:, 0] > 0)
+        unit = old[changed] / max_size[changed]
         unit /= np.abs(unit).mean(axis=1, keepdims=True)
         out[start : start + step][changed] = unit + expand_weight * mean[changed]
     return out

@@ -46,10 +46,10 @@ def to_file(snapshot):
     first_id = snapshot.first_id_of_range()
     if n and first_id is None:
 
-        def parts():
+        def chunks():
             return (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
 
-        arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), parts)
+        arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), chunks)
     else:
         params |= {"first_id": first_id or 0, "n": n}
     lookup = snapshot.lookup
@@ -73,13 +73,13 @@ def from_file(path, arrays, params, version, check):
         )
     try:
         n_bits, next_id, ascending = check_n_bits(params["n_bits"]), params["next_id"], params["ascending"]
-        blocks = arrays["blocks"]
+        codes = arrays["blocks"]
         words = n_words(n_bits)
         ids, n, first_id = _ids_of_file(arrays, params, version)
-        if blocks.dtype != np.uint64:
+        if codes.dtype != np.uint64:
             raise ValueError("blocks must be uint64")
-        if blocks.shape != (-(-n // 8) * 8 * words,):
-            raise ValueError(f"{n} ids and blocks of shape {blocks.shape} for {n_bits} bits")
+        if codes.shape != (-(-n // 8) * 8 * words,):
+            raise ValueError(f"{n} ids and blocks of shape {codes.shape} for {n_bits} bits")
         if type(next_id) is not int or not 0 <= next_id <= 1 << 63 or type(ascending) is not bool:
             raise ValueError("next_id must be an integer of at most 2^63, ascending true or false")
         fingerprint = params.get("fingerprint")
@@ -87,11 +87,11 @@ def from_file(path, arrays, params, version, check):
             raise ValueError("fingerprint must be a text")
         lookup, stale = _lookup_from_file(arrays, params, n_bits, check)
         if check:
-            _check_contents(blocks.reshape(-1, words, 8), ids, n_bits, ascending)
+            _check_contents(codes.reshape(-1, words, 8), ids, n_bits, ascending)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{container.name_of(path)}: not a whole index: {error}") from None
     store = Store(n_bits)
-    store.adopt(blocks, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
+    store.adopt(codes, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
     return store
 
 
@@ -112,15 +112,15 @@ def _ids_of_file(arrays, params, version):
 
 
 def _lookup_from_file(arrays, params, n_bits, check):
-    parts = {name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")}
+    members = {name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")}
     about = params.get("lookup")
-    if about is None and not parts:
+    if about is None and not members:
         return None, None
     if not isinstance(about, dict) or set(about) != {"share"}:
         raise ValueError("lookup must have its share")
-    stale = parts.pop("stale")
+    stale = members.pop("stale")
     fraction = math.inf if about["share"] is None else about["share"]
-    lookup = Lookup.from_arrays(n_bits, fraction, **parts, check=check)
+    lookup = Lookup.from_arrays(n_bits, fraction, **members, check=check)
     if stale.dtype != np.int64 or stale.ndim != 1:
         raise ValueError(f"lookup: stale must be int64, got {stale.dtype} of shape {stale.shape}")
     if stale.size and not 0 <= stale.min() <= stale.max() < lookup.n_indexed:

@@ -16,13 +16,13 @@ from aphash.rescore import VectorRescore
 
 KINDS = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "int8": np.dtype(np.int8)}
 
-_BLOCK_BYTES = 1 << 24  # of float32 rows that are made or written at a time
+_CHUNK_BYTES = 1 << 24  # of float32 rows that are made or written at a time
 _GROWTH = 8  # room for an n-th more rows is allocated at a time
 _DEAD_ROWS = 4096  # in memory that may be more than those that count
 
 
 @dataclass
-class _Part:
+class _Extent:
     """Rows from number ``start`` on, in memory or in a map; ``scales`` (n,) float32 of int8."""
 
     rows: np.ndarray
@@ -42,7 +42,7 @@ class KeptVectors:
 
     def __init__(self, kind, n_features):
         self.kind, self.n_features = kind, n_features
-        self._table, self._parts, self._n = Store(64), (), 0
+        self._table, self._extents, self._n = Store(64), (), 0
         self._n_mapped = self._dead = 0  # rows of a file; rows in memory that do not count any more
         self._may_write = False  # behind row n in the last part: the right passes to the next change
 
@@ -51,7 +51,7 @@ class KeptVectors:
 
     @property
     def nbytes(self):
-        held = sum(part.rows.nbytes + (0 if part.scales is None else part.scales.nbytes) for part in self._parts)
+        held = sum(each.rows.nbytes + (0 if each.scales is None else each.scales.nbytes) for each in self._extents)
         return held + self._table.present.memory()
 
     # ---- changes: each returns other kept vectors ----
@@ -83,7 +83,7 @@ class KeptVectors:
 
     def _followed(self):
         after = KeptVectors(self.kind, self.n_features)
-        after._table, after._parts, after._n = self._table.successor(), self._parts, self._n
+        after._table, after._extents, after._n = self._table.successor(), self._extents, self._n
         after._n_mapped, after._dead = self._n_mapped, self._dead
         after._may_write, self._may_write = self._may_write, False
         return after
@@ -92,22 +92,22 @@ class KeptVectors:
         """Write rows behind all others; return the number of the first. Whoever had the rows before sees none of it."""
         first, done = self._n, 0
         if self._may_write:
-            last = self._parts[-1]
+            last = self._extents[-1]
             done = min(len(X), len(last.rows) - (self._n - last.start))
             self._write(last, self._n - last.start, X[:done])
             self._n += done
         if done < len(X):
-            part = self._new_part(max(len(X) - done, self._n // _GROWTH))
-            self._write(part, 0, X[done:])
-            self._parts, self._n, self._may_write = (*self._parts, part), self._n + len(X) - done, True
+            extent = self._new_extent(max(len(X) - done, self._n // _GROWTH))
+            self._write(extent, 0, X[done:])
+            self._extents, self._n, self._may_write = (*self._extents, extent), self._n + len(X) - done, True
         return first
 
-    def _new_part(self, room):
+    def _new_extent(self, room):
         rows = np.empty((room, self.n_features), KINDS[self.kind])
-        return _Part(rows, np.empty(room, np.float32) if self.kind == "int8" else None, self._n)
+        return _Extent(rows, np.empty(room, np.float32) if self.kind == "int8" else None, self._n)
 
-    def _write(self, part, at, X):
-        step = max(1, _BLOCK_BYTES // (4 * self.n_features))
+    def _write(self, extent, at, X):
+        step = max(1, _CHUNK_BYTES // (4 * self.n_features))
         for start in range(0, len(X), step):
             rows = X[start : start + step]
             place = slice(at + start, at + start + len(rows))
@@ -117,9 +117,9 @@ class KeptVectors:
                 largest = np.finfo(self.dtype).max
                 raise ValueError(f"X has values beyond {largest:.6g}, which {self.kind} vectors cannot hold: see keep")
             if self.kind == "int8":
-                part.scales[place] = scales = _scales(floats)
+                extent.scales[place] = scales = _scales(floats)
                 floats = np.rint(floats / scales[:, np.newaxis])
-            part.rows[place] = floats
+            extent.rows[place] = floats
 
     def _note_dead(self, numbers):
         self._dead += int((numbers >= self._n_mapped).sum())
@@ -132,7 +132,7 @@ class KeptVectors:
         ids = present.load_ids(0, len(present))
         ids = np.sort(ids[self._numbers(ids) >= self._n_mapped])
         after = KeptVectors(self.kind, self.n_features)
-        after._parts, after._n = tuple(p for p in self._parts if p.start < self._n_mapped), self._n_mapped
+        after._extents, after._n = tuple(p for p in self._extents if p.start < self._n_mapped), self._n_mapped
         after._n_mapped, after._table = self._n_mapped, self._table
         after._copy_from(self, ids)
         after._table.upsert(np.arange(self._n_mapped, after._n, dtype=np.uint64)[:, np.newaxis], ids)
@@ -142,14 +142,14 @@ class KeptVectors:
         """Append the rows of ids as they are, in one part."""
         if not len(ids):
             return
-        part = self._new_part(len(ids))
-        step = max(1, _BLOCK_BYTES // (4 * self.n_features))
+        extent = self._new_extent(len(ids))
+        step = max(1, _CHUNK_BYTES // (4 * self.n_features))
         for start in range(0, len(ids), step):
             rows, scales = other._stored(other._numbers(ids[start : start + step]))
-            part.rows[start : start + step] = rows
+            extent.rows[start : start + step] = rows
             if scales is not None:
-                part.scales[start : start + step] = scales
-        self._parts, self._n, self._may_write = (*self._parts, part), self._n + len(ids), True
+                extent.scales[start : start + step] = scales
+        self._extents, self._n, self._may_write = (*self._extents, extent), self._n + len(ids), True
 
     # ---- by id ----
 
@@ -173,17 +173,17 @@ class KeptVectors:
 
     def _stored(self, numbers):
         """Return rows by their numbers as they are stored, and their scales or None."""
-        if len(self._parts) == 1:
-            (part,) = self._parts
-            return part.rows[numbers], None if part.scales is None else part.scales[numbers]
+        if len(self._extents) == 1:
+            (extent,) = self._extents
+            return extent.rows[numbers], None if extent.scales is None else extent.scales[numbers]
         rows = np.empty((len(numbers), self.n_features), KINDS[self.kind])
         scales = np.empty(len(numbers), np.float32) if self.kind == "int8" else None
-        which = np.searchsorted([part.start for part in self._parts], numbers, "right") - 1
-        for i, part in enumerate(self._parts):
+        which = np.searchsorted([extent.start for extent in self._extents], numbers, "right") - 1
+        for i, extent in enumerate(self._extents):
             some = which == i
-            rows[some] = part.rows[numbers[some] - part.start]
+            rows[some] = extent.rows[numbers[some] - extent.start]
             if scales is not None:
-                scales[some] = part.scales[numbers[some] - part.start]
+                scales[some] = extent.scales[numbers[some] - extent.start]
         return rows, scales
 
     # ---- what VectorRescore reads: an array of n rows, by rows ----
@@ -205,14 +205,14 @@ class KeptVectors:
 
     def to_file(self, ids):
         """Return (arrays, params) of the rows of ids, in that order; nothing is copied."""
-        n, step = len(ids), max(1, _BLOCK_BYTES // (4 * self.n_features))
+        n, step = len(ids), max(1, _CHUNK_BYTES // (4 * self.n_features))
 
-        def parts(which):
+        def chunks(which):
             return (self._stored(self._numbers(ids[at : at + step]))[which] for at in range(0, n, step))
 
-        arrays = {"rows": container.Chunks(KINDS[self.kind], (n, self.n_features), lambda: parts(0))}
+        arrays = {"rows": container.Chunks(KINDS[self.kind], (n, self.n_features), lambda: chunks(0))}
         if self.kind == "int8":
-            arrays["scales"] = container.Chunks(np.dtype(np.float32), (n,), lambda: parts(1))
+            arrays["scales"] = container.Chunks(np.dtype(np.float32), (n,), lambda: chunks(1))
         numbers = np.zeros(-(-n // 8) * 8, np.uint64)
         numbers[:n] = np.arange(n)
         return arrays | {"numbers": numbers}, {"kind": self.kind, "n_features": self.n_features}
@@ -236,7 +236,7 @@ class KeptVectors:
         kept._table = index_file.from_file(path, table, about | {"n_bits": 64}, index_version, False)
         if len(kept) != n:
             raise ValueError(f"{len(kept)} codes and {n} vectors")
-        kept._parts, kept._n, kept._n_mapped = (_Part(rows, scales, 0),) if n else (), n, n
+        kept._extents, kept._n, kept._n_mapped = (_Extent(rows, scales, 0),) if n else (), n, n
         return kept
 
 

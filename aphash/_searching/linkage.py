@@ -17,11 +17,11 @@ def join(labels, i, j):
     return connected_components(edges, directed=False)[1][labels]
 
 
-def single(n, blocks):
+def single(n, chunks):
     """Return the labels of n items, where each pair (i, j, distance) of the blocks is in one group."""
     labels = np.arange(n)
     waiting, n_waiting = [], 0
-    for i, j, _ in blocks:  # as many pairs as items for each merge, which costs O(n)
+    for i, j, _ in chunks:  # as many pairs as items for each merge, which costs O(n)
         waiting.append((i, j))
         n_waiting += len(i)
         if n_waiting >= max(n, _PAIRS_AT_A_TIME):
@@ -30,14 +30,14 @@ def single(n, blocks):
     return join(labels, *map(np.concatenate, zip(*waiting))) if waiting else labels
 
 
-def complete(n, blocks):
+def complete(n, chunks):
     """Return the labels of n items, where any two of a group are among the pairs (i, j, distance) of the blocks.
 
     Agglomerative complete linkage: the two groups whose farthest items are nearest are joined, as long as all pairs
     between them are given. Among equal distances the pair with the smallest i, then j, comes first. Needs some 200
     bytes a pair.
     """
-    i, j, distances = (np.concatenate(each) for each in zip(_NO_PAIRS, *blocks))
+    i, j, distances = (np.concatenate(each) for each in zip(_NO_PAIRS, *chunks))
     order = np.lexsort((j, i, distances))
     i, j = i[order], j[order]
     taken = np.unique(np.concatenate([i, j]))

@@ -14,7 +14,7 @@ COMPARE_COST = (
 
 _BLOCK_CODES = 512  # a scan begins at a multiple of it
 _TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64, and of _BLOCK_CODES
-_BLOCK = 1 << 16  # pairs that are handed out at a time, at least, until the last
+_CHUNK_PAIRS = 1 << 16  # pairs that are handed out at a time, at least, until the last
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: a product by it mixes bits
 _EQUAL_PAIRS = 1  # of equal codes, for each code, that may be compared: joining so few costs more
 _CANDIDATES = 1 << 20  # neighbours that are held at a time for a graph
@@ -27,15 +27,15 @@ def pairs(snapshot, radius, bitmap, threads, verbose):
     ``bitmap``: a filter that is prepared for the snapshot, or None.
     """
     stream = _with_progress(_pairs(snapshot, radius, bitmap, threads), len(snapshot), verbose)
-    return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
+    return (_as_ids(snapshot, *chunk) for chunk in _in_chunks(stream, _CHUNK_PAIRS))
 
 
 def groups(snapshot, radius, bitmap, threads, verbose):
     """Return ids and the group of each; see ``HammingIndex.groups``."""
     joined = _Joined(snapshot, bitmap, _EQUAL_PAIRS if radius else 0)
     stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
-    blocks = ((joined.number[i], joined.number[j], distances) for i, j, distances, _ in stream)
-    labels = linkage.single(len(joined.first), blocks)  # the group of each distinct code
+    chunks = ((joined.number[i], joined.number[j], distances) for i, j, distances, _ in stream)
+    labels = linkage.single(len(joined.first), chunks)  # the group of each distinct code
     of_item = np.empty(len(joined.items), np.int64)
     of_item[joined.order] = np.repeat(labels, joined.sizes)
     return snapshot.ids_at(joined.items), linkage.numbered(of_item)
@@ -162,13 +162,13 @@ def _spread(firsts, counts):
     ends = np.cumsum(counts)
     begins = ends - counts
     shifts = firsts - begins
-    for low in range(0, ends[-1] if len(ends) else 0, _BLOCK):
-        high = min(low + _BLOCK, ends[-1])
+    for low in range(0, ends[-1] if len(ends) else 0, _CHUNK_PAIRS):
+        high = min(low + _CHUNK_PAIRS, ends[-1])
         touched = slice(np.searchsorted(ends, low, "right"), np.searchsorted(begins, high, "left"))
-        parts = np.minimum(ends[touched], high) - np.maximum(begins[touched], low)
+        lengths = np.minimum(ends[touched], high) - np.maximum(begins[touched], low)
         yield (
-            np.repeat(np.arange(touched.start, touched.stop), parts),
-            np.repeat(shifts[touched], parts) + np.arange(low, high),
+            np.repeat(np.arange(touched.start, touched.stop), lengths),
+            np.repeat(shifts[touched], lengths) + np.arange(low, high),
         )
 
 
@@ -242,8 +242,8 @@ def _pairs(snapshot, radius, filter, threads):
         yield i, j, distances, progress / 2
     members, starts, sizes = joined.items[joined.order], joined.starts, joined.sizes
     for i, j, distances, progress in _distinct_pairs(snapshot, radius, joined.filter, threads):
-        for start in range(0, len(i), _BLOCK):
-            some = slice(start, start + _BLOCK)
+        for start in range(0, len(i), _CHUNK_PAIRS):
+            some = slice(start, start + _CHUNK_PAIRS)
             one, other, near = joined.number[i[some]], joined.number[j[some]], distances[some]
             for pair, of_i in _spread(starts[one], sizes[one]):
                 partner = other[pair]
@@ -291,7 +291,7 @@ def _read(reader):
         yield *found, reader.progress
 
 
-def _in_blocks(stream, size):
+def _in_chunks(stream, size):
     """Put small blocks together, to `size` pairs at least, until the last."""
     waiting, n = [], 0
     for i, j, distances, _ in stream:
@@ -305,9 +305,9 @@ def _in_blocks(stream, size):
         yield tuple(map(np.concatenate, zip(*waiting)))
 
 
-def _with_progress(blocks, n, verbose):
+def _with_progress(chunks, n, verbose):
     with ProgressBar(verbose, n, "code", "pairs") as bar:
-        for block in blocks:
-            bar.update(int(block[-1] * n) - bar.n)
-            yield block
+        for chunk in chunks:
+            bar.update(int(chunk[-1] * n) - bar.n)
+            yield chunk
         bar.update(n - bar.n)

@@ -92,11 +92,11 @@ def nearest(engine, snapshot, rows, k, bitmap, n_threads):
     step = _step(rows)
     if len(rows) <= step:
         return engine.nearest(snapshot, make(rows), k, bitmap, n_threads)
-    parts = [
+    chunks = [
         engine.nearest(snapshot, make(rows[start : start + step]), k, bitmap, n_threads)
         for start in range(0, len(rows), step)
     ]
-    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+    return tuple(np.concatenate(each) for each in zip(*chunks, strict=True))
 
 
 def within(engine, snapshot, rows, radius, bitmap, n_threads):

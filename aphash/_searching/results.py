@@ -22,36 +22,36 @@ class Found:
         The share of the true nearest neighbours that is expected in the results.
     """
 
-    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
-        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
+    def __init__(self, arrays: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
+        self._arrays, self.exact, self.candidates, self.recall = arrays, exact, candidates, recall
 
     @property
     def distances(self) -> np.ndarray:
-        return self._parts[-2]
+        return self._arrays[-2]
 
     @property
     def ids(self) -> np.ndarray:
-        return self._parts[-1]
+        return self._arrays[-1]
 
     @property
     def offsets(self) -> np.ndarray:
         if len(self) != 3:
             raise AttributeError("only a radius search has offsets")
-        return self._parts[0]
+        return self._arrays[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._parts)
+        return iter(self._arrays)
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._arrays)
 
     def __getitem__(self, place: int) -> np.ndarray:
-        return self._parts[place]
+        return self._arrays[place]
 
     def __repr__(self) -> str:
         kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
-        parts = ", ".join(map(repr, self._parts))
-        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
+        arrays = ", ".join(map(repr, self._arrays))
+        return f"<found: {arrays}; distances {kind}; expected recall {self.recall:.3g}>"
 
 
 class Pairs:
@@ -69,18 +69,18 @@ class Pairs:
         Whether distances are those of vectors.
     """
 
-    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
-        self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
+    def __init__(self, chunks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
+        self._chunks, self.radius, self.recall, self.precision, self.exact = chunks, radius, recall, precision, exact
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return next(self._blocks)
+        return next(self._chunks)
 
     def close(self) -> None:
         """Stop; what the pairs keep of the index is given back."""
-        self._blocks.close()
+        self._chunks.close()
 
     def __repr__(self) -> str:
         kind = "verified" if self.exact else f"precision {self.precision:.3g}"

@@ -86,5 +86,5 @@ def label(spec):
     if name == "control" and set(params) == {"n_rounds", "rotation"}:
         return f"control, {params['n_rounds']} rounds, {params['rotation']}"
     if name == "itq" and set(params) == {"n_components"}:
-        return f"PCA-{params['n_components']} + frame"
+        return f"PCA-{params['n_components']} + projection"
     return f"{NAMES.get(name, name)}, {', '.join(f'{key}={value}' for key, value in params.items())}"

@@ -189,10 +189,10 @@ static void first_product_of_power(const struct band *band, double power)
     const float a = (float)power;
 #define CASE(which)                                                                                                    \
     case which:                                                                                                        \
-        if (band->weight)                                                                                                 \
-            first_product(band, which, a, 1);                                                                             \
+        if (band->weight)                                                                                              \
+            first_product(band, which, a, 1);                                                                          \
         else                                                                                                           \
-            first_product(band, which, a, 0);                                                                             \
+            first_product(band, which, a, 0);                                                                          \
         break;
     switch (power_of(power)) {
         CASE(POWER_1)
@@ -383,16 +383,16 @@ static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n
             *quantization_loss += sign_loss(items, count * r);
             for (int64_t first = 0; first < m; first += APH_BAND) {
                 const struct band band = {h + first * r,
-                                        h_bias + first,
-                                        &s.columns,
-                                        NULL,
-                                        min(APH_BAND, m - first),
-                                        panels_of(count) * WIDTH,
-                                        r,
-                                        s.t,
-                                        s.v,
-                                        s.z,
-                                        s.s};
+                                          h_bias + first,
+                                          &s.columns,
+                                          NULL,
+                                          min(APH_BAND, m - first),
+                                          panels_of(count) * WIDTH,
+                                          r,
+                                          s.t,
+                                          s.v,
+                                          s.z,
+                                          s.s};
                 first_product_of_power(&band, q->power);
                 second_product(&band, s.sums + first * ld, ld);
                 for (int64_t i = first; i < first + band.n_rows; i++) {
@@ -465,16 +465,16 @@ static void item_block(const struct aph_affinity *q, const struct aph_step *step
         for (int64_t first = 0; first < m; first += APH_TILE) {
             const int64_t n_anchors = min(APH_TILE, m - first);
             const struct band band = {b + j * r,
-                                    s.row_bias,
-                                    columns + first / APH_TILE,
-                                    weight + first,
-                                    count,
-                                    panels_of(n_anchors) * WIDTH,
-                                    r,
-                                    s.t,
-                                    s.v,
-                                    s.z,
-                                    s.s};
+                                      s.row_bias,
+                                      columns + first / APH_TILE,
+                                      weight + first,
+                                      count,
+                                      panels_of(n_anchors) * WIDTH,
+                                      r,
+                                      s.t,
+                                      s.v,
+                                      s.z,
+                                      s.s};
             first_product_of_power(&band, q->power);
             for (int64_t i = 0; i < count; i++)
                 s.row_sums[i] += lanes_sum(s.s + i * VL);

@@ -197,7 +197,7 @@ static int64_t bits_scratch(int64_t ld, int64_t n_candidates, int64_t k)
 
 /* Fills what depends on the near anchors, a square of anchors and bits at a time. */
 static void load_anchors(const struct aph_scores *m, const float *b, const int32_t *near, int64_t k,
-                          const struct score_scratch *s)
+                         const struct score_scratch *s)
 {
     const int64_t kp = whole_vectors(k);
     for (int64_t i = 0; i < kp; i += VL) {

@@ -16,11 +16,11 @@
 enum aph_dtype { APH_FLOAT16 = 0, APH_FLOAT32 = 1, APH_FLOAT64 = 2 };
 
 enum {
-    APH_DEPTH = 256,    /* k dimension of one multiplication: a panel of columns stays in the L1 cache */
-    APH_TILE = 256,     /* most columns of a tile; a multiple of every ISA's panel width */
-    APH_SCAN = 16,      /* distances looked at together */
-    APH_SPAN = 1024,    /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
-    APH_BAND = 48, /* rows that meet a tile together; a multiple of every ISA's row block */
+    APH_DEPTH = 256, /* k dimension of one multiplication: a panel of columns stays in the L1 cache */
+    APH_TILE = 256,  /* most columns of a tile; a multiple of every ISA's panel width */
+    APH_SCAN = 16,   /* distances looked at together */
+    APH_SPAN = 1024, /* items whose pairs with the anchors are summed together; a multiple of APH_TILE */
+    APH_BAND = 48,   /* rows that meet a tile together; a multiple of every ISA's row block */
 };
 
 /* Items: item j is row rows[j] of x, or row j where rows is NULL. Its working vector is
@@ -71,7 +71,7 @@ struct aph_scores {
 };
 
 struct aph_learn {
-    int32_t width; /* columns of a panel */
+    int32_t width;         /* columns of a panel */
     int32_t register_rows; /* rows of a register block */
 
     /* The features from .. from + n of an item's working vector. */

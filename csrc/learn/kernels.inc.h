@@ -11,8 +11,7 @@
 #define WIDTH (NV * VL)
 #define UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 
-_Static_assert(APH_TILE % WIDTH == 0 && APH_BAND % MR == 0 && APH_SCAN % VL == 0,
-               "tiles are whole register blocks");
+_Static_assert(APH_TILE % WIDTH == 0 && APH_BAND % MR == 0 && APH_SCAN % VL == 0, "tiles are whole register blocks");
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));

@@ -7,7 +7,7 @@
  * "farther than T" of 64 codes per lane, without a comparison. Source of the adder tree: Mula, Kurz, Lemire, "Faster
  * population counts using AVX2 instructions" (2018); of the tables: Arlazarov et al. (1970). */
 
-#define TRIPLES 21  /* 63 bits in threes; the 64th stands alone */
+#define TRIPLES 21             /* 63 bits in threes; the 64th stands alone */
 #define TRIPLE_VECTORS (2 * 8) /* vectors of a triple's table: 8 patterns, each sum and carry */
 #define TABLE ((TRIPLES + 1) * TRIPLE_VECTORS)
 #define WORDS (APH_LANES < 8 ? 2 : 1) /* tabled at a time: what fits beside the queries in a first-level cache */

@@ -35,7 +35,7 @@ enum { APH_LOOKUP_DONE = 0, APH_LOOKUP_GIVEN_UP = 1, APH_LOOKUP_FULL = 2 }; /* w
 typedef struct aph_pairs_s {
     const uint32_t *order;
     const uint32_t *bounds; /* group g = order[bounds[g]] .. order[bounds[g + 1] - 1] */
-    int64_t bucket, end;     /* groups that are left */
+    int64_t bucket, end;    /* groups that are left */
     int64_t a, b;           /* places inside the group */
     const int32_t *starts;  /* of all substrings: a pair is reported for the first substring in which it agrees */
     int64_t substring;

@@ -23,7 +23,7 @@ enum {
 };
 
 typedef struct {
-    float scale;  /* of the tables of 8 bits */
+    float scale;     /* of the tables of 8 bits */
     float max_scale; /* the largest scale for which sums of STEP tables hardly ever saturate */
     int32_t limit;
 } nibble_bound;

@@ -11,20 +11,20 @@
  * weights. Carries are planes, too: eight planes of one power leave one of the third power behind it. */
 
 enum {
-    MAX_LEVELS = 7,      /* bits of a small weight */
-    MIN_LEVELS = 4,    /* as many at first */
+    MAX_LEVELS = 7,  /* bits of a small weight */
+    MIN_LEVELS = 4,  /* as many at first */
     UNIT_BLOCKS = 8, /* after so many blocks the units are chosen anew */
-    MAX_WORDS = 64, /* for wider codes the lists are too long to be kept */
-    STRIP_WORDS = 8,  /* words whose planes fit in a first-level cache, with their complements */
+    MAX_WORDS = 64,  /* for wider codes the lists are too long to be kept */
+    STRIP_WORDS = 8, /* words whose planes fit in a first-level cache, with their complements */
     STRIP_BITS = 64 * STRIP_WORDS,
-    SUM_PLANES = 24,                          /* of sums: MOST_WORDS * 64 * 2^LEVELS < 2^20, and some beyond */
-    TAILS = 4 * SUM_PLANES,                   /* carries of what is left of each power by eight planes */
+    SUM_PLANES = 24,                               /* of sums: MOST_WORDS * 64 * 2^LEVELS < 2^20, and some beyond */
+    TAILS = 4 * SUM_PLANES,                        /* carries of what is left of each power by eight planes */
     CARRIES = STRIP_BITS * MAX_LEVELS / 7 + TAILS, /* eights leave an eighth, and these again */
-    ZEROS = 2 * STRIP_BITS                     /* the row of zeros */
+    ZEROS = 2 * STRIP_BITS                         /* the row of zeros */
 };
 
 typedef struct {            /* of the words of one part, the same for all queries */
-    int planes[MAX_LEVELS];     /* of bits, for each power of two */
+    int planes[MAX_LEVELS]; /* of bits, for each power of two */
     int inputs[SUM_PLANES]; /* and with carries */
     int n_carries;
     uint8_t carries[CARRIES]; /* the power of each, in the order in which they come about */
@@ -258,7 +258,7 @@ INLINE vec add_planes(bounds *m, const plane_shape *shape, const uint16_t *list,
     vec s0 = first ? spread(bias[0]) : sum[0], s1 = first ? spread(bias[1]) : sum[1], s2;
 #define LEVEL(p)                                                                                                       \
     s2 = first ? spread(bias[p + 2]) : sum[p + 2];                                                                     \
-    add_level(planes, &list, shape->inputs[p], &s0, &s1, &s2, &carry);                                                   \
+    add_level(planes, &list, shape->inputs[p], &s0, &s1, &s2, &carry);                                                 \
     if (!last)                                                                                                         \
         sum[p] = s0;                                                                                                   \
     s0 = s1, s1 = s2;
@@ -292,7 +292,8 @@ static int64_t find_in_planes(weighted_scan *w, const uint64_t *groups, int32_t 
         memcpy(m->left, alive, (size_t)n_alive * sizeof *alive);
         for (int strip = 0; strip < m->n_strips; strip++) {
             const int64_t word = (int64_t)strip * STRIP_WORDS;
-            const int here = (int)(used - word < STRIP_WORDS ? used - word : STRIP_WORDS), last = strip + 1 == m->n_strips;
+            const int here = (int)(used - word < STRIP_WORDS ? used - word : STRIP_WORDS),
+                      last = strip + 1 == m->n_strips;
             for (int i = 0; i < here; i++) {
                 make_planes(groups, n_words, word + i, vector, m->bits);
                 for (int b = 0; b < 64; b++) {

@@ -19,7 +19,7 @@
 enum { WAIT = 16 }; /* candidates of a query that wait for each other, to get their distances together */
 
 typedef struct {
-    int64_t min_sum;    /* the sum of the tables' least entries */
+    int64_t min_sum;  /* the sum of the tables' least entries */
     int64_t constant; /* of this run */
     int alive;        /* codes of this run can be hits */
 } weighted_query;
