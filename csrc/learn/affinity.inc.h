@@ -1,12 +1,12 @@
-/* (B) The passes over all pairs of an anchor i and an item j. Part of kernels.inc.h.
+/* (B) The passes over all pairs of an anchor i and an item j. Included by kernels.inc.h.
  *
  *     g_ij = |h_i - b_j|^2 / 4       x_ij = 1 + g_ij / s = (1 + |h_i|^2 / 4s) + |b_j|^2 / 4s - h_i.b_j / 2s
- *     V_ij = 1 / x_ij                w_ij = V_ij^a
+ * V_ij = 1 / x_ij                w_ij = V_ij^a
  *
- * Rows stand against tiles of columns. A first product yields x; V and w are made in registers; w V goes to a small tile T
- * and V to another, for the few pairs of P; a second product, T times the columns, sums vectors. The m x n weights never
- * exist. The anchors' pass has anchors as rows and items as columns, the items' pass the other way round.
- * Sums are float32 in a tile and float64 across tiles.
+ * Bands of rows meet tiles of columns. A first product yields x, and V and w are computed in registers. w V goes to a
+ * small tile T, and V to another one, for the few pairs of P. A second product, T times the columns, sums the vectors.
+ * The m x n weights never exist together. In the anchors' pass, anchors are rows and items are columns; in the items'
+ * pass it is the other way round. Sums are float32 in a tile and float64 across tiles.
  */
 
 enum affinity_power { POWER_1, POWER_2, POWER_4, POWER_8, POWER_ANY };
@@ -24,8 +24,8 @@ INLINE vf polynomial(vf x, const float *c, int n)
     return sum;
 }
 
-/* x^-a for x >= 1 as exp(-a log x); log and exp after Cephes (Moshier), about 1e-7 (1 + a log x) relative error.
- * Below e^-87 it is 0, and so it is for x = +inf, the padding. */
+/* x^-a for x >= 1, computed as exp(-a log x). log and exp are those of Cephes (Moshier). The relative error is about
+ * 1e-7 (1 + a log x). Results below e^-87 become 0, and so does that of x = +inf, which is the padding. */
 INLINE vf negative_power(vf x, float a)
 {
     static const float log_c[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
@@ -41,7 +41,8 @@ INLINE vf negative_power(vf x, float a)
     vf y = -a * log;
     vi zero = (y < splat(-87.0f)) | (x == splat(INFINITY));
     y = V_MAX(y, splat(-87.0f));
-    vi whole = __builtin_convertvector(y * 1.44269504f - 0.5f, vi); /* towards zero: the nearest, for y <= 0 */
+    vi whole = __builtin_convertvector(y * 1.44269504f - 0.5f,
+                                       vi); /* the conversion rounds towards zero, which gives the nearest for y <= 0 */
     n = __builtin_convertvector(whole, vf);
     y = (y - n * ln2_high) - n * ln2_low;
     vf exp = (polynomial(y, exp_c, 6) * (y * y) + y) + 1.0f;
@@ -95,7 +96,7 @@ static void pack_columns(const float *b, int64_t count, int64_t r, double scale,
         const int64_t valid = min(WIDTH, r - c);
         for (int64_t j = 0; j < panels_of(count) * WIDTH; j++) {
             if (j < count && valid == WIDTH) {
-                memcpy(panel + j * WIDTH, b + j * r + c, 4 * WIDTH); /* a size that is known: no call */
+                memcpy(panel + j * WIDTH, b + j * r + c, 4 * WIDTH); /* the size is known, so this is no call */
                 continue;
             }
             memset(panel + j * WIDTH, 0, 4 * WIDTH);
@@ -105,18 +106,18 @@ static void pack_columns(const float *b, int64_t count, int64_t r, double scale,
     }
 }
 
-/* At most APH_ROW_GROUP rows against the columns of one tile. */
+/* A band of at most APH_BAND rows, and the tile of columns that it meets. */
 struct band {
     const float *rows; /* n_rows rows of r */
     const float *row_bias;
     const struct aph_columns *columns;
-    const float *weight; /* of the columns; NULL: 1 */
+    const float *weight; /* of the columns; NULL where all are 1 */
     int64_t n_rows, n_columns, r;
-    float *t, *v; /* [APH_ROW_GROUP][APH_TILE] */
-    float *z, *s; /* [APH_ROW_GROUP][VL]: lanes of the row sums of w (only where weight is NULL) and of T */
+    float *t, *v; /* [APH_BAND][APH_TILE] */
+    float *z, *s; /* [APH_BAND][VL]: row sums in lanes, of w (only where weight is NULL) and of T */
 };
 
-/* x of a register block: acc, the last part of its sum over k, added to what came before. */
+/* The sums over k of a register block: acc is the sum over the last piece, and what came before is added. */
 INLINE vf x_of(const struct band *band, vf acc, int64_t i, int64_t j, int64_t from)
 {
     if (from)
@@ -131,7 +132,7 @@ INLINE void keep_sums(const struct band *band, vf acc[MR][NV], int64_t i, int64_
             store(band->t + (i + row) * APH_TILE + j + c * VL, x_of(band, acc[row][c], i + row, j + c * VL, from));
 }
 
-/* From sums to V, w and T = w V (times weight) of the first n_rows rows of a register block. */
+/* Computes V, w and T = w V (times weight) from the sums of the first n_rows rows of a register block. */
 INLINE void compute_weights(const struct band *band, vf acc[MR][NV], int64_t i, int64_t j, int n_rows, int64_t from,
                             enum affinity_power which, float power, int weighted)
 {
@@ -162,7 +163,8 @@ INLINE void compute_weights(const struct band *band, vf acc[MR][NV], int64_t i, 
 
 INLINE void first_product(const struct band *given, enum affinity_power which, float power, int weighted)
 {
-    const struct band copy = *given, *const band = &copy; /* stays in registers: no store can change it */
+    const struct band copy = *given, *const band =
+                                         &copy; /* the copy stays in registers, since no store can change it */
     memset(band->z, 0, 4 * APH_BAND * VL);
     memset(band->s, 0, 4 * APH_BAND * VL);
     for (int64_t from = 0; from < band->r; from += APH_DEPTH) {
@@ -204,7 +206,7 @@ static void first_product_of_power(const struct band *band, double power)
 #undef CASE
 }
 
-/* sums[i * ld + f] += sum_j T_ij columns_jf. ld is r padded to whole panels. */
+/* sums[i * ld + f] += sum_j T_ij columns_jf, where ld is r padded to whole panels. */
 static void second_product(const struct band *band, double *sums, int64_t ld)
 {
     for (int64_t c = 0; c < ld; c += WIDTH)
@@ -225,7 +227,7 @@ static void second_product(const struct band *band, double *sums, int64_t ld)
         }
 }
 
-/* A pair of P: an item of the span, and V. */
+/* A pair of P: the number of the item in its span, and V. */
 struct near_pair {
     int32_t item;
     float v;
@@ -251,7 +253,7 @@ static void add_rows(const float *b, int64_t r, const struct near_pair *pairs, i
                 for (int64_t l = 0; l < valid; l++)
                     tile[l] += pairs[e].v * b[pairs[e].item * r + c + l];
         }
-        for (int l = 0; l < WIDTH; l++) /* sums have room for whole panels */
+        for (int l = 0; l < WIDTH; l++) /* the sums have room for whole panels */
             sums[c + l] += (double)tile[l];
     }
 }
@@ -264,8 +266,8 @@ INLINE double lanes_sum(const float *lane)
     return sum;
 }
 
-/* Sorts the pairs of n_items items by anchor; those of an anchor keep the order of the items. Anchor i's end at end[i], and
- * begin where those of anchor i - 1 end; end[-1] = 0. */
+/* Sorts the pairs of n_items items by anchor; the pairs of an anchor stay in the order of the items. The pairs of
+ * anchor i end at end[i], and begin where those of anchor i - 1 end. end[-1] is 0. */
 static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_items, int64_t m, int32_t *end,
                        struct near_pair *pairs)
 {
@@ -274,7 +276,7 @@ static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_
         if (anchors[e] + 1 < m)
             end[anchors[e] + 1]++;
     for (int64_t i = 1; i < m; i++)
-        end[i] += end[i - 1]; /* where anchor i's begin, for now */
+        end[i] += end[i - 1]; /* for now this is where the pairs of anchor i begin */
     for (int64_t j = 0; j < n_items; j++)
         for (int64_t e = indptr[j]; e < indptr[j + 1]; e++)
             pairs[end[anchors[e]]++].item = (int32_t)j;
@@ -282,11 +284,11 @@ static void sort_pairs(const int64_t *indptr, const int32_t *anchors, int64_t n_
 
 struct pass_scratch {
     float *t, *v, *z, *s;
-    double *sums; /* [2][m][ld], or [APH_ROW_GROUP][ld] */
+    double *sums; /* [2][m][ld], or [APH_BAND][ld] */
     double *row_sums;
     float *row_bias;
     struct aph_columns columns;
-    int32_t *end, *next; /* of the anchors' pairs */
+    int32_t *end, *next; /* of the pairs of each anchor: where they end, and the next one */
     struct near_pair *pairs;
 };
 
@@ -311,7 +313,7 @@ INLINE struct pass_scratch carve_anchor_pass(char **at, int64_t m, int64_t r, in
     s.columns.bias = carve(at, 4 * APH_TILE);
     s.end = (int32_t *)carve(at, 4 * (m + 1)) + 1;
     s.next = carve(at, 4 * m);
-    s.pairs = carve(at, sizeof *s.pairs * max_pairs); /* the last piece: the pass need not know its size */
+    s.pairs = carve(at, sizeof *s.pairs * max_pairs); /* this array is the last, so the pass need not know its size */
     return s;
 }
 
@@ -345,7 +347,7 @@ static double sign_loss(const float *b, int64_t n)
     return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
-/* The pairs of one anchor: near += V, logs += log x = -log V, vector += V b. */
+/* Adds the pairs of one anchor: near += V, logs += log x = -log V, vector += V b. */
 static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pairs, int64_t count, double *near,
                          double *logs, double *vector)
 {
@@ -353,7 +355,7 @@ static void anchor_pairs(const float *b, int64_t r, const struct near_pair *pair
     for (int64_t e = 0; e < count; e++) {
         *near += (double)pairs[e].v;
         product *= (double)pairs[e].v;
-        if (e % 4 == 3 || product == 0) { /* four factors >= 2^-149 do not underflow */
+        if (e % 4 == 3 || product == 0) { /* the product of four factors >= 2^-149 does not underflow */
             *logs -= log(product);
             product = 1;
         }
@@ -413,7 +415,8 @@ static void anchor_block(const struct aph_affinity *q, const float *b, int64_t n
             vectors[i * r + f] = (float)s.sums[i * ld + f];
 }
 
-/* The pairs of the items that are g's rows, with the anchors that are its columns, first .. first + n_anchors: T += p V. */
+/* Adds the pairs of P to T: T += p V. The rows of the band are items, and its columns the anchors first .. first +
+ * n_anchors. */
 static void add_pairs(const struct band *band, const int64_t *indptr, const int32_t *anchors, int64_t first,
                       int64_t n_anchors, const float *p, double *row_sums)
 {
@@ -428,7 +431,8 @@ static void add_pairs(const struct band *band, const int64_t *indptr, const int3
         }
 }
 
-/* The gradient of one item from its sums, written to out or applied by one step of Adam (Kingma and Ba, 2015). */
+/* Computes the gradient of one item from its sums, and writes it to out or applies one step of Adam (Kingma and Ba,
+ * 2015). */
 static void item_step(const struct aph_step *step, double kl, double row_sum, const double *restrict sum,
                       float *restrict b, float *restrict m1, float *restrict m2, float *restrict out, int64_t r)
 {

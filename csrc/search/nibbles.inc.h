@@ -1,41 +1,43 @@
-/* Bounds for any tables, by lookups of four bits. Included by weighted.inc.h, which says what LOOKUP and the others are.
+/* Bounds for any tables, by lookups of four bits. Included by weighted.inc.h, which says what LOOKUP and the other
+ * macros are.
  *
- * A block's codes are turned into nibble planes: for each four bits, a byte of every code. A table of 16 bytes in a
- * register then gives what those bits add for as many codes at once as a vector has bytes. Sources: Andre, Kermarrec, Le
- * Scouarnec, "Cache locality is not enough: high-performance nearest neighbor search with product quantization fast scan"
- * (2015), "Accelerated nearest neighbor search with Quick ADC" (2017).
+ * The codes of a block are turned into nibble planes: a plane holds four bits of every code, a byte for each code. A
+ * table of 16 bytes in a register then gives what those bits add, for as many codes at once as a vector has bytes.
+ * Sources: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough: high-performance nearest neighbor search with
+ * product quantization fast scan" (2015), "Accelerated nearest neighbor search with Quick ADC" (2017).
  *
- * Entry u of a table, less the table's least entry, becomes floor(u scale), and these bytes are added with saturation, so
- * the sum is at most scale times the distance's own. A code is a candidate while that sum is within `limit`, the largest
- * that the threshold allows. When the threshold has fallen by an eighth, scale is raised.
+ * The smallest entry of a table is subtracted from all of its entries. Then each entry u becomes floor(u scale), and
+ * these bytes are added with saturation. Their sum is at most scale times the distance's own sum. A code is a candidate
+ * while the sum of bytes is at most `limit`, the largest that the threshold allows. When the threshold has become
+ * smaller by an eighth, scale is raised.
  *
- * Few tables: sums of 8 bits, the threshold at 254. Each table's floor loses half a unit, which is too much of 254 once
- * there are many: then STEP tables have a sum of 8 bits, for which the mean code is at FILL, and these sums are added in
- * 16 bits. The STEP tables are taken from all over the code, for the bits of some learners fall in weight. */
+ * With few tables, sums have 8 bits, and the threshold is at 254. The floor of each table loses half a unit on average,
+ * which is too much of 254 where there are many tables. There a step of STEP tables has a sum of 8 bits, in which the
+ * mean code is at FILL, and the sums of the steps are added in 16 bits. The tables of a step are taken from all over
+ * the code, because the weights of some learners decrease from the first bit to the last. */
 #include <math.h>
 
 enum {
-    NARROW = 32, /* tables up to which sums of 8 bits serve */
-    STEP = 16,   /* tables whose sum has 8 bits, where the whole sum has 16 */
-    FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
-    FETCH = 128, /* how many rows of codes are fetched ahead */
-    STRIP = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+    NARROW = 32, /* up to so many tables, sums have 8 bits */
+    STEP = 16,   /* the tables of one step, whose sum has 8 bits where the whole sum has 16 */
+    FILL = 210,  /* the mean sum of a step: few codes exceed 255, and fewer of those that are near */
+    FETCH = 128, /* how many words of groups of codes are fetched ahead */
+    STRIP = 4    /* the steps of a strip: its planes fit in a first-level cache, and serve all queries in turn */
 };
 
 typedef struct {
-    float scale;     /* of the tables of 8 bits */
-    float max_scale; /* the largest scale for which sums of STEP tables hardly ever saturate */
+    float scale;     /* the scale of the tables of bytes */
+    float max_scale; /* the largest scale at which the sums of steps hardly ever saturate */
     int32_t limit;
 } nibble_bound;
 
 struct bounds_s {
     nibble_bound each[APH_MAX_QUERIES];
-    int64_t n_steps; /* 0: sums have 8 bits */
-    uint8_t
-        *planes; /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
-    uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
+    int64_t n_steps;   /* 0 where sums have 8 bits */
+    uint8_t *planes;   /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; see place_of */
+    uint16_t *partial; /* [query][512]: sums of 16 bits, kept between two strips */
     uint8_t *tables;   /* [query][place][APH_ENTRIES] */
-    int64_t stride;    /* bytes from one query's tables to the next's */
+    int64_t stride;    /* bytes from the tables of one query to those of the next */
 };
 
 static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
@@ -47,7 +49,7 @@ static int64_t bounds_bytes(int64_t n_words)
     return round64(sizeof(bounds)) + partial + n_words * 16 * (APH_BLOCK + APH_MAX_QUERIES * APH_ENTRIES);
 }
 
-/* Steps take their tables from all over the code. */
+/* The place of table t: the tables of a step come from all over the code. */
 INLINE int64_t place_of(const weighted_scan *w, int64_t t)
 {
     return w->bounds->n_steps ? t % w->bounds->n_steps * STEP + t / w->bounds->n_steps : t;
@@ -98,7 +100,8 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     b->planes = (uint8_t *)scratch + round64(sizeof(bounds));
     b->partial = (uint16_t *)(b->planes + n_words * 16 * APH_BLOCK);
     b->tables = (uint8_t *)(b->partial + APH_MAX_QUERIES * APH_BLOCK);
-    b->n_steps = w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for whole words */
+    b->n_steps =
+        w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for all bits of a word */
     b->stride = (b->n_steps ? b->n_steps * STEP : w->n_tables) * APH_ENTRIES;
     if (b->n_steps * STEP > w->n_tables)
         memset(b->tables, 0, (size_t)(n_queries * b->stride));
@@ -107,16 +110,17 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     w->scan.count = count_bounded;
 }
 
-/* Set the limit of a query, and its tables where their scale does not suit it. */
+/* Set the limit of a query, and make its tables anew where their scale is too small or too large for it. */
 static void set_bound(weighted_scan *w, int64_t q, int64_t room)
 {
     nibble_bound *bound = w->bounds->each + q;
     const int n_steps = w->bounds->n_steps != 0;
-    const int32_t top = n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
-    /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
+    const int32_t top = n_steps ? 65000 : 254; /* the largest limit, since larger sums saturate */
+    /* An entry is at most u scale (1 + 2^-23), since u and the product are rounded. So the sums of hits are at most
+     * this. */
     const double slack = 1 + 1e-6;
     double scale =
-        room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
+        room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, also where a sum saturates */
     if (n_steps && scale < bound->max_scale) {
         scale = 65000.9 / ((room + 1) * slack);
         if (scale > bound->max_scale)
@@ -133,7 +137,7 @@ static void set_bound(weighted_scan *w, int64_t q, int64_t room)
         bound->limit = (int32_t)limit;
 }
 
-/* The planes of a block: bytes are transposed, 64 codes at a time, and split. */
+/* Make the planes of a block: bytes are transposed, 64 codes at a time, and split into nibbles. */
 static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
 {
     const int64_t n_words = w->scan.db->n_words;
@@ -159,15 +163,16 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
     }
 }
 
-/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. As many vectors of sums as
- * there are registers for, of each. */
+/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. AHEAD is the number of
+ * vectors of sums of each query, as many as the registers hold. */
 #define AHEAD(n_queries) (APH_LANES == 8 || (n_queries) == 1 ? 8 : 4)
 #define AHEAD_WIDE (APH_LANES == 8 ? 8 : 4)
 #define WIDE_PAIRS (APH_LANES == 8)
 
 INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x0101010101010101); }
 
-/* Add what a table gives for n vectors of bytes to the sums [query][n]; the next query's table is `apart` bytes away. */
+/* Add what a table gives for n vectors of bytes to the sums [query][n]. The table of the next query is `apart` bytes
+ * away. */
 INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const uint8_t *planes, int n, vec *sums)
 {
     vec entries[2];
@@ -180,20 +185,21 @@ INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const 
     }
 }
 
-typedef struct {           /* one or two queries against a block */
-    const uint8_t *tables; /* the first one's */
+typedef struct {           /* one or two queries, and what is found of them in a block */
+    const uint8_t *tables; /* the tables of the first query */
     int64_t apart;
     int32_t limits[2];
-    vec *partial[2];      /* sums of 16 bits between chunks */
-    unsigned hot[2];      /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
-    uint64_t masks[2][8]; /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+    vec *partial[2]; /* sums of 16 bits, kept between strips */
+    unsigned
+        hot[2]; /* result: bit r is set where run r holds candidates; before the last strip: whether any may come */
+    uint64_t masks[2][8]; /* result: bit 8 l + g of run r is code 64 r + 8 g + l; runs without candidates are not set */
 } weighted_pair;
 
-/* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
+/* Set the masks of n vectors from number `at` on. The mask of a vector is `expression`, in which `a` is its number. */
 #define SET_MASKS(pair, i, at, n, expression)                                                                          \
     for (int a = 0; a < (n); a++) {                                                                                    \
         const uint64_t mask = (expression);                                                                            \
-        const int byte = ((at) + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */         \
+        const int byte = ((at) + a) * APH_LANES; /* in `masks`, little-endian: bit i of byte j is bit 8 j + i */       \
         (pair)->hot[i] |= (unsigned)(mask != 0) << byte / 8;                                                           \
         memcpy((uint8_t *)(pair)->masks[i] + byte, &mask, APH_LANES);                                                  \
     }
@@ -228,14 +234,14 @@ static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weigh
     if (n_queries == 1)
         narrow_block(planes, n_tables, 1, pair);
     else if (n_tables == 16)
-        narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+        narrow_block(planes, 16, 2, pair); /* the compiler unrolls these for the usual widths */
     else if (n_tables == 32)
         narrow_block(planes, 32, 2, pair);
     else
         narrow_block(planes, n_tables, 2, pair);
 }
 
-/* As narrow_block with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
+/* As narrow_block, for the steps of a strip, with sums of 16 bits: of the even bytes and of the odd ones. */
 INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
 {
     typedef uint16_t shorts __attribute__((vector_size(8 * APH_LANES)));

@@ -39,7 +39,7 @@ static int64_t pairs_step(aph_pairs *pairs, const aph_codes *db, int64_t room, i
                        !agree(cx, cy, pairs->starts[substring], pairs->starts[substring + 1]))
                     substring++;
                 if (substring < pairs->substring)
-                    continue; /* reported for that substring */
+                    continue; /* the pair was reported for that substring */
                 i[n] = x;
                 j[n] = y;
                 distances[n++] = distance;

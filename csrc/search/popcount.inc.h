@@ -1,6 +1,6 @@
-/* Counting one query: population counts of 8 codes at a time. Included by kernels.inc.h. */
+/* Distances of one query, by population counts of 8 codes at a time. Included by kernels.inc.h. */
 
-/* Distances of the codes of vector `part` of a group to a query. */
+/* Distances of a query to the codes in one vector of a group. */
 INLINE vec group_distances(const uint64_t *group, int vector, const uint64_t *query, int64_t n_words)
 {
     vec total = {0};
@@ -19,8 +19,9 @@ INLINE vec lower(vec a, vec b)
 #endif
 }
 
-/* Fill hits[8], bit i of word i / 64 = code i of the block is within the threshold; returns whether any is. The running
- * minimum of 64 codes is compared once; they are looked at one by one only when it passes. */
+/* Fill hits[8]: bit i % 64 of word i / 64 says whether code i of the block is within the threshold. Returns whether any
+ * code is. The minimum of 64 distances is compared once, and the codes are compared one by one only when it is small
+ * enough. */
 INLINE int popcount_block(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold,
                           uint64_t *hits)
 {
@@ -54,7 +55,7 @@ INLINE int popcount_block(const uint64_t *groups, int64_t n_words, const uint64_
 static int popcount_scan(const uint64_t *groups, int64_t n_words, const uint64_t *query, int64_t threshold,
                          uint64_t *hits)
 {
-    switch (n_words) { /* unrolled for the usual widths */
+    switch (n_words) { /* the compiler unrolls these for the usual widths */
     case 1:
         return popcount_block(groups, 1, query, threshold, hits);
     case 2:
