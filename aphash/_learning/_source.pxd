@@ -1,4 +1,4 @@
-"""What the modules of kernels share: the C library's training kernels, items, memory for threads, the size of a wave."""
+"""Declarations that the kernel modules share: the training kernels in C, items, memory for threads, the size of a wave."""
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
@@ -96,8 +96,8 @@ cdef inline const aph_learn *kernels() noexcept nogil:
     return learn_of(chosen_isa()[0])
 
 
-# One wave: so many multiply-adds a thread, about 50 ms with AVX2. The wave's results wait in a buffer of at most so many
-# floats (distances) or bytes (partial sums).
+# In a wave each thread does so many multiply-adds, which take about 50 ms with AVX2. The results of a wave wait in a
+# buffer of at most so many floats (distances) or bytes (partial sums).
 cdef enum:
     WAVE_WORK = 1_000_000_000
     WAVE_FLOATS = 4_000_000

@@ -1,7 +1,8 @@
-"""Queries whose distance is a sum of table entries, one for each four bits of a code (csrc/weighted.h).
+"""Queries whose distance is a sum of table entries, one for each four bits of a code (csrc/search/weighted.h).
 
-:class:`TableQueries` takes any tables; :class:`WeightedQueries` makes those of bits with weights. Both are what
-:func:`aphash._searching._search.search` and :func:`aphash._searching._search.radius_search` take as queries; distances are uint32.
+:class:`TableQueries` takes any tables. :class:`WeightedQueries` makes the tables of bits with weights. Both are what
+:func:`aphash._searching._search.search` and :func:`aphash._searching._search.radius_search` take as queries; distances
+are uint32.
 """
 
 from libc.math cimport fabs, rint
@@ -22,26 +23,27 @@ cdef const aph_isa *const *chosen = chosen_isa()
 MOST = 65535  # the largest weight of a bit
 PAD_DISTANCE = 0xffffffff
 cdef double MAX_WEIGHT = 65535
-cdef int64_t SAMPLE = 512  # codes: tables of bytes that are made for the largest distance let everything pass
+cdef int64_t SAMPLE = 512  # codes; tables of bytes that are made for the largest distance let all codes pass
 
 
 cdef class TableQueries(Queries):
-    """Tables, and constants by place. The distance of a code is the sum of its entries and of its block's constant.
+    """Queries with tables, and with constants by position. A distance is the sum of the code's entries and its block's
+    constant.
 
     Parameters
     ----------
     tables : uint32 (n_queries, n_tables, 16)
         tables[i, t, v] is what bits 4 t .. 4 t + 3 of a code add to its distance to query i where their value is v.
-        Bits behind the tables add nothing. C-contiguous, not copied.
+        Bits beyond the tables add nothing. The array must be C-contiguous, and is not copied.
     constants : int32 (n_queries, n_runs), optional
-        What the blocks of 512 codes of each run add.
+        What the codes of each run of blocks add; a block has 512 codes.
     ends : int64 (n_runs,), optional
-        The number of the block behind each run, ascending. The last must be behind all codes that are searched.
+        The number of the block behind each run, ascending. The last must lie behind all codes that are searched.
 
     Raises
     ------
     ValueError
-        When a query's distances could lie outside of 0 .. 2^32 - 1, or shapes do not fit.
+        When the distances of a query could lie outside of 0 .. 2^32 - 1, or shapes do not fit each other.
     """
 
     cdef readonly object tables, constants, ends
@@ -68,7 +70,7 @@ cdef class TableQueries(Queries):
         self.hold(tables, constants, ends, max_sums.max() if len(tables) else 0)
 
     cdef int hold(self, cnp.ndarray tables, cnp.ndarray constants, cnp.ndarray ends, int64_t max_distance) except -1:
-        """Make the kernels' states; everything has been checked."""
+        """Make the states that the kernels read. All has been checked."""
         cdef int64_t n_queries = tables.shape[0], n_tables = tables.shape[1], i
         cdef aph_weighted *state
         states = np.zeros(max(1, n_queries) * sizeof(aph_weighted), np.uint8)
@@ -99,15 +101,16 @@ cdef class TableQueries(Queries):
 
 
 cdef class WeightedQueries(TableQueries):
-    """Weights: float64 (n_queries, n_bits), finite, C-contiguous.
+    """Queries with weights, float64 (n_queries, n_bits), finite, C-contiguous.
 
-    A query's integers are rint(|p| / max|p| * 65535), its bits p >= 0, and the distance of a code is the sum of the
-    integers where it differs. Bits of a code behind n_bits add nothing. All weights zero: all distances 0.
+    The integers of a query are rint(|p| / max|p| * 65535), and its bits are p >= 0. The distance of a code is the sum
+    of the integers of the bits that differ. Bits of a code beyond n_bits add nothing. Where all weights are zero, all
+    distances are 0.
 
     Attributes
     ----------
     scales : float64 (n_queries,)
-        max|p|: a distance in the weights' own unit is the integer * scale / 65535, see :func:`in_their_unit`.
+        max|p|. A distance in the weights' own unit is the integer times scale / 65535; see :func:`in_their_unit`.
     """
 
     cdef readonly object scales
@@ -134,16 +137,16 @@ cdef class WeightedQueries(TableQueries):
         return WeightedQueries(np.ascontiguousarray(self.values[which]))
 
 
-cdef double MAX_FLOAT = 3.4028234663852886e38  # of float32
+cdef double MAX_FLOAT = 3.4028234663852886e38  # the largest float32
 
 FINITE, TOO_LARGE, ONLY_BITS = 1, 2, 3  # what check_weights finds wrong
 
 
 def check_weights(cnp.ndarray weights):
-    """Return (0, 0), or what is wrong with weights, float64 (n_queries, n_bits), and the first row where it is.
+    """Return (0, 0), or what is wrong with weights, float64 (n_queries, n_bits), and the first row where it is so.
 
-    FINITE: it has NaN or infinity. TOO_LARGE: its largest distance may not be a float32. ONLY_BITS: all rows hold both 0
-    and 1 and nothing else.
+    FINITE means that the row has NaN or infinity, TOO_LARGE that float32 may not hold its largest distance, and
+    ONLY_BITS that every row holds both 0 and 1 and nothing else.
     """
     cdef int64_t n_queries = weights.shape[0], n_bits = weights.shape[1], i, b, zeros, ones, bits = 0, row = -1
     cdef const double *p = <const double *> cnp.PyArray_DATA(weights)
@@ -160,7 +163,7 @@ def check_weights(cnp.ndarray weights):
                 ones += p[b] == 1
             bits += zeros > 0 and ones > 0 and zeros + ones == n_bits
             p += n_bits
-            # A weight is rounded by most / 131,070 at most, and the product once more.
+            # Rounding changes a weight by max_size / 131,070 at most, and the product is rounded once more.
             if not (total + max_size * n_bits / 131070 < MAX_FLOAT):
                 row = i
                 break
@@ -170,7 +173,7 @@ def check_weights(cnp.ndarray weights):
 
 
 def integers_within(double radius, scale):
-    """Return the largest integer distances that lie within a radius: int64, of queries whose scales are given."""
+    """Return the largest integer distances within a radius, int64, for queries whose scales are given."""
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         limits = np.where(scale > 0, radius / scale * MAX_WEIGHT, np.inf)
     return np.floor(np.minimum(limits, PAD_DISTANCE)).astype(np.int64)
@@ -184,7 +187,7 @@ def in_their_unit(distances, ids, scale):
 
 
 cdef int64_t make_tables(const double *p, int64_t n_bits, uint32_t *tables, double *scale) noexcept nogil:
-    """Write a query's tables; return its largest distance."""
+    """Write the tables of a query, and return its largest distance."""
     cdef double max_size = 0
     cdef int64_t t, b, v, total = 0
     cdef uint32_t weight, differs[4]
@@ -193,7 +196,7 @@ cdef int64_t make_tables(const double *p, int64_t n_bits, uint32_t *tables, doub
         max_size = max(max_size, fabs(p[b]))
     scale[0] = max_size
     for t in range((n_bits + 3) // 4):
-        for b in range(4):  # what a bit adds that is 0, and one that is 1
+        for b in range(4):  # what the bit adds to a distance where it is 0, and where it is 1
             differs[b] = same[b] = 0
             if 4 * t + b < n_bits and max_size > 0:
                 weight = <uint32_t> rint(fabs(p[4 * t + b]) / max_size * MAX_WEIGHT)

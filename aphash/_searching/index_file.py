@@ -1,11 +1,11 @@
-"""The file of an index: its arrays as they are in memory, so that a map of the file can be searched.
+"""The file of an index. Its arrays are as they are in memory, so that a map of the file can be searched.
 
-``blocks`` (uint64, groups of 8 codes as csrc/search/pages.h lays them out, one page behind the other, the last group
-padded with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up
-from one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
-follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its
-``max_scan_fraction`` (null: infinity) is the parameter ``lookup``, under its first name, ``share``. Version 1 always
-has ``ids``.
+``blocks`` (uint64) are the codes in groups of 8, as csrc/search/pages.h lays them out, one page behind the other; the
+last group is padded with zeros. ``ids`` are int64. ``n_bits``, ``next_id`` and ``ascending`` are parameters. Where all
+ids count up from the first one, there is no array of ids, but there are the parameters ``first_id`` and ``n``. Where
+the index has a lookup, its arrays follow as ``lookup.*``, with the positions whose codes are not those in the tables as
+``lookup.stale``. The parameter ``lookup`` holds its ``max_scan_fraction`` (null stands for infinity) under the name
+that it had first, ``share``. Version 1 always has ``ids``.
 """
 
 import math
@@ -20,12 +20,12 @@ from aphash.codes import check_n_bits, n_words
 
 KIND, VERSION = "HammingIndex", 2
 
-_CHECK_GROUPS = 1 << 16  # looked at together
-_IDS = 1 << 20  # written together
+_CHECK_GROUPS = 1 << 16  # groups that are checked together
+_IDS = 1 << 20  # ids that are written together
 
 
 def write(snapshot, path, **more):
-    """Write a snapshot, with ``more`` parameters that readers leave alone."""
+    """Write a snapshot, with ``more`` parameters, which readers ignore."""
     arrays, params = to_file(snapshot)
     container.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
 
@@ -37,7 +37,7 @@ def read(path, mmap, verify):
 
 
 def to_file(snapshot):
-    """Return (arrays, params) of a snapshot; nothing is copied."""
+    """Return (arrays, params) of a snapshot. Nothing is copied."""
     n, words = len(snapshot), snapshot.n_words
     arrays = {"blocks": container.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages)}
     params = {"n_bits": snapshot.n_bits, "next_id": int(snapshot.next_id), "ascending": snapshot.ascending}
@@ -62,10 +62,11 @@ def to_file(snapshot):
 
 
 def from_file(path, arrays, params, version, check):
-    """Return the store of a file's parts; ValueError with the path unless they fit each other.
+    """Return the store of the arrays and parameters of a file. ValueError, with the path, where they do not fit each
+    other.
 
-    ``check``: whether the contents are looked at, too: padding bits, ids that must ascend or must not be -1, and ids
-    that count up, which are not held.
+    ``check`` says whether the contents are checked, too: padding bits, ids that must ascend, and ids that must not be
+    -1. It also lets ids that count up be found, which then take no memory.
     """
     if not 1 <= version <= VERSION:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""Vectors that are kept beside an index's codes, by id: float32, float16, or int8 with a scale a row.
+"""Vectors that are kept by id beside the codes of an index: float32, float16, or int8 with a scale for each row.
 
-Kept vectors never change: a change of them gives others, which share the rows, so that codes and vectors can be seen
-together as they were at one moment. Rows are only ever added; a table from ids to rows (a store of the row's number as
-a code of 64 bits) says which of them count. Needs numpy only.
+Kept vectors never change. A change returns other kept vectors, which share the rows, so that codes and vectors can be
+seen together as they were at one moment. Rows are only ever added. A table from ids to rows says which rows count; it
+is a store that holds the number of the row as a code of 64 bits. Needs numpy only.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from aphash.rescore import VectorRescore
 
 KINDS = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "int8": np.dtype(np.int8)}
 
-_CHUNK_BYTES = 1 << 24  # of float32 rows that are made or written at a time
-_GROWTH = 8  # room for an n-th more rows is allocated at a time
-_DEAD_ROWS = 4096  # in memory that may be more than those that count
+_CHUNK_BYTES = 1 << 24  # of the float32 rows that are made or written at a time
+_GROWTH = 8  # an eighth more rows are allocated at a time
+_DEAD_ROWS = 4096  # rows in memory that do not count: up to so many are always kept
 
 
 @dataclass
 class _Extent:
-    """Rows from number ``start`` on, in memory or in a map; ``scales`` (n,) float32 of int8."""
+    """Rows from number ``start`` on, in memory or in a map. ``scales`` is float32 (n,) where rows are int8."""
 
     rows: np.ndarray
     scales: np.ndarray | None
@@ -43,8 +43,8 @@ class KeptVectors:
     def __init__(self, kind, n_features):
         self.kind, self.n_features = kind, n_features
         self._table, self._extents, self._n = Store(64), (), 0
-        self._n_mapped = self._dead = 0  # rows of a file; rows in memory that do not count any more
-        self._may_write = False  # behind row n in the last part: the right passes to the next change
+        self._n_mapped = self._dead = 0  # rows that are in a file; rows in memory that no longer count
+        self._may_write = False  # behind row n in the last extent; the right passes to the next change
 
     def __len__(self):
         return len(self._table.present)
@@ -57,7 +57,7 @@ class KeptVectors:
     # ---- changes: each returns other kept vectors ----
 
     def put(self, X, ids):
-        """Return kept vectors with rows X (n, d) under ids, added or in place of theirs; ValueError on overflow."""
+        """Return kept vectors in which rows X (n, d) are added under ids, or replace theirs. ValueError on overflow."""
         after = self._followed()
         first = after._append(X)
         numbers = np.arange(first, first + len(X), dtype=np.uint64)[:, np.newaxis]
@@ -66,14 +66,14 @@ class KeptVectors:
         return after._tidied()
 
     def without(self, ids):
-        """Return kept vectors without those of ids, of which some may be unknown."""
+        """Return kept vectors without those of ids. Some ids may be unknown."""
         after = self._followed()
         after._note_dead(self._numbers(ids))
         after._table.remove(ids, True)
         return after._tidied()
 
     def compacted(self):
-        """Return kept vectors with a part of their own for the rows that count, in the order of their ids."""
+        """Return kept vectors with an extent of their own for the rows that count, in the order of their ids."""
         present = self._table.present
         ids = np.sort(present.load_ids(0, len(present)))
         after = KeptVectors(self.kind, self.n_features)
@@ -89,7 +89,7 @@ class KeptVectors:
         return after
 
     def _append(self, X):
-        """Write rows behind all others; return the number of the first. Whoever had the rows before sees none of it."""
+        """Write rows behind all others, and return the number of the first. Older kept vectors do not see them."""
         first, done = self._n, 0
         if self._may_write:
             last = self._extents[-1]
@@ -125,7 +125,7 @@ class KeptVectors:
         self._dead += int((numbers >= self._n_mapped).sum())
 
     def _tidied(self):
-        """Give up the rows in memory that do not count, where most do not. Rows of a file stay where they are."""
+        """Free the rows in memory that do not count, if most do not. Rows of a file stay where they are."""
         if self._dead <= max(_DEAD_ROWS, (self._n - self._n_mapped) // 2):
             return self
         present = self._table.present
@@ -139,7 +139,7 @@ class KeptVectors:
         return after
 
     def _copy_from(self, other, ids):
-        """Append the rows of ids as they are, in one part."""
+        """Append the rows of ids as they are, in one extent."""
         if not len(ids):
             return
         extent = self._new_extent(len(ids))
@@ -160,7 +160,7 @@ class KeptVectors:
         return self.oindex[numbers]
 
     def _numbers(self, ids):
-        """Return the rows' numbers, -1 where there is none."""
+        """Return the numbers of the rows, -1 where there is none."""
         ids = np.ascontiguousarray(ids, np.int64)
         present = self._table.present
         positions = present.find(ids.ravel())
@@ -172,7 +172,7 @@ class KeptVectors:
         return numbers.reshape(ids.shape)
 
     def _stored(self, numbers):
-        """Return rows by their numbers as they are stored, and their scales or None."""
+        """Return rows by their numbers, as they are stored, and their scales or None."""
         if len(self._extents) == 1:
             (extent,) = self._extents
             return extent.rows[numbers], None if extent.scales is None else extent.scales[numbers]
@@ -198,13 +198,13 @@ class KeptVectors:
 
     @property
     def oindex(self):
-        """``oindex[numbers]``: rows by their numbers, as of zarr's arrays."""
+        """``oindex[numbers]`` are rows by their numbers, as zarr's arrays give them."""
         return _Rows(self)
 
     # ---- files ----
 
     def to_file(self, ids):
-        """Return (arrays, params) of the rows of ids, in that order; nothing is copied."""
+        """Return (arrays, params) of the rows of ids, in this order. Nothing is copied."""
         n, step = len(ids), max(1, _CHUNK_BYTES // (4 * self.n_features))
 
         def chunks(which):
@@ -219,7 +219,7 @@ class KeptVectors:
 
     @classmethod
     def from_file(cls, path, arrays, params, index_arrays, index_params, index_version):
-        """Return what :meth:`to_file` wrote of the ids of an index, whose arrays and parameters tell them."""
+        """Return what :meth:`to_file` wrote. The arrays and parameters of the index say which ids it was for."""
         kind, d = params["kind"], params["n_features"]
         if kind not in KINDS or type(d) is not int or d < 1:
             raise ValueError("vectors of an unknown kind")
@@ -241,14 +241,14 @@ class KeptVectors:
 
 
 class KeptRescore(VectorRescore):
-    """Re-rank by kept vectors: a VectorRescore that finds rows by the kept vectors' own table."""
+    """Re-rank by kept vectors. This VectorRescore finds rows by the table of the kept vectors."""
 
     __module__ = "aphash._searching.kept"
 
     def __init__(self, kept, metric):
         self.X, self.metric, self.factor = kept, metric, 1
         self._dtype = np.dtype(np.float32)
-        self._ids = kept  # not None: rows are found by ids, whatever the index's are
+        self._ids = kept  # not None, since rows are found by ids, whatever ids the index has
 
     def _rows_of(self, ids):
         numbers = self.X._numbers(ids)
@@ -268,5 +268,5 @@ class _Rows:
 
 
 def _scales(rows):
-    """Return the scale of each row, by which its largest number is 127."""
+    """Return the scale of each row, with which the largest magnitude becomes 127."""
     return np.maximum(np.abs(rows).max(axis=1) / np.float32(127), np.finfo(np.float32).tiny)

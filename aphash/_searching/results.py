@@ -1,4 +1,4 @@
-"""What a VectorIndex found: the arrays, as a tuple of them, and what is known about them."""
+"""The results of a VectorIndex: arrays, which unpack like a tuple, and what is known about them."""
 
 from collections.abc import Generator, Iterator
 from typing import Self
@@ -7,17 +7,17 @@ import numpy as np
 
 
 class Found:
-    """What a search found: ``distances, ids = found``; and where the distances come from.
+    """The results of a search, ``distances, ids = found``, and what is known about them.
 
     Attributes
     ----------
     distances, ids : ndarray
     offsets : ndarray
-        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
+        A radius search has them, too, and unpacks as ``offsets, distances, ids = found``.
     exact : bool
-        Whether the distances are those of vectors; otherwise they are estimated from the codes.
+        Whether the distances are those of vectors. Otherwise they are estimated from the codes.
     candidates : int
-        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
+        How many codes were ranked anew for each query, 0 where none were. For a radius search this is the mean.
     recall : float
         The share of the true nearest neighbours that is expected in the results.
     """
@@ -55,16 +55,16 @@ class Found:
 
 
 class Pairs:
-    """The near pairs of an index, block by block: an iterator over ``(ids_i, ids_j, distances)``.
+    """The near pairs of an index, chunk by chunk: an iterator over ``(ids_i, ids_j, distances)``.
 
     Attributes
     ----------
     radius : int
-        Bits by which codes may differ.
+        The number of bits by which codes may differ.
     recall : float
         The share of all pairs within the distance that is expected.
     precision : float
-        The share of what is found that is expected to be within the distance: 1 where vectors verify it.
+        The share of the pairs found that is expected to be within the distance. It is 1 where vectors verify it.
     exact : bool
         Whether distances are those of vectors.
     """
@@ -79,7 +79,7 @@ class Pairs:
         return next(self._chunks)
 
     def close(self) -> None:
-        """Stop; what the pairs keep of the index is given back."""
+        """Stop, and release what the pairs hold of the index."""
         self._chunks.close()
 
     def __repr__(self) -> str:
@@ -93,13 +93,13 @@ class Groups:
     Attributes
     ----------
     ids : ndarray of int64, shape (n,)
-        Of the vectors that take part, ascending.
+        The ids of the vectors that take part, ascending.
     labels : ndarray of int64, shape (n,)
-        The group of each. Groups are numbered from 0 by their smallest id.
+        The group of each id. Groups are numbered from 0, in the order of their smallest ids.
     representatives : ndarray of int64, shape (n_groups,)
-        Whom to keep: the smallest id of each group.
+        The vectors to keep: the smallest id of each group.
     duplicates : ndarray of int64, shape (n - n_groups,)
-        All others, ascending: ``index.remove(groups.duplicates)`` leaves one of each group.
+        All other ids, ascending. ``index.remove(groups.duplicates)`` leaves one vector of each group.
     exact : bool
         Whether vectors verified the distances.
     recall : float

@@ -33,10 +33,9 @@ typedef struct {
 
 typedef struct {
     const aph_page *const *leaves;
-    int64_t n;       /* number of codes, < 2^44 */
-    int64_t n_words; /* words per code, 1 .. 1024 */
-    const uint64_t
-        *filter; /* NULL, or ceil(n / 64) words: position p takes part where bit p % 64 of word p / 64 is set */
+    int64_t n;              /* number of codes, < 2^44 */
+    int64_t n_words;        /* words per code, 1 .. 1024 */
+    const uint64_t *filter; /* NULL, or a bitmap of ceil(n / 64) words: position p takes part if its bit is set */
     int32_t page_bits;
     int32_t positions; /* 1 where results name positions, 0 where they name ids */
     int32_t ascending; /* 1 where what results name ascends with the position, so that the earlier of two equals wins */
