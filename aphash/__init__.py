@@ -13,6 +13,7 @@ The map of the house (a lower layer never imports a higher one; each room's ``__
 ``VectorRescore``   finer distances for a search's candidates: vectors, projections (``rescore``)
 ``pack_codes`` ...  the packed format that both sides share (``codes``)
 ``save``, ``load``  a model, or a Pipeline, and an index in one file (``_product``, ``_steps``)
+``choose``          which recipe for your data, tried on a sample (``_choose``)
 ``interchange``     codes from and to faiss, usearch, pgvector, ImageHash, texts, integers (``_interchange``)
 ``metrics``         tie-aware retrieval measures
 ``dask``            both classes over dask arrays (their parts: ``_distributed``)
@@ -30,13 +31,16 @@ from aphash._version import __version__
 
 _HOME = {  # public name -> module that defines it
     "APHash": "aphash._learning.estimator",
+    "Choice": "aphash._choose",
     "Encoder": "aphash._learning.encoder",
+    "ExpectedRecall": "aphash._measuring.recall",
     "Filter": "aphash._searching.filters",
     "HammingIndex": "aphash.index",
     "HammingNeighbors": "aphash.neighbors",
     "Recipe": "aphash._learning.recipe",
     "VectorIndex": "aphash.vectors",
     "VectorRescore": "aphash.rescore",
+    "choose": "aphash._choose",
     "load": "aphash._product",
     "load_encoder": "aphash._product",
     "pack_codes": "aphash.codes",
@@ -48,7 +52,9 @@ _MODULES = ("codes", "index", "interchange", "metrics")
 
 __all__ = [
     "APHash",
+    "Choice",
     "Encoder",
+    "ExpectedRecall",
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
@@ -56,6 +62,7 @@ __all__ = [
     "VectorIndex",
     "VectorRescore",
     "__version__",
+    "choose",
     "interchange",
     "load",
     "load_encoder",

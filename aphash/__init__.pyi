@@ -23,7 +23,9 @@ from aphash.codes import unpack_codes as unpack_codes
 
 __all__ = [
     "APHash",
+    "Choice",
     "Encoder",
+    "ExpectedRecall",
     "Filter",
     "HammingIndex",
     "HammingNeighbors",
@@ -31,6 +33,7 @@ __all__ = [
     "VectorIndex",
     "VectorRescore",
     "__version__",
+    "choose",
     "interchange",
     "load",
     "load_encoder",
@@ -61,6 +64,7 @@ class APHash:
     anchor_codes_: NDArray[np.uint64]
     thresholds_: NDArray[np.float64]
     objective_: NDArray[np.void]
+    expected_recall_: ExpectedRecall
     n_iter_: int
     fingerprint_: str
     n_features_in_: int
@@ -132,6 +136,29 @@ class Recipe:
     def preset(cls, name: Literal["semantic", "neighbors", "scores", "paper"]) -> Recipe: ...
     def replace(self, **changes: Any) -> Self: ...
     def as_dict(self) -> dict[str, Any]: ...
+
+class Choice:
+    what: Literal["neighbors", "kind"]
+    trials_: list[dict[str, Any]]
+    best_index_: int
+    n_: int
+    n_rows_: int
+    n_queries_: int
+    def __init__(
+        self, what: str, trials: list[dict[str, Any]], best: int, n: int, n_rows: int, n_queries: int
+    ) -> None: ...
+    @property
+    def best_params_(self) -> dict[str, Any]: ...
+    @property
+    def best_score_(self) -> float: ...
+    @property
+    def best_estimator_(self) -> APHash: ...
+
+class ExpectedRecall(dict[int, NDArray[np.float64]]):
+    n: int
+    n_queries: int
+    def __init__(self, recall: Any = (), n: int = 0, n_queries: int = 0) -> None: ...
+    def at(self, candidates: float, k: int = 10) -> float: ...
 
 class Encoder:
     n_bits: int
@@ -426,6 +453,16 @@ class VectorRescore:
         factor: int = 10,
     ) -> None: ...
 
+def choose(
+    X: ArrayLike,
+    *,
+    n_bytes: int = 8,
+    what: Literal["neighbors", "kind"] = "neighbors",
+    n_rows: int = 20_000,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    n_jobs: int | None = None,
+    verbose: int | _Auto = "auto",
+) -> Choice: ...
 def show_versions() -> None: ...
 def save(path: _Target, hasher: APHash | Pipeline, index: HammingIndex) -> None: ...
 def load(path: _Source, *, mmap: bool = False, verify: bool | None = None) -> tuple[Any, HammingIndex]: ...

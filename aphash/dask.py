@@ -19,6 +19,7 @@ from aphash._learning import estimator, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
 from aphash._learning.encoder import encode, farthest, project
+from aphash._measuring.recall import ExpectedRecall
 from aphash.codes import n_words, note_origin
 
 try:
@@ -44,8 +45,9 @@ class APHash(estimator.APHash):
     -----
     Uses the scheduler that dask uses: threads, or the workers of the current ``distributed.Client``. Of an iteration,
     m (2 n_bits + 4) numbers come back for every four parts, of some MB of rows each, and 2 m n_bits go to each worker;
-    in a round, two lists of about 1.3 n_anchors n_neighbors candidates come back. A worker needs 12 n_bits + 4 d bytes
-    for each training row that it holds.
+    in a round, two lists of about 1.3 n_anchors n_neighbors candidates come back. At the end ``expected_recall_`` is
+    measured where fit is called, on at most 100,000 rows and 64 million numbers of X, which are gathered for it. A
+    worker needs 12 n_bits + 4 d bytes for each training row that it holds.
     """
 
     def fit(self, X, y=None):
@@ -62,13 +64,15 @@ class APHash(estimator.APHash):
         rng = self._random_state()
         look = copy.deepcopy(rng)
         X = _known(X)
-        n, n_train = len(X), min(len(X), estimator.TRAIN_ROWS if self.n_train == "auto" else self.n_train)
+        n = len(X)
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by APHash")
+        n_train = self._n_train(n)
         settings = self._settings(n_train)
-        rows = None
+        rows, others = None, np.zeros(0, np.int64)
         if n_train < n:
             rows = draw_rows(n, n_train, rng)
+            others = estimator.others_than(rows, n)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
         with threads.one_blas_thread():
@@ -80,11 +84,13 @@ class APHash(estimator.APHash):
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
             if settings.objective == "scores":  # sums come from the workers; what is of anchors alone is done here
                 own_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
-                with estimator.ScoreProgress(self.verbose, settings) as progress:
+                progress = estimator.ScoreProgress(self.verbose, settings)
+                with progress:
                     found = scores.learn(training, settings, rng, progress, own_threads)
                 all_by_encoder = True
             else:
-                with estimator.FitProgress(self.verbose, settings, training.n) as progress:
+                progress = estimator.FitProgress(self.verbose, settings, training.n)
+                with progress:
                     found = learn(training, settings, rng, progress)
                 all_by_encoder = bool(self._safeguard(found, training, sample, look))
         fitted = self._attributes(found, training, rows)
@@ -96,10 +102,26 @@ class APHash(estimator.APHash):
             if rows is not None:
                 codes = _replace(_encode(X, encoder), rows, codes)
         fitted["codes_"] = codes.persist()
+        fitted["expected_recall_"] = self._expected_recall(X, encoder, fitted["codes_"], all_by_encoder, others, look)
+        progress.tell(fitted["expected_recall_"])
         for name in estimator.NOT_OF_ALL_MODES:
             vars(self).pop(name, None)
         vars(self).update(fitted, n_features_in_=X.shape[1], _encoder=encoder)
         return self
+
+    def _expected_recall(self, X, encoder, codes, all_by_encoder, others, rng):
+        """As of one machine, where fit is called: among at most 64 million numbers, some chunks at a time."""
+        against, own_rows = estimator.measured_rows(len(X), X.shape[1], others, rng)
+        if not len(own_rows):
+            return ExpectedRecall()
+        some = X[against] if len(against) < len(X) else X
+        n_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
+        gathered = np.concatenate(list(compute(list(some.to_delayed().ravel()))))
+        if all_by_encoder:
+            codes = codes[against].compute()
+        else:
+            codes = encode(encoder, gathered, n_threads)
+        return estimator.recall_of(encoder, gathered, own_rows, codes, n_threads)
 
     def _to_file(self):
         """As of one machine; codes_, where it is a dask array, is computed some chunks at a time as it is written."""

@@ -227,7 +227,7 @@ def test_npy_and_hdf5(tmp_path):
 # -- baselines --------------------------------------------------------------------------------------------------------
 
 BINARY = ["random", "pca", "itq", "itq:n_components=6", "sh", "agh", "control:n_rounds=3,rotation=random",
-          "control:n_rounds=3,rotation=identity", "full"]  # fmt: skip
+          "control:n_rounds=3,rotation=identity", "full", "means:k=20", "mean-bits:k=20"]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", BINARY)
@@ -279,6 +279,42 @@ def test_controls_are_the_rounds_without_descent(vectors):
         B = X1 @ np.linalg.inv(G + 1e-2 * np.trace(G) / len(G) * np.eye(len(G))) @ X1.T @ np.where(B >= 0, 1.0, -1.0)
     difference = np.abs(got.project(X.astype(np.float32)) - B).mean()
     assert difference < 2e-3  # a sign near zero may fall otherwise in float32
+
+
+def test_means_of_neighbours(vectors):
+    X = vectors[0][:300]
+    lists = baselines.nearest_of_rows(X, 7)
+    D = baselines.squared_distances(X.astype(np.float64), X.astype(np.float64))
+    assert np.array_equal(np.sort(lists), np.sort(np.argsort(D, axis=1)[:, :7]))
+    np.testing.assert_allclose(baselines.means_of(X, lists)[5], X[lists[5]].mean(axis=0), rtol=1e-5, atol=1e-6)
+    assert baselines.nearest_of_rows(X, 3).shape == (300, 3) and baselines.nearest_of_rows(X[:50], 3).max() < 50
+
+
+def test_bits_of_means_lower_their_loss_by_every_flip(vectors):
+    X = vectors[0][:400]
+    method = baselines.MeanBits(12, k=10, eta=4.0).fit(X)
+    V = baselines.means_of(X, baselines.nearest_of_rows(X, 10)) - method.mean_
+    D, size = method.W_.T.astype(np.float64), (V**2).sum(axis=1)
+
+    def loss(B):
+        E = V - B @ D
+        return (E**2).sum(axis=1) + 3 * (E * V).sum(axis=1) ** 2 / size
+
+    B = baselines.signs(V @ method.start_)
+    before = loss(B)
+    method._sweep(B, V, 30)  # until nothing changes
+    assert (loss(B) <= before + 1e-5).all()
+    for j in range(12):
+        other = B.copy()
+        other[:, j] *= -1
+        assert (loss(other) >= loss(B) - 1e-4).all()
+    plain = np.linalg.lstsq(B, V, rcond=None)[0]
+    learned = method._decoder(B, V, 200)
+    assert ((V - B @ learned) ** 2).sum() >= ((V - B @ plain) ** 2).sum()
+    D = plain
+    of_plain = loss(B).sum()
+    D = learned
+    assert loss(B).sum() < of_plain  # what is lost along v is less
 
 
 def test_raw_signs_and_its_width(vectors):

@@ -77,6 +77,13 @@ def assert_same(one, other):
     for name in FITTED:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     np.testing.assert_array_equal(one.codes_, other.codes_.compute())
+    assert_same_recall(one.expected_recall_, other.expected_recall_)
+
+
+def assert_same_recall(one, other):
+    assert list(one) == list(other) and (one.n, one.n_queries) == (other.n, other.n_queries)
+    for k in one:
+        np.testing.assert_array_equal(one[k], other[k])
 
 
 @pytest.mark.parametrize("rows", CHUNKS.values(), ids=CHUNKS)
@@ -111,6 +118,18 @@ def test_bits_of_scores(X, settings):
     np.testing.assert_array_equal(one.codes_, other.codes_.compute())
     np.testing.assert_array_equal(one.transform(X), other.transform(chunked(X, 700)).compute())
     np.testing.assert_array_equal(one.codes_, other.to_local().codes_)
+    assert one.expected_recall_.n_queries == (300 if "n_train" in settings else 0)
+    assert_same_recall(one.expected_recall_, other.expected_recall_)
+
+
+def test_recall_among_a_part_of_the_rows(X, monkeypatch):
+    monkeypatch.setattr("aphash._learning.estimator._MEASURED_ROWS", 2000)
+    for mode in ("scores", "neighbors"):
+        settings = {"n_bits": 16, "mode": mode, "random_state": 0, "n_anchors": 100, "max_iter": 3, "n_train": 4950}
+        one = aphash.APHash(**settings).fit(X)
+        other = aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
+        assert one.expected_recall_.n == 2000 and len(one.codes_) == 5000
+        assert_same_recall(one.expected_recall_, other.expected_recall_)
 
 
 @pytest.mark.parametrize("spoil", ["far rows", "few directions"])

@@ -345,6 +345,9 @@ def test_n_train(digits):
     assert equal.sum() >= 1097 and not equal.all()
     same(h, quick(n_train=700, n_jobs=3).fit(X))
     same(quick(n_train=5000).fit(X), quick().fit(X))
+    many = np.tile(X, (4, 1))[:6000]
+    same(quick(n_train=5700).fit(many), quick().fit(many))  # 300 are held out
+    same(quick(n_train=5999).fit(many[1:]), quick().fit(many[1:]))
 
 
 BAD_PARAMETERS = [

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import aphash
 from aphash import HammingIndex, VectorIndex, VectorRescore
+from aphash._measuring.recall import of_ranks
 from aphash._searching import calibration, kept
 
 KEEPS = [None, "float32", "float16", "int8"]
@@ -715,12 +716,12 @@ def test_ten_lines_from_vectors_to_a_changed_index(tmp_path):
 def test_recall_is_that_of_the_ranks():
     ranks = np.array([[1, 2, 50], [3, 1, 4]])
     distances = np.array([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]])
-    found, errors = calibration._recall(ranks, distances, distances, [1, 2, 3, 50])
+    found, errors = of_ranks(ranks, distances, distances, [1, 2, 3, 50])
     assert errors[0].tolist() == pytest.approx([0.5 / 2**0.5, 0.5 / 2**0.5, 0, 0])
     assert found[0].tolist() == [0.5, 0.5, 1, 1]  # the nearest is first of all and third
     assert found[1].tolist() == [2 / 6, 3 / 6, 4 / 6, 1]
     kept_otherwise = distances[:, ::-1]  # the third is thought to be the nearest
-    assert calibration._recall(ranks, distances, kept_otherwise, [50])[0][0].tolist() == [0]
+    assert of_ranks(ranks, distances, kept_otherwise, [50])[0][0].tolist() == [0]
 
 
 def test_radii_are_quantiles_of_the_sample():

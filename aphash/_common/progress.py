@@ -1,6 +1,7 @@
 """A progress bar on stderr that no stderr can make fail; a widget in notebooks. tqdm is imported where one is shown."""
 
 import sys
+import time
 import warnings
 
 
@@ -71,9 +72,8 @@ class ProgressBar:
         if isinstance(verbose, str):
             verbose, delay = _is_watched(), _PATIENCE
         if verbose and sys.stderr is not None:
-            self._bar = _tqdm()(
-                total=total, unit=unit, unit_scale=True, desc=desc, delay=delay, file=_Output(sys.stderr)
-            )
+            self._output, self._shown_from = _Output(sys.stderr), time.monotonic() + delay
+            self._bar = _tqdm()(total=total, unit=unit, unit_scale=True, desc=desc, delay=delay, file=self._output)
 
     def update(self, n, **beside):
         """Advance by n; what is beside the bar is shown with it."""
@@ -82,6 +82,11 @@ class ProgressBar:
             if beside:
                 self._bar.set_postfix(beside, refresh=False)
             self._bar.update(n)
+
+    def tell(self, text):
+        """Write a text below the bar, if that is shown."""
+        if self._bar is not None and time.monotonic() >= self._shown_from:
+            self._output.write(f"{text}\n")
 
     def __enter__(self):
         return self

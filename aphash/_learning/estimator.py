@@ -22,11 +22,15 @@ from aphash._kernels import max_threads
 from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
-from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of
+from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of, project
 from aphash._learning.training_data import Rows
+from aphash._measuring.recall import ExpectedRecall, expected_recall
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
 
+_SIZES = 1e-12, 1e12  # of one over the size of vectors, whose float32 distances are exact enough as they are
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
+_HELD_OUT, _HELD_OUT_FROM = 300, 6000  # rows that measure the recall; of fewer rows than the second all learn
+_MEASURED_ROWS, _MEASURED_NUMBERS = 100_000, 1 << 26  # among which held-out rows are searched for, at most
 
 
 class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -80,7 +84,9 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The principal directions that codes begin with are divided by their deviations to this power, from 0 (as they
         are) to 1 (all alike). auto: 0.75, neighbors: 0; paper begins with random codes.
     n_train : int or "auto"
-        Rows of X, drawn at random, that learn; the others are encoded. auto: 1,000,000 at most.
+        Rows of X, drawn at random, that learn; the others are encoded, and up to 300 of them measure
+        ``expected_recall_``. auto: 1,000,000 at most, and of 6,000 rows or more all but 300. Where all rows learn
+        (``n_train=len(X)``), nothing is measured.
     tol : float or "auto"
         Stop a round when J falls by less than this share over 10 iterations; 0: never. auto: 0, paper: 1e-4.
     random_state : int, RandomState or Generator instance, or None, default=None
@@ -89,8 +95,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_jobs : int or None, default=None
         Threads. None: all CPUs, or ``OMP_NUM_THREADS``; negative: CPUs + 1 + n_jobs.
     verbose : int or "auto", default="auto"
-        Show a progress bar with J on the standard error. auto: for a fit that takes more than 3 seconds, at a terminal
-        or in a notebook, where it is a widget.
+        Show a progress bar with J on the standard error, and ``expected_recall_`` at its end. auto: for a fit that
+        takes more than 3 seconds, at a terminal or in a notebook, where it is a widget.
 
     Attributes
     ----------
@@ -113,6 +119,13 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         One element an iteration, before its step. In mode "scores" J0 is that of 500 anchors, for all of them.
     n_iter_ : int
         Iterations done, of all rounds.
+    expected_recall_ : dict of int to ndarray of shape (g, 2)
+        What to expect of ``index.search(hasher.query_projections(Q), candidates)`` on the codes of transform: for
+        k = 1, 10 and 100 numbers of candidates (1, 2, 3, 5, 7, 10, ... up to 10,000) and the share of the true k
+        nearest among them, by Euclidean distance: the recall after they are ranked anew by vectors.
+        ``expected_recall_.at(100, k=10)`` tells one. Measured with ``n_queries`` rows that did not learn, among ``n``
+        rows: X, or 100,000 of its rows at most (fewer of more than 671 features); of more rows, as many candidates
+        find less. Empty where all rows learned: of fewer than 6,000, unless ``n_train`` is given.
     fingerprint_ : str
         Of the hash function: models whose fingerprints differ make codes that must not be compared.
     n_features_in_ : int
@@ -264,12 +277,13 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)
         n = len(checked)
-        n_train = min(n, TRAIN_ROWS if _is_auto(self.n_train) else self.n_train)
+        n_train = self._n_train(n)
         settings = self._settings(n_train)
-        rows = None
+        rows, others = None, np.zeros(0, np.int64)
         if n_train < n:
             check_finite(checked, n_threads)
             rows = draw_rows(n, n_train, rng)
+            others = others_than(rows, n)
 
         with threads.one_blas_thread():
             training = Rows(checked, rows, n_threads)
@@ -281,26 +295,46 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if rows is not None:
                 check_finite(checked, n_threads, farthest(training.mean, training.scale))
             if settings.objective == "scores":
-                with ScoreProgress(self.verbose, settings) as progress:
+                progress = ScoreProgress(self.verbose, settings)
+                with progress:
                     found = scores.learn(training, settings, rng, progress)
                 codes = None
             else:
-                with FitProgress(self.verbose, settings, training.n) as progress:
+                progress = FitProgress(self.verbose, settings, training.n)
+                with progress:
                     found = learn(training, settings, rng, progress)
                 replaced = self._safeguard(found, training, sample, look)
                 codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
         encoder = encoder_of(fitted | columns)
-        if codes is None:
-            codes = encode(encoder, checked, n_threads)
-        elif rows is not None:
-            learned, codes = codes, encode(encoder, checked, n_threads)
-            codes[rows] = learned
+        if codes is None or rows is not None:
+            encoded = encode(encoder, checked, n_threads)
+            fitted["expected_recall_"] = self._expected_recall(checked, encoder, encoded, others, look, n_threads)
+            if codes is not None:
+                encoded[rows] = codes
+            codes = encoded
+        else:
+            fitted["expected_recall_"] = ExpectedRecall()
+        progress.tell(fitted["expected_recall_"])
         for name in NOT_OF_ALL_MODES:  # of an earlier fit
             vars(self).pop(name, None)
         vars(self).update(fitted, codes_=note_origin(codes, settings.n_bits, encoder.fingerprint), **columns)
         self._encoder = encoder
         return self
+
+    def _n_train(self, n):
+        """Return how many of n rows learn."""
+        if not _is_auto(self.n_train):
+            return min(n, self.n_train)
+        return min(n - _HELD_OUT if n >= _HELD_OUT_FROM else n, TRAIN_ROWS)
+
+    def _expected_recall(self, X, encoder, codes, others, rng, n_threads):
+        """Return the ExpectedRecall of some of the rows that did not learn, with the codes of transform."""
+        against, own_rows = measured_rows(len(X), X.shape[1], others, rng)
+        if not len(own_rows):
+            return ExpectedRecall()
+        X, codes = (X, codes) if len(against) == len(X) else (X[against], codes[against])
+        return recall_of(encoder, X, own_rows, codes, n_threads)
 
     def _sample(self, n, d, rng):
         """Return the rows that are looked at, ascending."""
@@ -653,6 +687,43 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.
 _DTYPES = [np.float32, np.float64, np.float16]
+
+
+def others_than(rows, n):
+    """Return the numbers below n that are not among the rows, ascending."""
+    mine = np.ones(n, bool)
+    mine[rows] = False
+    return np.flatnonzero(mine)
+
+
+def measured_rows(n, d, others, rng):
+    """Return (rows among which is searched, ascending; the places in them of those that are searched for).
+
+    Parameters
+    ----------
+    n, d : int
+        Of X.
+    others : ndarray of int64
+        Rows that did not learn: those that are searched for are drawn of them.
+    rng : RandomState
+    """
+    queries = others[draw_rows(len(others), min(_HELD_OUT, len(others)), rng)] if len(others) else others
+    most = min(n, _MEASURED_ROWS, max(_MEASURED_NUMBERS // d, len(queries)))
+    against = np.arange(n)
+    if most < n and len(queries):
+        rest = others_than(queries, n)
+        against = np.sort(np.append(queries, rest[draw_rows(len(rest), most - len(queries), rng)]))
+    return against, np.searchsorted(against, queries)
+
+
+def recall_of(encoder, X, own_rows, codes, n_threads):
+    """Return the ExpectedRecall of some rows of X among all of them, whose codes (n, n_words) are given."""
+    weights = project(encoder, X[own_rows], n_threads)
+    if not _SIZES[0] < encoder.scale < _SIZES[1]:  # squares that no float holds
+        X = ((X - encoder.mean) * encoder.scale).astype(np.float32)
+    return expected_recall(X, own_rows, codes, weights, n_threads)
+
+
 NOT_OF_ALL_MODES = ("feature_names_in_", "items_", "anchors_", "anchor_codes_", "thresholds_")  # attributes
 _X = {"dtype": _DTYPES, "order": "C", "ensure_all_finite": False}
 

@@ -12,6 +12,7 @@ from aphash._common import container
 from aphash._learning import recipe
 from aphash._learning.descent import HISTORY
 from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version
+from aphash._measuring.recall import ExpectedRecall
 from aphash.codes import n_words, note_origin
 
 _FLOATS = (np.float32, np.float64, np.float16)
@@ -39,6 +40,10 @@ def to_file(given, fitted):
     given = given | {"mode": recipe.to_file(given["mode"])}
     given["random_state"] = seed if isinstance(seed, numbers.Integral) else None
     params = {"given": given, "scale_": fitted["scale_"], "n_iter_": int(fitted["n_iter_"])}
+    measured = fitted.get("expected_recall_")  # of an earlier version's pickle there is none
+    if measured:
+        arrays["expected_recall"] = np.stack([measured[k] for k in measured])
+        params["expected_recall"] = {"k": list(measured), "n": measured.n, "n_queries": measured.n_queries}
     if items is not None:
         arrays |= {f"items_{name}": each for name, each in items.arrays.items()}
         params["items_"] = items.numbers
@@ -50,6 +55,16 @@ def to_file(given, fitted):
 def version_of(params):
     """Return the version that a file with these parameters has: the first that knows of all that is in it."""
     return MODEL_VERSION if "items_" in params else 2 if isinstance(params["given"]["mode"], dict) else 1
+
+
+def _expected_recall(arrays, params):
+    """Return the ExpectedRecall of a file; ValueError, KeyError or TypeError where it is not whole."""
+    if "expected_recall" not in params:
+        return ExpectedRecall()
+    about, found = params["expected_recall"], arrays["expected_recall"]
+    if found.dtype != np.float64 or found.shape != (len(about["k"]), found.shape[1], 2):
+        raise ValueError(f"expected_recall of shape {found.shape} and dtype {found.dtype}")
+    return ExpectedRecall(zip(about["k"], found, strict=True), int(about["n"]), int(about["n_queries"]))
 
 
 def _names(items):
@@ -100,6 +115,7 @@ def from_file(path, arrays, params, version, known):
             "fingerprint_": encoder.fingerprint, "n_iter_": int(params["n_iter_"]), "n_features_in_": d,
             "objective_": history,
         }  # fmt: skip
+        fitted["expected_recall_"] = _expected_recall(arrays, params)
         if encoder.items is not None:
             fitted |= {"items_": encoder.items, "anchor_codes_": encoder.items.arrays["codes"]}
         if encoder.feature_names is not None:

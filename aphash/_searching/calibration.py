@@ -1,10 +1,9 @@
 """Calibration: what searches by codes find of the true neighbours, measured once by queries whose answers are known.
 
-The true neighbours of a query have ranks in the search by its weights. If c candidates are ranked anew by vectors, the
-neighbours of rank c or less are found. So the ranks of a sample of queries tell the recall for every c. A sample of
-pairs tells how distances of codes and of vectors go together: which radius finds most pairs within a distance, and
-which distance to expect. It pairs each query with some of its neighbours and with rows at random; each pair has the
-number of pairs that it stands for. Needs numpy only.
+The ranks of the true neighbours of a sample of queries tell the recall (``_measuring.recall``). A sample of pairs
+tells how distances of codes and of vectors go together: which radius finds most pairs within a distance, and which
+distance to expect. It pairs each query with some of its neighbours and with rows at random; each pair has the number of
+pairs that it stands for. Needs numpy only.
 """
 
 import functools
@@ -12,11 +11,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from aphash._measuring.recall import KS, MAX_CANDIDATES, of_ranks, ranks
 from aphash.codes import unpack_codes
 
-KS = (1, 10, 100)  # numbers of results for which recall is measured
 N_TRUE = 200  # true neighbours of a query that are used
-MAX_CANDIDATES = 1 << 14  # recall is measured for up to so many, or for all codes where there are fewer
 
 _GRID = 97  # numbers of candidates for which recall is measured
 _RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # the neighbours that are in the sample of pairs
@@ -24,7 +22,6 @@ _OTHERS = 16  # rows at random that are paired with each query
 _MIN_PAIRS = 100  # a radius is chosen by at least so many pairs of the sample
 _KNOTS = 65  # points in the tables from distances of codes to distances of vectors
 _REMEMBERED = 1024  # answers that are remembered
-_TIE = 1e-6  # relative difference within which a row is as near as the last neighbour
 
 
 def _remembered(method):
@@ -237,7 +234,12 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
     random_rows, random_distances : ndarray, shape (m, r)
     """
     n, n_true = len(codes), true.shape[1]
-    ranks = _ranks(codes, weights, own_rows, true)
+    position = np.argsort(codes.ids)
+    in_order = codes.ids[position]
+
+    def find(some, k):
+        return position[np.searchsorted(in_order, codes.search(weights[some], k)[1])]
+
     max_candidates = min(n - 1, MAX_CANDIDATES)
     grid = np.unique(np.rint(np.geomspace(1, max_candidates, _GRID)).astype(np.int64))
     places = [rank - 1 for rank in _RANKS if rank <= n_true]
@@ -245,7 +247,7 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
     rest = max(0, n - 1 - n_true)
     sampled = np.concatenate([true[:, places], random_rows], axis=1)
     bits, shares = _code_distances(codes, weights, own_codes, sampled)
-    recall, errors = _recall(ranks, true_distances, kept_distances, [*grid, n + 1])
+    recall, errors = of_ranks(ranks(find, n, own_rows, true), true_distances, kept_distances, [*grid, n + 1])
     return Calibration(
         n=n,
         candidates=grid,
@@ -265,42 +267,6 @@ def nothing(n):
         n, np.zeros(0, np.int64), np.zeros((len(KS), 0)), np.zeros((len(KS), 0)), np.ones(len(KS)),
         np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int32), np.zeros(0),
     )  # fmt: skip
-
-
-def _ranks(codes, weights, own_rows, true):
-    """Return the ranks of rows in searches by weights, counted from 1 without the query's own row. Beyond the grid they
-    are n + 1 or n."""
-    n = len(codes)
-    position = np.argsort(codes.ids)
-    in_order = codes.ids[position]
-    ranks = np.empty(true.shape, np.int64)
-    rank = np.full(n, n + 1, np.int64)
-    max_candidates = min(n, MAX_CANDIDATES + 1)
-    step = max(1, (1 << 22) // max_candidates)
-    for start in range(0, len(weights), step):
-        found = codes.search(weights[start : start + step], max_candidates)[1]
-        found = position[np.searchsorted(in_order, found)]
-        for query, rows in enumerate(found, start):
-            rank[rows] = np.arange(1, max_candidates + 1)
-            ranks[query] = rank[true[query]] - (rank[true[query]] > rank[own_rows[query]])
-            rank[rows] = n + 1
-    return ranks
-
-
-def _recall(ranks, true_distances, kept_distances, grid):
-    """Return (recall, its standard error), (len(KS), len(grid)), of numbers of candidates."""
-    order = np.argsort(kept_distances, axis=1, kind="stable")
-    ranks, found = np.take_along_axis(ranks, order, axis=1), np.empty((2, len(KS), len(grid)))
-    distances = np.take_along_axis(true_distances, order, axis=1)
-    for row, k in enumerate(KS):
-        k = min(k, ranks.shape[1])
-        is_true = distances <= true_distances[:, k - 1 : k] * (1 + _TIE)
-        for column, candidates in enumerate(grid):
-            among = ranks <= candidates
-            first = among & (np.cumsum(among, axis=1) <= k)
-            of_queries = (first & is_true).sum(axis=1) / k
-            found[:, row, column] = of_queries.mean(), of_queries.std() / np.sqrt(len(ranks))
-    return found
 
 
 def _code_distances(codes, weights, own_codes, rows):

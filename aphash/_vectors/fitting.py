@@ -11,7 +11,8 @@ from aphash._common.threads import n_threads
 from aphash._learning.blocks import draw_rows
 from aphash._learning.encoder import Encoder, names_of, refuse_sparse
 from aphash._learning.estimator import APHash
-from aphash._searching import brute_force, calibration
+from aphash._measuring import brute_force
+from aphash._searching import calibration
 from aphash._searching.kept import KeptRescore, KeptVectors
 from aphash._vectors.state import State, encode_rows, weights_of, working
 from aphash.codes import n_words, note_origin

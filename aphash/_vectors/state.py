@@ -15,7 +15,7 @@ from aphash._common.arrays import shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._learning.encoder import Encoder, encode, project
-from aphash._searching import brute_force
+from aphash._measuring import brute_force
 from aphash._searching.calibration import Calibration
 from aphash._searching.kept import KeptRescore, KeptVectors
 from aphash._searching.results import Pairs

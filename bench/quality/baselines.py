@@ -159,6 +159,139 @@ class Control(Linear):
         return self
 
 
+_MEANS_ROWS = 20_000  # from which what maps to means, or rebuilds them, is learned
+_lists = {}  # the last database and its nearest rows: seconds to minutes, and several methods need the same
+
+
+def nearest_of_rows(X, k):
+    """Positions of the k nearest rows of X to each of its rows, itself among them, (n, k); the last X's are kept."""
+    import faiss
+
+    known = _lists.get("X")
+    if known is not X or _lists["found"].shape[1] < k:
+        _lists.update(X=X, found=faiss.knn(X, X, k)[1].astype(np.int32))
+    return _lists["found"][:, :k]
+
+
+def means_of(X, lists):
+    """The mean of the rows of X that each list names, (len(lists), d) float32."""
+    return np.concatenate([X[lists[a : a + 1000]].mean(axis=1) for a in range(0, len(lists), 1000)])
+
+
+class NeighborMeans(Linear):
+    """A linear map to the mean of an item's nearest neighbours, and ITQ behind it: more of the kind, without APHash.
+
+    Ridge (the controls' share, .01) from [x, 1] to the mean of the k nearest rows of the database, on at most 20,000 of
+    its rows; ITQ on the mapped database. Queries go through the same map.
+    """
+
+    ridge = 1e-2
+
+    def __init__(self, n_bits, random_state=0, k=200):
+        super().__init__(n_bits, random_state)
+        self.k = k
+
+    def fit(self, X):
+        rng = np.random.default_rng(self.random_state)
+        k = min(self.k, len(X))
+        some = np.sort(rng.permutation(len(X))[:_MEANS_ROWS])
+        Xc = self.centred(X)
+        target = means_of(X, nearest_of_rows(X, max(k, min(200, len(X))))[some, :k]) - self.mean_
+        X1 = np.hstack([Xc[some], np.ones((len(some), 1), np.float32)])
+        G = (X1.T @ X1).astype(np.float64)
+        G[np.diag_indices(len(G))] += self.ridge * np.trace(G) / len(G)
+        W = linalg.solve(G, (X1.T @ target).astype(np.float64), assume_a="pos").astype(np.float32)
+        mapped = Xc @ W[:-1] + W[-1]
+        centre = mapped.mean(axis=0)
+        D = principal_directions(mapped - centre, self.n_bits)
+        R = random_orthonormal(D.shape[1], self.n_bits, rng)
+        R = towards_signs((mapped - centre)[some] @ D, R, ITQ.n_iter)
+        self.W_, self.bias_ = W[:-1] @ D @ R, (W[-1] - centre) @ D @ R
+        return self
+
+
+class MeanBits(Linear):
+    """Score-aware bits of the mean of an item's nearest neighbours: what a query's scores rank are the means.
+
+    v, the mean of x's k nearest rows, centred, is rebuilt by b D, and what is lost along v, which scores see, weighs eta
+    times what is lost across (the anisotropic loss of Guo et al. 2020, for an additive code of bits):
+
+        loss = |e|^2 + (eta - 1) (e . v)^2 / |v|^2,  e = v - b D
+
+    D by least squares and the bits of 20,000 means by coordinate descent in turns, from ITQ; then all bits. A query's
+    weights are (q - mean) D^T. Items need their neighbours in the database to be encoded.
+    """
+
+    n_rounds, n_sweeps = 10, 3
+
+    def __init__(self, n_bits, random_state=0, k=200, eta=4.0):
+        super().__init__(n_bits, random_state)
+        self.k, self.eta = k, eta
+
+    def fit(self, X):
+        rng = np.random.default_rng(self.random_state)
+        self.X_, k = X, min(self.k, len(X))
+        self.centred(X)
+        lists = nearest_of_rows(X, max(k, min(200, len(X))))
+        V = means_of(X, lists[np.sort(rng.permutation(len(X))[:_MEANS_ROWS]), :k]) - self.mean_
+        self.start_ = principal_directions(V, self.n_bits)
+        R = random_orthonormal(self.start_.shape[1], self.n_bits, rng)
+        self.start_ = self.start_ @ towards_signs(V @ self.start_, R, 30)
+        B = signs(V @ self.start_)
+        self.W_ = self._decoder(B, V).T
+        for _ in range(self.n_rounds):
+            self._sweep(B, V, 1)
+            self.W_ = self._decoder(B, V).T
+        return self
+
+    def _decoder(self, B, V, n_steps=8):
+        """Lower the loss in D, (r, d), by steps that the plain least squares' normal equations precondition."""
+        G = (B.T @ B).astype(np.float64)
+        G[np.diag_indices(len(G))] += 1e-2 * len(B)
+        factor = linalg.cho_factor(G)
+        D = linalg.cho_solve(factor, (B.T @ V).astype(np.float64)).astype(np.float32)
+        size = np.maximum(np.einsum("ij,ij->i", V, V), 1e-9)
+        for _ in range(n_steps if self.eta > 1 else 0):
+            E = V - B @ D
+            E += ((self.eta - 1) * np.einsum("ij,ij->i", E, V) / size)[:, None] * V
+            D = D + (linalg.cho_solve(factor, (B.T @ E).astype(np.float64)) / self.eta).astype(np.float32)
+        return D
+
+    def _sweep(self, B, V, n_sweeps):
+        """Flip bits of B where that lowers the loss, one column after the other, in all rows at once."""
+        D = np.ascontiguousarray(self.W_.T)
+        G, C = D @ D.T, V @ D.T
+        size = np.maximum(np.einsum("ij,ij->i", V, V), 1e-9)
+        S, along = B @ G, size - np.einsum("ij,ij->i", B, C)  # b D D^T; e . v
+        share = (self.eta - 1) / size
+        for _ in range(n_sweeps):
+            for j in range(len(D)):
+                b, c = B[:, j], C[:, j]
+                across = 4 * b * (c - S[:, j]) + 4 * G[j, j]  # of |e|^2, where b_j becomes -b_j: e grows by 2 b_j D_j
+                flip = np.flatnonzero(across + share * ((along + 2 * b * c) ** 2 - along**2) < 0)
+                along[flip] += 2 * b[flip] * c[flip]
+                S[flip] -= 2 * b[flip, None] * G[j]
+                B[flip, j] *= -1
+
+    def transform(self, X):
+        """Codes of the database's own rows, or of others by their neighbours in it."""
+        k = min(self.k, len(self.X_))
+        lists = nearest_of_rows(X, k) if X is self.X_ else _nearest(X, self.X_, k)
+        codes = []
+        for a in range(0, len(X), 10_000):
+            V = means_of(self.X_, lists[a : a + 10_000]) - self.mean_
+            B = signs(V @ self.start_)
+            self._sweep(B, V, self.n_sweeps)
+            codes.append(pack_codes(B))
+        return np.concatenate(codes)
+
+
+def _nearest(Q, X, k):
+    import faiss
+
+    return faiss.knn(np.ascontiguousarray(Q), X, k)[1]
+
+
 class SpectralHashing(Linear):
     """Eigenfunctions of a uniform box along the principal directions (Weiss, Torralba & Fergus 2008)."""
 

@@ -16,6 +16,8 @@ BASELINES = {
     "sh": baselines.SpectralHashing,
     "agh": baselines.AnchorGraphHashing,
     "control": baselines.Control,
+    "means": baselines.NeighborMeans,
+    "mean-bits": baselines.MeanBits,
     "full": baselines.FullAffinity,
     "pq": baselines.PQ,
     "opq": baselines.OPQ,
@@ -64,8 +66,8 @@ def make(spec, n_bits, seed, n_jobs):
 
 
 def is_control(spec):
-    """Whether a method is one of ITQ's kin, which learned codes are compared with at equal recall, both by codes."""
-    return parse_spec(spec)[0] in ("control", "itq") and not spec.endswith(BY_WEIGHTS)
+    """Whether a method has nothing of APHash: learned codes are compared with these at equal recall, both by codes."""
+    return parse_spec(spec)[0] in ("control", "itq", "means", "mean-bits") and not spec.endswith(BY_WEIGHTS)
 
 
 def queries_of(spec):
@@ -85,6 +87,10 @@ def label(spec):
         return f"control, {params['n_rounds']} rounds, whitened {params['whitening']}"
     if name == "control" and set(params) == {"n_rounds", "rotation"}:
         return f"control, {params['n_rounds']} rounds, {params['rotation']}"
+    if name == "means":
+        return f"ridge to means of {params.get('k', 200)} + ITQ"
+    if name == "mean-bits":
+        return f"score-aware bits of means of {params.get('k', 200)}"
     if name == "itq" and set(params) == {"n_components"}:
         return f"PCA-{params['n_components']} + projection"
     return f"{NAMES.get(name, name)}, {', '.join(f'{key}={value}' for key, value in params.items())}"

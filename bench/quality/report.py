@@ -6,7 +6,6 @@ Pictures of neighbours need the images (--data-dir) and the stored codes (--work
 """
 
 import argparse
-import base64
 import io
 import json
 import re
@@ -23,6 +22,7 @@ from results import BENCH, codes_path, key_of
 from run import Split
 
 from aphash import HammingIndex
+from aphash._command import page
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -39,6 +39,16 @@ OURS = {
 }
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",
            "floats": INK}  # fmt: skip
+STYLE = """
+.pm { color: var(--soft); font-size: .78rem }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem }
+figure { margin: 0; padding: .6rem; background: var(--card); border-radius: .5rem }
+figure svg { width: 100%; height: auto; display: block } figcaption { font-size: .85rem; color: var(--soft) }
+.strips { display: grid; grid-template-columns: minmax(5rem, 11rem) minmax(0, 1fr); gap: .15rem .7rem;
+  align-items: center; max-width: 46rem; font-size: .85rem; margin-bottom: 1.2rem }
+.strips img { width: 100%; max-width: 33rem; image-rendering: pixelated; display: block }
+.strips img.query { max-width: 3rem }
+"""
 PICTURED = ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "random", "floats")
 
 
@@ -342,14 +352,6 @@ def growth(table, dataset="cnn", bits=64):
 # -- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def data_uri(array):
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(array).save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
 def strip(images, right):
     """One row of images side by side, each in a frame: red where it is of another class."""
     framed = []
@@ -385,9 +387,11 @@ def pictures(dataset, work, bits, count=3):
         for spec, ids in found.items():
             rows = split.database[ids[q]]
             right = y[rows] == y[row]
-            strips.append((label(spec), data_uri(strip(dataset.images[rows], right)), int(right.sum())))
+            strips.append((label(spec), page.picture_of(strip(dataset.images[rows], right)), int(right.sum())))
         name = dataset.class_names[y[row]] if dataset.class_names else str(y[row])
-        out.append({"label": name, "query": data_uri(strip(dataset.images[row][None], [True])), "strips": strips})
+        out.append(
+            {"label": name, "query": page.picture_of(strip(dataset.images[row][None], [True])), "strips": strips}
+        )
     return out
 
 
@@ -454,19 +458,41 @@ def render(options):
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("report.html").render(
+    body = environment.get_template("report.html").render(
+        table=lambda columns, rows, name: jinja2.utils.markupsafe.Markup(page.table(columns, rows, name)),
         n_runs=len({key_of(r) for r in table.records}),
         commits=sorted({r["commit"] for r in table.records}),
         machines=sorted(machines),
         when=max(r["when"] for r in table.records)[:16].replace("T", " "),
         versions=sorted({f"{name} {v}" for r in table.records for name, v in r["versions"].items()}),
-        targets=targets(table, margin_rows),
-        margins=margin_rows,
+        target_rows=[
+            (b["what"], b["found"], b["hold"], b["goal"], (b["verdict"], "good" if b["ok"] else "bad"))
+            for b in targets(table, margin_rows)
+        ],
+        margin_rows=[
+            (
+                m["name"],
+                m["recall"],
+                m["mAP"],
+                m["front_mAP"],
+                gain(m["gain_mAP"], 0, "{:+.1%}"),
+                m["P"],
+                m["front_P"],
+                gain(m["gain_P"], -0.003, "{:+.3f}"),
+            )
+            for m in margin_rows
+        ],
         sets=[section(table, name, options) for name in names],
         sweep=sweeps,
         growth=growth(table),
         speed=speed(Path(options.measurements)),
     )
+    return page.document("aphash: measurements", body, STYLE)
+
+
+def gain(value, worst, form):
+    """Return a table's cell: a gain, a loss, or neither."""
+    return form.format(value), "good" if value > 0.0005 else "bad" if value < worst else "soft"
 
 
 def speed(folder):

@@ -42,6 +42,7 @@ import aphash
 CONTROLS_64 = (4, 8, 16), (4, 8, 16), {0.5: (6, 8, 10), 0.75: (8, 10, 12, 14)}
 CONTROLS_128 = (8,), (4, 8), {0.5: (8, 10), 0.75: (12, 14)}
 CONTROLS_OTHER = (), (8,), {0.75: (12,)}
+MEANS = ["means:k=50", "means:k=200", "mean-bits:k=50", "mean-bits:k=200"]  # the controls without rounds
 SWEEP = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.01, 0.02, 0.04)]
 LENGTHS = (64, 128, 16, 32, 256)  # that --all measures, in this order: what matters most is there first
 QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors",
@@ -77,6 +78,8 @@ def methods_for(n_bits, dataset, first):
         specs += ["rabitq"]
     if n_bits != 256:
         specs += ["agh"]
+    if n_bits in (64, 128):
+        specs += MEANS
     if n_bits == 64:
         specs += ["itq:n_components=16", "itq:n_components=32", *controls(*CONTROLS_64), "floats"]
         specs += SWEEP if entry.sweep else []
