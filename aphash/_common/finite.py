@@ -1,16 +1,16 @@
-"""Numbers that nothing can be computed from: NaN, infinity, and what would overflow. Needs numpy only."""
+"""Numbers with which nothing can be computed: NaN, infinity, and numbers that would overflow. Needs numpy only."""
 
 import numpy as np
 
 from aphash._common.threads import map_ordered
 
-_CHUNK_BYTES = 1 << 22  # of float64 values that are looked at together
+_CHUNK_BYTES = 1 << 22  # of float64 values that are checked together
 
 
 def check_finite(X, n_threads=1, farthest=np.inf):
     """Raise ValueError, naming the first row, when X holds NaN, infinity, or more than farthest.
 
-    Needs nothing beside X, whatever its size, but one chunk of rows where there is something to name.
+    Needs no memory beside X, whatever its size, except one chunk of rows where there is something to name.
     """
     rows = max(1, _CHUNK_BYTES // (8 * X.shape[1]))
 
@@ -34,9 +34,10 @@ def check_finite(X, n_threads=1, farthest=np.inf):
 
 
 def _ends(chunk):
-    """Return numbers that all of a block lie between; NaN where it holds one."""
+    """Return two numbers between which all numbers of a chunk lie; NaN where the chunk holds NaN."""
     if chunk.dtype != np.float16:
         return chunk.min(), chunk.max()
-    # numpy compares float16 a hundred times slower than integers: without its sign, a larger one is a larger integer.
+    # numpy compares float16 a hundred times more slowly than integers. Without the sign, a larger number is a larger
+    # integer.
     largest = (chunk.view(np.uint16) & 0x7FFF).max().view(np.float16)
     return -largest, largest

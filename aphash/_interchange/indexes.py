@@ -1,4 +1,4 @@
-"""Indexes of other libraries, which are imported where one is asked for."""
+"""Indexes of other libraries, which are imported when one is needed."""
 
 import numpy as np
 
@@ -14,8 +14,9 @@ def to_faiss(index, *, bitorder="little"):
     ----------
     index : HammingIndex
     bitorder : {"little", "big"}, default="little"
-        Of the bits in a byte: "little", as faiss makes bytes of floats; its queries are :func:`to_bytes`. "big", as
-        ``numpy.packbits`` and ``ubinary`` embeddings have them; its queries are :func:`to_ubinary`.
+        The order of the bits in a byte. With "little", as faiss makes bytes of floats, queries are made by
+        :func:`to_bytes`. With "big", as in ``numpy.packbits`` and ``ubinary`` embeddings, they are made by
+        :func:`to_ubinary`.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def to_faiss(index, *, bitorder="little"):
     ids, rows = _rows_of(index, big)
     flat = faiss.IndexBinaryFlat(8 * rows.shape[1])
     found = faiss.IndexBinaryIDMap2(flat)
-    flat.this.disown()  # the map deletes it
+    flat.this.disown()  # the ID map deletes it
     found.own_fields = True
     if len(rows):
         found.add_with_ids(rows, ids)
@@ -53,13 +54,13 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
     Parameters
     ----------
     index : faiss.IndexBinary
-        Flat, HNSW, IVF or multi-hash, whose codes are whole, or an ID map over one. Without ids of its own they are
-        counted from 0.
+        A flat, HNSW, IVF or multi-hash index, which hold whole codes, or an ID map over one. Without ids of its own,
+        ids are counted from 0.
     n_bits : int or None
-        The length of the codes where faiss' ``d`` is padded; None: ``d``.
+        The length of the codes where the ``d`` of faiss is padded; with None it is ``d``.
     bitorder : {"little", "big"}, default="little"
-        Of the bits in a byte. "big" where ``numpy.packbits`` made them, as of ``ubinary`` embeddings: then queries
-        are the codes of :func:`from_ubinary`.
+        The order of the bits in a byte. It is "big" where ``numpy.packbits`` made them, as with ``ubinary`` embeddings.
+        Then queries are the codes of :func:`from_ubinary`.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
     Raises
     ------
     TypeError
-        For another kind of index: its vectors are no codes, or are not held.
+        For another kind of index, whose vectors are no codes, or which does not hold them.
     ValueError
         When n_bits does not fit, a bit beyond it is set, or an id is -1 or given twice.
 
@@ -85,7 +86,7 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
     """
     big = is_big(bitorder)
     faiss = import_("faiss", "faiss-cpu")
-    # What faiss hands out does not own what it points to: `index` is kept until all is copied.
+    # What faiss returns does not own the memory that it points to, so `index` is kept until all is copied.
     whole = faiss.downcast_IndexBinary(index) if isinstance(index, faiss.IndexBinary) else index
     id_map, inner = None, whole
     if isinstance(whole, faiss.IndexBinaryIDMap | faiss.IndexBinaryIDMap2):
@@ -120,7 +121,7 @@ def to_usearch(index, *, bitorder="little"):
     Parameters
     ----------
     index : HammingIndex
-        Its ids must not be negative: usearch's keys are unsigned.
+        Its ids must not be negative, since the keys of usearch are unsigned.
     bitorder : {"little", "big"}, default="little"
         As for :func:`to_faiss`.
 
@@ -133,7 +134,7 @@ def to_usearch(index, *, bitorder="little"):
 
     Notes
     -----
-    usearch builds a graph: it takes some 200 us a code, and its searches are approximate unless they have
+    usearch builds a graph, which takes about 200 us for each code. Its searches are approximate unless they have
     ``exact=True``.
 
     Examples
@@ -164,11 +165,11 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
     Parameters
     ----------
     index : usearch.index.Index
-        Of ``dtype="b1"``, with one vector a key.
+        An index of ``dtype="b1"`` with one vector for each key.
     n_bits : int or None
-        The length of the codes where usearch's ``ndim`` is padded; None: ``ndim``.
+        The length of the codes where the ``ndim`` of usearch is padded; with None it is ``ndim``.
     bitorder : {"little", "big"}, default="little"
-        As for :func:`from_faiss`: "big" where ``numpy.packbits`` made the rows.
+        As for :func:`from_faiss`.
 
     Returns
     -------
@@ -177,7 +178,7 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
     Raises
     ------
     TypeError
-        For another kind of index: its vectors are no codes.
+        For another kind of index, whose vectors are no codes.
     ValueError
         When n_bits does not fit, a bit beyond it is set, a key has several vectors, or is 2^63 or more.
 
@@ -227,7 +228,7 @@ def _rows_of(index, big):
 
 
 def _index_of(contents, d, n_bits, big, name):
-    """Return a HammingIndex of parts of (rows of bytes, ids), which another library's index of d bits holds."""
+    """Return a HammingIndex of chunks of (rows of bytes, ids), which an index of d bits of another library holds."""
     n_bits = check_n_bits(d if n_bits is None else n_bits)
     if n_bits > d:
         raise ValueError(f"n_bits={n_bits} is more than index.{name}={d}")

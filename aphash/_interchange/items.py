@@ -1,4 +1,4 @@
-"""Codes as items of Python, one by one: texts, integers, ImageHash objects. imagehash is imported where it is made."""
+"""Codes as objects of Python: texts, integers, ImageHash. imagehash is imported when it is needed."""
 
 import binascii
 import itertools
@@ -62,7 +62,7 @@ def from_bit_strings(texts):
     Parameters
     ----------
     texts : iterable of str
-        Such as a list, a column, or an open file of lines, whose ends do not count. Not one text alone, nor a set.
+        A list, a column, or an open file of lines, whose line ends do not count; but not one text alone, and not a set.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def from_bit_strings(texts):
     Raises
     ------
     TypeError
-        For one text, and for what are no texts.
+        For one text alone, and for what are no texts.
     ValueError
         For no text, texts of different lengths, or other characters.
 
@@ -115,8 +115,8 @@ def to_hex(codes, n_bits):
     Returns
     -------
     list of str
-        Of ceil(n_bits / 4) digits each, in lower case: a number whose most significant bit is bit 0 of the code,
-        with zeros in front.
+        Each has ceil(n_bits / 4) digits, in lower case, with zeros in front. It is a number whose most significant bit
+        is bit 0 of the code.
 
     Raises
     ------
@@ -145,11 +145,11 @@ def from_hex(texts, n_bits):
     Parameters
     ----------
     texts : iterable of str
-        Of ceil(n_bits / 4) digits each, in either case: a list, a column, or an open file of lines, whose ends do not
-        count. Not one text alone, nor a set.
+        A list, a column, or an open file of lines, whose line ends do not count; but not one text alone, and not a set.
+        Each has ceil(n_bits / 4) digits, in either case.
     n_bits : int
-        Where it is no multiple of 4, the first digit has zeros in front, as of the 49 bits of ``phash(image, 7)``. It
-        is asked for because 13 digits may be 49, 50, 51 or 52 bits.
+        It is needed because 13 digits may be 49, 50, 51 or 52 bits. Where it is no multiple of 4, the first digit
+        begins with zero bits, as with the 49 bits of ``phash(image, 7)``.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def from_hex(texts, n_bits):
     TypeError
         For one text, and for what are no texts.
     ValueError
-        For texts of another length, other characters or more bits; the first row of them is named.
+        For texts of another length, other characters or more bits. The first such row is named.
 
     Examples
     --------
@@ -204,12 +204,13 @@ def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
     codes : ndarray of uint64, shape (n, n_words)
     n_bits : int
     signed : bool, default=False
-        As signed types hold them: where n_bits is 8, 16, 32 (SQL's INTEGER), 64 (BIGINT) or another multiple of 64,
-        numbers from 2^(n_bits - 1) on are less by 2^n_bits, so negative. Other lengths are numbers that a longer
-        signed type holds as they are.
+        Whether to return numbers as signed types hold them. Where n_bits is 8, 16, 32 (SQL's INTEGER), 64 (BIGINT) or
+        another multiple of 64, 2^n_bits is subtracted from numbers from 2^(n_bits - 1) on, so they become negative.
+        Numbers of other lengths fit in a longer signed type as they are.
     bitorder : {"big", "little"}, default="big"
-        "big": the most significant bit is bit 0, as in hexadecimal text, ``int(str(imagehash), 16)`` and PostgreSQL's
-        ``code::bigint``. "little": the least significant is, as in aphash's own words.
+        With "big", the most significant bit is bit 0, as in hexadecimal text, ``int(str(imagehash), 16)`` and
+        PostgreSQL's ``code::bigint``. With "little", the least significant bit is bit 0, as in the words of aphash's
+        codes.
 
     Returns
     -------
@@ -247,8 +248,8 @@ def from_integers(values, n_bits, *, bitorder="big"):
     Parameters
     ----------
     values : iterable of int, or ndarray of integers of shape (n,)
-        From 0 to 2^n_bits - 1; where n_bits is 8, 16, 32, 64 or another multiple of 64 also from -2^(n_bits - 1), which
-        are the bits of signed types.
+        Numbers from 0 to 2^n_bits - 1. Where n_bits is 8, 16, 32, 64 or another multiple of 64, they may also be
+        negative, from -2^(n_bits - 1) on, as signed types hold them.
     n_bits : int
     bitorder : {"big", "little"}, default="big"
         As for :func:`to_integers`.
@@ -260,9 +261,9 @@ def from_integers(values, n_bits, *, bitorder="big"):
     Raises
     ------
     TypeError
-        For what are no integers; floats do not hold 64 bits.
+        For what are no integers; floats do not hold 64 bits exactly.
     ValueError
-        For integers that are out of range; the first row of them is named.
+        For integers that are out of range. The first such row is named.
 
     Examples
     --------
@@ -320,7 +321,7 @@ def to_imagehash(codes, n_bits, *, shape=None):
     codes : ndarray of uint64, shape (n, n_words)
     n_bits : int
     shape : tuple of two int, optional
-        Of each hash. None: the square of n_bits, as nearly all are; ``colorhash`` has (14, 3).
+        The shape of each hash. With None it is a square of n_bits, as nearly all are; ``colorhash`` has (14, 3).
 
     Returns
     -------
@@ -337,7 +338,7 @@ def to_imagehash(codes, n_bits, *, shape=None):
     --------
     >>> from aphash import interchange, pack_codes
     >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
-    >>> interchange.to_imagehash(codes, 8, shape=(2, 4))  # doctest: +SKIP
+    >>> interchange.to_imagehash(codes, 8, shape=(2, 4))  # of imagehash.ImageHash
     [array([[ True, False,  True,  True],
            [False, False, False, False]])]
     """
@@ -361,25 +362,28 @@ def from_imagehash(hashes):
     Parameters
     ----------
     hashes : iterable of imagehash.ImageHash
-        Not one alone.
+        A list of hashes, not one hash alone.
 
     Returns
     -------
     ndarray of uint64, shape (n, n_words)
-        Bits row by row: the same codes as ``from_hex(map(str, hashes), n_bits)``.
+        The bits of a hash come row by row, so these are the codes of ``from_hex(map(str, hashes), n_bits)``.
 
     Raises
     ------
     TypeError
-        For one hash, and for what are no hashes.
+        For one hash alone, and for what are no hashes.
     ValueError
-        For no hash, and hashes of different shapes; the first row of them is named.
+        For no hash, and for hashes of different shapes. The first such row is named.
 
     Examples
     --------
-    >>> import imagehash  # doctest: +SKIP
+    >>> import imagehash
+    >>> import numpy as np
     >>> from aphash import interchange
-    >>> codes = interchange.from_imagehash([imagehash.phash(image) for image in images])  # doctest: +SKIP
+    >>> bits = np.array([[True, False, True, True], [False, False, False, False]])
+    >>> interchange.from_imagehash([imagehash.ImageHash(bits)])  # or imagehash.phash(image) of each image
+    array([[13]], dtype=uint64)
     """
     hashes = _several(hashes, "hashes", "ImageHash")
     first, hashes = _first(hashes, "hashes must hold one hash at least, for its size is n_bits")
@@ -401,12 +405,12 @@ def from_imagehash(hashes):
 
 
 def _is_signed(n_bits):
-    """Whether there are signed types of n_bits, whose negative numbers have the first bit set."""
+    """Return whether there are signed types of n_bits, whose negative numbers have the first bit set."""
     return n_bits in (8, 16, 32) or n_bits % 64 == 0
 
 
 def _several(items, name, kind):
-    """Return an iterable of items, unless it is one item, or has no order."""
+    """Return an iterable of items. TypeError where it is one item, or has no order."""
     if isinstance(items, str | bytes | set | frozenset | dict) or not hasattr(items, "__iter__"):
         alone = {"str": str, "int": numbers.Integral}.get(kind)
         one = isinstance(items, alone) if alone else hasattr(items, "hash")
@@ -425,7 +429,7 @@ def _a(thing):
 
 
 def _by_chunks(items, n_bits, convert):
-    """Return the codes of items, of which convert(block, number of its first row) makes those of a block."""
+    """Return the codes of items; convert(chunk, number of its first row) makes the codes of a chunk."""
     step, start = chunk_rows(n_bits), 0
     n = len(items) if hasattr(items, "__len__") else None
     codes, made = np.empty((n or 0, n_words(n_bits)), np.uint64), []
@@ -443,7 +447,7 @@ def _by_chunks(items, n_bits, convert):
 
 
 def _first(items, empty):
-    """Return the first of items, and all of them; ValueError, worded by empty, where there is none."""
+    """Return the first of the items, and all of them. ValueError with the text `empty` where there is none."""
     each = iter(items)
     first = next(each, each)
     if first is each:
@@ -463,7 +467,7 @@ def _without_end(text, row):
 
 
 def _texts_of_width(chunk, start, width, refuse):
-    """Return texts without the ends of lines, all of a width; refuse(text, row) raises for the first that is not."""
+    """Return texts without line ends, all of one width. refuse(text, row) raises for the first of another width."""
     if set(map(type, chunk)) != {str} or set(map(len, chunk)) != {width}:
         chunk = [_without_end(text, start + row) for row, text in enumerate(chunk)]
         for row, text in enumerate(chunk):
@@ -473,7 +477,7 @@ def _texts_of_width(chunk, start, width, refuse):
 
 
 def _digits_advice(text, digits, n_bits):
-    """Return what to do with a hexadecimal text of another length, as the end of a message."""
+    """Return the end of a message, which says what to do with a hexadecimal text of another length."""
     if text[:2].lower() in ("0x", "\\x"):
         return f": without {text[:2]}"
     if len(text) == 2 * -(-n_bits // 8):
@@ -484,7 +488,7 @@ def _digits_advice(text, digits, n_bits):
 
 
 def _integers(chunk, start):
-    """Return a block of Python integers; TypeError for what are none."""
+    """Return a chunk of Python integers. TypeError for what are none."""
     types = set(map(type, chunk))
     if types == {int}:
         return chunk

@@ -205,7 +205,7 @@ class NeighborMeans(Linear):
         centre = mapped.mean(axis=0)
         D = principal_directions(mapped - centre, self.n_bits)
         R = random_orthonormal(D.shape[1], self.n_bits, rng)
-        R = towards_signs((mapped - centre)[some] @ D, R, ITQ.n_iter)
+        R = itq_rotation((mapped - centre)[some] @ D, R, ITQ.n_iter)
         self.W_, self.bias_ = W[:-1] @ D @ R, (W[-1] - centre) @ D @ R
         return self
 
@@ -213,8 +213,8 @@ class NeighborMeans(Linear):
 class MeanBits(Linear):
     """Score-aware bits of the mean of an item's nearest neighbours: what a query's scores rank are the means.
 
-    v, the mean of x's k nearest rows, centred, is rebuilt by b D, and what is lost along v, which scores see, weighs eta
-    times what is lost across (the anisotropic loss of Guo et al. 2020, for an additive code of bits):
+    v, the mean of x's k nearest rows, centred, is rebuilt by b D, and what is lost along v, which scores see, weighs
+    eta times what is lost across (the anisotropic loss of Guo et al. 2020, for an additive code of bits):
 
         loss = |e|^2 + (eta - 1) (e . v)^2 / |v|^2,  e = v - b D
 
@@ -236,7 +236,7 @@ class MeanBits(Linear):
         V = means_of(X, lists[np.sort(rng.permutation(len(X))[:_MEANS_ROWS]), :k]) - self.mean_
         self.start_ = principal_directions(V, self.n_bits)
         R = random_orthonormal(self.start_.shape[1], self.n_bits, rng)
-        self.start_ = self.start_ @ towards_signs(V @ self.start_, R, 30)
+        self.start_ = self.start_ @ itq_rotation(V @ self.start_, R, 30)
         B = signs(V @ self.start_)
         self.W_ = self._decoder(B, V).T
         for _ in range(self.n_rounds):
