@@ -113,8 +113,8 @@ class Check:
 
     def of(self, bits):
         """Return (recall, nearness) of bits: the share of the 10 nearest rows among the first results, and minus the
-        mean
-    squared distance of the first results, as a share of the query's median one.
+            mean
+        squared distance of the first results, as a share of the query's median one.
         """
         signs = np.where(bits, np.float32(1), np.float32(-1))
         D = -(signs[self.queries] @ signs.T)
