@@ -44,9 +44,7 @@ def openmp_flags(compiler):
                 break
             if done.returncode == 0:
                 return compile_flags, link_flags
-    print(
-        f"aphash: {compiler[0]} has no OpenMP: building for ONE THREAD; n_jobs will have no effect.", file=sys.stderr
-    )
+    print(f"aphash: {compiler[0]} has no OpenMP: building for ONE THREAD; n_jobs will have no effect.", file=sys.stderr)
     return [], []
 
 

@@ -67,7 +67,7 @@ cdef extern from "search/linkage.h" nogil:
 cdef extern from "search/kernels.h" nogil:
     enum:
         APH_MARGIN
-        APH_QUERY_BLOCK
+        APH_MAX_QUERIES
         APH_POSITION_BITS
     ctypedef struct aph_found:
         uint64_t *hits

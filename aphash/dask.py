@@ -1,10 +1,10 @@
-"""The same two classes over dask arrays: learning and searching past one machine. Needs ``pip install aphash[dask]``.
+"""The same two classes over dask arrays, to learn and search past one machine. Needs ``pip install aphash[dask]``.
 
-Rows are rechunked to runs of the blocks of ``aphash._learning.training_data``, which depend on their number only; their
-sums are made by the same functions as on one machine, and added in the same order. So codes, thresholds and hash
-function are those of :class:`aphash.APHash`, bit for bit, whatever the chunks, the number of workers and the schedule,
-on one kind of CPU and libraries. Blocks live on the workers as results of pure tasks: dask makes them again when a
-worker is lost.
+Rows are rechunked to runs of the blocks of ``aphash._learning.blocks``, which depend on the number of rows only. The
+functions that sum over blocks are those of one machine, and the sums are added in the same order. So the codes, the
+thresholds and the hash function have the same bits as those of :class:`aphash.APHash`, whatever the chunks, the number
+of workers and the schedule, on one kind of CPU and with one set of libraries. Blocks live on the workers as results of
+pure tasks, and dask makes them again when a worker is lost.
 """
 
 import copy
@@ -16,7 +16,6 @@ from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
 from aphash._learning import estimator, scores
-from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
 from aphash._learning.encoder import encode, farthest, project
 from aphash._measuring.recall import ExpectedRecall
@@ -39,15 +38,26 @@ class APHash(estimator.APHash):
 
     ``fit`` takes a dask array of shape (n, d), chunked in any way; unknown chunk sizes are computed first. ``codes_``
     is a persisted dask array, which is never gathered. ``transform`` and ``decision_function`` take dask arrays and
-    return lazy ones. ``n_jobs`` has no effect: a task uses one thread, and dask runs the tasks.
+    return lazy ones. ``n_jobs`` has no effect, since a task uses one thread, and dask runs the tasks.
 
     Notes
     -----
-    Uses the scheduler that dask uses: threads, or the workers of the current ``distributed.Client``. Of an iteration,
-    m (2 n_bits + 4) numbers come back for every four parts, of some MB of rows each, and 2 m n_bits go to each worker;
-    in a round, two lists of about 1.3 n_anchors n_neighbors candidates come back. At the end ``expected_recall_`` is
-    measured where fit is called, on at most 100,000 rows and 64 million numbers of X, which are gathered for it. A
-    worker needs 12 n_bits + 4 d bytes for each training row that it holds.
+    Uses the scheduler that dask uses: threads, or the workers of the current ``distributed.Client``. In an iteration,
+    m (2 n_bits + 4) numbers come back for every four parts, each of which is some MB of rows, and 2 m n_bits numbers go
+    to each worker. In a round, two lists of about 1.3 n_anchors n_neighbors candidates come back. At the end
+    ``expected_recall_`` is measured where fit is called, on at most 100,000 rows and 64 million numbers of X, which are
+    gathered for it. A worker needs 12 n_bits + 4 d bytes for each training row that it holds.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from aphash.dask import APHash
+    >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+    >>> hasher = APHash(16, random_state=0).fit(X)
+    >>> hasher.codes_.shape
+    (1000, 1)
+    >>> local = hasher.to_local()  # an aphash.APHash with the same bits
     """
 
     def fit(self, X, y=None):
@@ -58,7 +68,17 @@ class APHash(estimator.APHash):
         TypeError
             When X is not a dask array of real numbers.
         ValueError
-            As on one machine; for NaN and infinity the block of rows is named.
+            As on one machine; for NaN and infinity the chunk of rows is named.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import APHash
+        >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+        >>> hasher = APHash(16, random_state=0).fit(X)
+        >>> hasher.coef_.shape
+        (16, 16)
         """
         self._check_params()
         rng = self._random_state()
@@ -71,7 +91,7 @@ class APHash(estimator.APHash):
         settings = self._settings(n_train)
         rows, others = None, np.zeros(0, np.int64)
         if n_train < n:
-            rows = draw_rows(n, n_train, rng)
+            rows = self._draw_learning(n, n_train, rng)
             others = estimator.others_than(rows, n)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
@@ -124,7 +144,7 @@ class APHash(estimator.APHash):
         return estimator.recall_of(encoder, gathered, own_rows, codes, n_threads)
 
     def _to_file(self):
-        """As of one machine; codes_, where it is a dask array, is computed some chunks at a time as it is written."""
+        """As on one machine. A dask array codes_ is computed some chunks at a time while it is written."""
         arrays, params = super()._to_file()
         codes = arrays["codes_"]
         if isinstance(codes, da.Array):
@@ -146,6 +166,16 @@ class APHash(estimator.APHash):
         ------
         sklearn.exceptions.NotFittedError
             Before fit.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import APHash
+        >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+        >>> hasher = APHash(16, random_state=0).fit(X)
+        >>> hasher.to_local().codes_.shape
+        (1000, 1)
         """
         encoder, local = self.encoder_, estimator.APHash(**self.get_params(deep=False))
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
@@ -154,20 +184,63 @@ class APHash(estimator.APHash):
         return local
 
     def transform(self, X):
-        """Return the codes of a dask array, lazily: a dask array of uint64, shape (n, n_words)."""
+        """Return the codes of a dask array, lazily: a dask array of uint64, shape (n, n_words).
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import APHash
+        >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+        >>> hasher = APHash(16, random_state=0).fit(X)
+        >>> hasher.transform(X).compute().shape
+        (1000, 1)
+        """
         return _encode(self._checked(X), self.encoder_)
 
     def query_projections(self, X):
-        """Return what queries are searched by where more than their bits is wanted, lazily; see
-        :meth:`aphash.Encoder.query_projections`."""
+        """Return the weights by which queries are searched for, lazily; see :meth:`aphash.Encoder.query_projections`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import APHash
+        >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+        >>> hasher = APHash(16, random_state=0).fit(X)
+        >>> hasher.query_projections(X[:3]).compute().shape
+        (3, 16)
+        """
         return self.decision_function(X)
 
     def decision_function(self, X):
-        """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits)."""
+        """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits).
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import APHash
+        >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+        >>> hasher = APHash(16, random_state=0).fit(X)
+        >>> hasher.decision_function(X[:3]).compute().shape
+        (3, 16)
+        """
         return _project(self._checked(X), self.encoder_)
 
     def score(self, X, y=None):
-        """Return how well codes of a dask array keep neighbours; see :meth:`aphash.APHash.score`: the same number."""
+        """Return how well codes of a dask array keep neighbours: the number that :meth:`aphash.APHash.score` returns.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import APHash
+        >>> X = da.from_array(np.random.default_rng(0).standard_normal((1000, 16)), chunks=(250, 16))
+        >>> hasher = APHash(16, random_state=0).fit(X)
+        >>> 0 < hasher.score(X) < 1
+        True
+        """
         return super().score(_known(X), y)
 
     def _take(self, X, rows):
@@ -182,7 +255,7 @@ class APHash(estimator.APHash):
 
 
 def _array(X):
-    """Return X as float16, float32 or float64, whichever holds it; not read yet, so wide integers as float64."""
+    """Return X as float16, float32 or float64, whichever holds it. Wide integers become float64: X is not read yet."""
     if not isinstance(X, da.Array):
         advice = "aphash.APHash takes numpy arrays"
         if hasattr(X, "to_dask_array"):
@@ -233,7 +306,7 @@ def _project(X, encoder):
 
 
 def _by_rows(X, encoder, function, width, dtype):
-    if encoder.items is not None:  # megabytes of anchors: one task of the graph, not a part of each
+    if encoder.items is not None:  # the anchors are megabytes, so they are one task of the graph and not in each task
         encoder = dask.delayed(encoder)
     return X.map_blocks(
         _hash_block, encoder, function, dtype=dtype, chunks=(X.chunks[0], (width,)), meta=np.empty((0, width), dtype)

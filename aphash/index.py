@@ -24,7 +24,7 @@ from aphash.rescore import bind, rerank
 PAD_ID = _search.PAD_ID
 PAD_DISTANCE = _search.PAD_DISTANCE
 
-_MOST_CANDIDATES = 1 << 20  # that are held at a time while they are ranked anew
+_MAX_CANDIDATES = 1 << 20  # that are held at a time while they are ranked anew
 
 
 def _codes_first(method):
@@ -953,7 +953,7 @@ def integers_within(index, rows, radius, filter):
 def _search_and_rescore(rows, k, rescore, n, nearest):
     distances, ids = np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64)
     n_candidates = max(k, min(math.ceil(k * rescore.factor), n))
-    step = max(1, _MOST_CANDIDATES // n_candidates)
+    step = max(1, _MAX_CANDIDATES // n_candidates)
     for start in range(0, len(rows), step):
         found = nearest(rows[start : start + step], n_candidates)[1]
         finer = rescore.distances(start, found)

@@ -380,9 +380,9 @@ class HammingNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         check_is_fitted(self)
         k = check_count(self.n_neighbors if n_neighbors is None else n_neighbors, "n_neighbors", 1)
         n = len(self.index_)
-        most = n - (X is None)
-        if k > most:
-            raise ValueError(f"n_neighbors must be at most {most} for {n} codes, got {k}")
+        max_k = n - (X is None)
+        if k > max_k:
+            raise ValueError(f"n_neighbors must be at most {max_k} for {n} codes, got {k}")
         if X is None:
             rows, graph = self.index_.knn_graph(k, n_jobs=self.n_jobs)
             distances, indices = graph.data, rows[graph.indices]

@@ -264,7 +264,7 @@ def _read_rows(X, rows):
         return X[rows]
     # h5py takes a time for each row of a list that slices do not: rows that are near each other are read together.
     nbytes = max(1, X.shape[1] * X.dtype.itemsize)
-    gap, most = max(1, _GAP_BYTES // nbytes), max(1, _BLOCK_BYTES // nbytes)
-    ends = np.flatnonzero((np.diff(rows) > gap) | (np.diff(rows // most) > 0)) + 1
+    gap, max_rows = max(1, _GAP_BYTES // nbytes), max(1, _BLOCK_BYTES // nbytes)
+    ends = np.flatnonzero((np.diff(rows) > gap) | (np.diff(rows // max_rows) > 0)) + 1
     parts = np.split(rows, ends)
     return np.concatenate([X[part[0] : part[-1] + 1][part - part[0]] for part in parts])

@@ -19,7 +19,7 @@ static aph_isa table[] = {
 
 #define HAS(feature) (__builtin_cpu_supports(feature) != 0)
 
-/* Runs once, when the library is loaded: from then on the table is only read. */
+/* This runs once, when the library is loaded. From then on the table is only read. */
 __attribute__((constructor)) static void complete(void)
 {
     int i = 0;

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from aphash import _kernels
 from aphash._searching import _search, _store
 
-os.environ["_APHASH_MOST_THREADS"] = "8"  # work is split as a test says, also where there are fewer CPUs
+os.environ["_APHASH_MAX_THREADS"] = "8"  # work is split as a test says, also where there are fewer CPUs
 
 
 @pytest.fixture(params=_kernels.isa_names())

@@ -199,10 +199,10 @@ def test_youtube_faces_layout(tmp_path):
             folder = tmp_path / "aligned_images_DB" / person / str(i % 2)
             folder.mkdir(parents=True, exist_ok=True)
             image.fromarray(rng.integers(0, 256, (64, 72, 3), np.uint8)).save(folder / f"{i}.jpg")
-    data = datasets.youtube_faces(tmp_path, tmp_path / "cache", least=10)
+    data = datasets.youtube_faces(tmp_path, tmp_path / "cache", min_frames=10)
     assert data.X.shape == (23, 1770) and data.class_names == ["Ann_A", "Bob_B"]
     assert sorted(np.bincount(data.y)) == [11, 12] and data.n_train == 21
-    assert datasets.youtube_faces(tmp_path, tmp_path / "cache", least=10).checksum == data.checksum
+    assert datasets.youtube_faces(tmp_path, tmp_path / "cache", min_frames=10).checksum == data.checksum
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
     with pytest.raises(datasets.MissingData, match="at least 500"):
         datasets.load("youtube-faces", tmp_path)
@@ -249,14 +249,14 @@ def test_itq_turns_towards_signs_and_keeps_a_frame(vectors):
     for p in (6, 16):
         V = Xc @ baselines.principal_directions(Xc, p)
         R0 = baselines.random_orthonormal(p, 16, np.random.default_rng(0))
-        R = baselines.towards_signs(V, R0, 20)
+        R = baselines.itq_rotation(V, R0, 20)
         np.testing.assert_allclose(R @ R.T, np.eye(p), atol=1e-5)
 
         def loss(R, V=V):
             return np.linalg.norm(baselines.signs(V @ R) - V @ R)
 
         # each step is the best rotation for its signs
-        falling = [loss(baselines.towards_signs(V, R0, n)) for n in range(8)]
+        falling = [loss(baselines.itq_rotation(V, R0, n)) for n in range(8)]
         assert (np.diff(falling) <= 1e-3).all() and loss(R) < falling[0]
 
 
@@ -269,13 +269,13 @@ def test_controls_are_the_rounds_without_descent(vectors):
     Z = X - X.mean(axis=0)
     Z /= np.sqrt((Z**2).sum(axis=1).mean())
     V = Z @ baselines.principal_directions(Z.astype(np.float32), r)
-    B = V @ baselines.towards_signs(V, baselines.random_orthonormal(r, r, rng), 50)
+    B = V @ baselines.itq_rotation(V, baselines.random_orthonormal(r, r, rng), 50)
     X1 = np.hstack([Z, np.ones((len(Z), 1))])
     G = X1.T @ X1
     for _ in range(rounds):
         B = B / np.abs(B).mean()
         B = B - B.mean(axis=0)
-        B = B @ baselines.towards_signs(B, np.eye(r), 30)
+        B = B @ baselines.itq_rotation(B, np.eye(r), 30)
         B = X1 @ np.linalg.inv(G + 1e-2 * np.trace(G) / len(G) * np.eye(len(G))) @ X1.T @ np.where(B >= 0, 1.0, -1.0)
     difference = np.abs(got.project(X.astype(np.float32)) - B).mean()
     assert difference < 2e-3  # a sign near zero may fall otherwise in float32
@@ -447,7 +447,7 @@ def test_front_and_what_it_reaches_at_a_recall():
 def test_labels():
     assert methods.label("control:n_rounds=4,rotation=random") == "control, 4 rounds, random"
     assert methods.label("control:n_rounds=4,rotation=random,whitening=0.25,last_ridge=0.1").endswith("whitened 0.25")
-    assert methods.label("itq:n_components=32") == "PCA-32 + frame"
+    assert methods.label("itq:n_components=32") == "PCA-32 + projection"
     assert methods.label("aphash-semantic:q_power=2") == "APHash semantic, q_power=2"
 
 

@@ -93,7 +93,7 @@ def test_any_arrays(tmp_path, contents, mmap):
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1 << 22])
 def test_any_layout_in_any_piece(tmp_path, rng, piece, monkeypatch):
-    monkeypatch.setattr(container, "PIECE", piece)
+    monkeypatch.setattr(container, "CHUNK_BYTES", piece)
     base = rng.integers(0, 2**32, (9, 6, 5), dtype=np.uint32)
     contents = {
         "sliced": base[::2, 1:], "turned": base.T, "reversed": base[::-1], "fortran": np.asfortranarray(base),
@@ -171,8 +171,8 @@ def test_what_cannot_be_stored(tmp_path, rng):
         ({"a": np.array([None])}, TypeError, "'a': dtype object"),
         ({"a": np.zeros(3, complex)}, TypeError, "'a': dtype complex128"),
         ({"__metadata__": np.zeros(3)}, ValueError, "__metadata__"),
-        ({"a": container.Chunks(np.float32, (3,), short)}, ValueError, "'a': the pieces have 8 bytes, not 12"),
-        ({"a": container.Chunks(np.float32, (3,), wrong)}, ValueError, "'a': a piece has dtype float64, not float32"),
+        ({"a": container.Chunks(np.float32, (3,), short)}, ValueError, "'a': the chunks have 8 bytes, not 12"),
+        ({"a": container.Chunks(np.float32, (3,), wrong)}, ValueError, "'a': a chunk has dtype float64, not float32"),
     ]:
         with pytest.raises(error, match=message):
             container.write(path, contents, kind="thing", version=1, params={})

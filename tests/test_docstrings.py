@@ -1,7 +1,7 @@
 """The examples of all public names run and give what they show, and every public name has one."""
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import warnings
 
@@ -10,7 +10,9 @@ import pytest
 
 import aphash
 
-MODULES = ("aphash.codes", "aphash.interchange", "aphash.metrics")
+MODULES = ["aphash.codes", "aphash.interchange", "aphash.metrics"]
+if importlib.util.find_spec("dask"):
+    MODULES.append("aphash.dask")
 NO_EXAMPLE = {  # what others in the package use, and what needs none
     "aphash.ProjectionRescore", "aphash.Filter.bitmap", "aphash.Filter.belong_to", "aphash.metrics.Counts.n_relevant",
 }  # fmt: skip
@@ -34,7 +36,7 @@ def public():
         for name, thing in vars(module).items():
             if name in getattr(module, "__all__", [name]) and not name.startswith("_") and callable(thing):
                 home = getattr(thing, "__module__", "")
-                if name not in aphash.__all__ and (home == module.__name__ or "__all__" in vars(module)):
+                if thing is not getattr(aphash, name, None) and (home == module.__name__ or "__all__" in vars(module)):
                     yield from members(f"{module.__name__}.{name}", thing)
 
 
@@ -51,8 +53,8 @@ def test_an_example_runs(name):
         attribute = name.startswith(("aphash.HammingIndex.", "aphash.VectorIndex.")) and not own  # see the class's text
         assert attribute or name in NO_EXAMPLE, f"{name} has no example"
         return
-    for package in ("faiss", "usearch"):
-        if package in own:
+    for package in ("faiss", "usearch", "imagehash"):
+        if package in name:
             pytest.importorskip(package)
     test = doctest.DocTestParser().get_doctest(own, {"np": np}, name, inspect.getsourcefile(thing), 0)
     output = []

@@ -134,7 +134,7 @@ def test_pdq(rng):
 
 def test_lines_of_a_file(rng, tmp_path, monkeypatch):
     """Of one end or another, with several blocks; a wrong line is named."""
-    monkeypatch.setattr(rows_of_bytes, "BLOCK_BYTES", 64 * 7)
+    monkeypatch.setattr(rows_of_bytes, "CHUNK_BYTES", 64 * 7)
     codes = random_codes(rng, 30, 49)
     for to, back in (
         (interchange.to_hex, lambda lines: interchange.from_hex(lines, 49)),
@@ -286,7 +286,7 @@ def test_bytes_of_packbits_in_other_indexes(rng, n_bits):
 @pytest.mark.parametrize("n_bits, bitorder", [(64, "little"), (60, "little"), (128, "big"), (100, "big")])
 def test_usearch(rng, n_bits, bitorder, tmp_path, monkeypatch):
     usearch = pytest.importorskip("usearch.index", reason="usearch is not installed")
-    monkeypatch.setattr(rows_of_bytes, "BLOCK_BYTES", 128 * 70)  # several blocks
+    monkeypatch.setattr(rows_of_bytes, "CHUNK_BYTES", 128 * 70)  # several blocks
     codes, queries = random_codes(rng, 300, n_bits), random_codes(rng, 5, n_bits)
     to = interchange.to_bytes if bitorder == "little" else interchange.to_ubinary
     index = HammingIndex(n_bits)
@@ -520,7 +520,7 @@ def faiss_indexes(faiss, rows, ids):
 
 def test_every_faiss_index_of_whole_codes_is_read(rng, tmp_path, monkeypatch):
     faiss = pytest.importorskip("faiss", reason="faiss is not installed")
-    monkeypatch.setattr(rows_of_bytes, "BLOCK_BYTES", 64 * 70)  # several blocks
+    monkeypatch.setattr(rows_of_bytes, "CHUNK_BYTES", 64 * 70)  # several blocks
     codes, ids = random_codes(rng, 300, 64), rng.permutation(1000)[:300] * 7 + 3
     rows = interchange.to_bytes(codes, 64)
     seen = []

@@ -17,7 +17,7 @@ from aphash._common.threads import n_threads
 @pytest.fixture
 def four_cpus(monkeypatch):
     """A process that may use 4 CPUs and has set nothing."""
-    for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "_APHASH_MOST_THREADS"):
+    for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "_APHASH_MAX_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5, 8})
     monkeypatch.setattr(threads, "_quota", lambda: sys.maxsize)
@@ -91,7 +91,7 @@ def test_a_huge_n_jobs_is_no_crash():
         index.add(np.arange(20_000, dtype=np.uint64).reshape(-1, 1))
         print(index.search(index.codes[:40], 1, n_jobs=100_000)[1][39, 0])
     """
-    environment = {name: value for name, value in os.environ.items() if name != "_APHASH_MOST_THREADS"}
+    environment = {name: value for name, value in os.environ.items() if name != "_APHASH_MAX_THREADS"}
     program = "\n".join(line.strip() for line in program.splitlines())
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout == "39\n", done.stderr

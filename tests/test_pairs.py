@@ -119,7 +119,7 @@ def test_pairs(rng, way, make, n_bits, n):
 
 
 def test_pairs_come_in_blocks_of_bounded_size(rng, way, monkeypatch):
-    monkeypatch.setattr("aphash._searching.pairs._BLOCK", 100)
+    monkeypatch.setattr("aphash._searching.pairs._CHUNK_PAIRS", 100)
     n = 700
     index = HammingIndex(64)
     index.add(np.zeros((n, 1), np.uint64))  # all equal: 244,650 pairs
@@ -188,7 +188,7 @@ def test_pairs_of_codes_that_share_a_hash(rng, hashes):
 @pytest.mark.parametrize("block", [7, 1 << 16])
 def test_pairs_of_many_copies_in_small_blocks(rng, way, block, monkeypatch):
     """Every place where a block can end, among the copies of one code and among those of two."""
-    monkeypatch.setattr("aphash._searching.pairs._BLOCK", block)
+    monkeypatch.setattr("aphash._searching.pairs._CHUNK_PAIRS", block)
     codes = copies(rng, 90, 64)
     index, ids = index_of(rng, codes, 64)
     blocks = list(index.pairs(2))
@@ -206,7 +206,7 @@ def naive_groups(codes, ids, radius):
 
 @pytest.mark.parametrize("block", [7, 1 << 16])
 def test_groups(rng, way, make, hashes, block, monkeypatch):
-    monkeypatch.setattr("aphash._searching.pairs._BLOCK", block)
+    monkeypatch.setattr("aphash._searching.pairs._CHUNK_PAIRS", block)
     for n, n_bits in ((0, 64), (1, 64), (90, 64), (300 if block > 7 else 90, 130)):
         codes = make(rng, n, n_bits)
         index, ids = index_of(rng, codes, n_bits)

@@ -133,7 +133,7 @@ def test_padding_one_query_and_blocks(data, kind, monkeypatch):
     assert ids[3:].tolist() == [-1, -1] and np.isinf(distances[3:]).all()
     index.add(pack_codes(Y[3:]))
     whole = search(slice(None), 4)
-    monkeypatch.setattr("aphash.index._MOST_CANDIDATES", 80)
+    monkeypatch.setattr("aphash.index._MAX_CANDIDATES", 80)
     monkeypatch.setattr("aphash.rescore._BLOCK_BYTES", 1)
     blocks = search(slice(None), 4)
     assert np.array_equal(whole[1], blocks[1]) and np.allclose(whole[0], blocks[0], rtol=1e-6)

@@ -622,10 +622,10 @@ def test_a_file_holds_it_all(fitted, tmp_path, keep, mmap):
 def test_a_mapped_file_is_not_read_whole(fitted, tmp_path):
     fitted["float32"].save(tmp_path / "index")
     loaded = VectorIndex.load(tmp_path / "index", mmap=True)
-    assert not loaded._state.kept._parts[0].rows.flags.writeable
-    assert isinstance(loaded._state.kept._parts[0].rows.base, object)
+    assert not loaded._state.kept._extents[0].rows.flags.writeable
+    assert isinstance(loaded._state.kept._extents[0].rows.base, object)
     loaded.upsert(Q[:1], [0])
-    assert len(loaded._state.kept._parts) == 2 and loaded._state.kept._parts[1].start == 3000
+    assert len(loaded._state.kept._extents) == 2 and loaded._state.kept._extents[1].start == 3000
 
 
 def test_a_failed_save_leaves_file_and_index(fitted, tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def expanded_by_hand(index, weights, expand, expand_weight, mask=None):
 
 @pytest.mark.parametrize("expand", [1, 30, N + 1])
 def test_expansion(rng, expand, monkeypatch):
-    monkeypatch.setattr("aphash._searching.expansion._BLOCK_BITS", 10_000)
+    monkeypatch.setattr("aphash._searching.expansion._CHUNK_BITS", 10_000)
     index = make_index(rng, ids=rng.permutation(N) + 5)
     weights = rng.standard_normal((8, BITS))
     weights[3] = 0

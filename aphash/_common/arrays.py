@@ -1,4 +1,4 @@
-"""What people bring as arrays: made an ndarray of the same values, or refused with what to do. Needs numpy only.
+"""Arrays from outside: they become an ndarray of the same values, or an error says what to do. Needs numpy only.
 
 numpy itself makes an array of nearly everything: it drops masks, reads texts as numbers, makes one object of a set, and
 rounds what does not fit. Whatever comes from outside passes here first.
@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 _EXACT_32, _EXACT_64 = 1 << 24, 1 << 53  # whole numbers up to these are exact in float32 and float64
-_BLOCK = 1 << 20  # numbers that are compared at a time
+_CHUNK = 1 << 20  # so many numbers are compared at a time
 
 _short = reprlib.Repr()
 _short.maxother = _short.maxstring = _short.maxlong = 60
@@ -26,7 +26,7 @@ def shown(value):
 
 
 def _is_masked(values):
-    """Whether this is one of numpy's masked arrays; numpy.ma is not imported to find out that there are none."""
+    """Return whether this is a masked array. numpy.ma is not imported to find out that there are none."""
     return isinstance(values, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ()))
 
 
@@ -42,7 +42,7 @@ def as_array(values, name):
     Raises
     ------
     TypeError
-        For what is no array: a set, an iterator, a mapping, a text, None, bfloat16.
+        For what is no array: a set, an iterator, a mapping, a text or None; and for bfloat16.
     ValueError
         For masked elements, and rows of different lengths.
     """
@@ -72,19 +72,19 @@ def as_array(values, name):
 
 
 def as_floats(values, name):
-    """Return real numbers as float16, float32 or float64 of the machine's own byte order, whichever holds them all.
+    """Return real numbers as float16, float32 or float64 in the byte order of the machine, whichever holds all of them.
 
     Parameters
     ----------
     values : array_like
-        Floats stay what they are, wider ones become float64. Booleans and integers become float32 where that is exact,
-        else float64. Objects must be numbers.
+        Floats keep their dtype, but wider ones become float64. Booleans and integers become float32 where that is
+        exact, and float64 elsewhere. Objects must be numbers.
     name : str
 
     Returns
     -------
     ndarray
-        Not copied where nothing changes; NaN and infinity are passed on.
+        It is not copied where nothing changes. NaN and infinity are passed on.
 
     Raises
     ------
@@ -113,19 +113,19 @@ def as_floats(values, name):
 
 
 def whole_as_float64(array, name):
-    """Return integers as float64; ValueError where one is not held exactly."""
+    """Return integers as float64. ValueError where float64 does not hold one exactly."""
     floats = array.astype(np.float64)
     if array.size and (array.min() < -_EXACT_64 or array.max() > _EXACT_64):
         rows = array.reshape(len(array), -1)
-        step = max(1, _BLOCK // max(1, rows.shape[1]))
+        step = max(1, _CHUNK // max(1, rows.shape[1]))
         for start in range(0, len(rows), step):
-            block = rows[start : start + step]
+            chunk = rows[start : start + step]
             with np.errstate(invalid="ignore"):  # 2^63 as int64
-                differs = block != block.astype(np.float64).astype(array.dtype)
+                differs = chunk != chunk.astype(np.float64).astype(array.dtype)
             if differs.any():
                 at = np.argwhere(differs)[0]
                 raise ValueError(
-                    f"{name} has whole numbers that float64 does not hold, first {block[tuple(at)]} in row "
+                    f"{name} has whole numbers that float64 does not hold, first {chunk[tuple(at)]} in row "
                     f"{start + at[0]}: subtract an offset, or round by {name}.astype(np.float64)"
                 )
     return floats
@@ -141,7 +141,7 @@ def _unmasked(array, name):
 
 
 def _uneven(values, name):
-    """Return the ValueError for rows that do not form an array, or None when they are not the trouble."""
+    """Return the ValueError for rows that do not form an array, or None where that is not the cause."""
     if not isinstance(values, list):
         return None
     sizes = [

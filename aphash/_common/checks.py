@@ -1,4 +1,4 @@
-"""Checks of counts and ids: what came, what was expected, by the argument's name. Needs numpy only."""
+"""Checks of counts and ids. Errors name the argument, what was expected and what came. Needs numpy only."""
 
 import numbers
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from aphash._common.arrays import as_array, shown
 
-_MOST = 1 << 48  # results, candidates or bits that a count may ask for: no memory holds more
+_MAX_COUNT = 1 << 48  # the largest count of results, candidates or bits; no memory holds more
 
 
-def check_count(value, name, least):
-    """Return an integer of at least `least`; TypeError or ValueError that names it otherwise."""
+def check_count(value, name, minimum):
+    """Return an integer that is at least `minimum`. Otherwise raise TypeError or ValueError, which name it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value > _MOST:
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if value > _MAX_COUNT:
         raise ValueError(f"{name} must be at most 2^48, got {value}")
     return int(value)
 
 
 def as_ids(ids, name="ids"):
-    """Return one or more integers as int64 (n,), whatever ids they may be; TypeError or ValueError otherwise."""
+    """Return one or more integers as int64 (n,), whatever their values. TypeError or ValueError for anything else."""
     given, ids = ids, as_array(ids, name)
     if isinstance(given, list | tuple) and ids.ndim == 1 and ids.dtype.kind in "iuf":
         kinds = set(map(type, given))  # numpy makes 1 of True beside integers, and rounds where int64 does not do
@@ -41,7 +41,7 @@ def as_ids(ids, name="ids"):
 
 
 def _from_objects(ids, name):
-    """Return objects that are integers as int64; the error names the first that is none, or does not fit."""
+    """Return objects that are integers as int64. The error names the first that is none, or does not fit."""
     for place, each in enumerate(ids):
         if isinstance(each, bool | np.bool) or not isinstance(each, numbers.Integral):
             raise TypeError(f"{name} must be integers, got {shown(each)} at place {place}")
@@ -51,7 +51,7 @@ def _from_objects(ids, name):
 
 
 def check_ids(ids, n=None, name="ids"):
-    """Return ids as int64 (n,), checked: integers, not -1, all different."""
+    """Return ids as int64 (n,), and check that they are integers, all different and none of them -1."""
     ids = as_ids(ids, name)
     if n is not None and len(ids) != n:
         raise ValueError(f"{name} must have shape ({n},), got {ids.shape}")
@@ -65,11 +65,11 @@ def check_ids(ids, n=None, name="ids"):
 
 
 def is_sorted(ids):
-    """Return whether each id is above the one before; compared, not subtracted: a difference can overflow."""
+    """Return whether each id is larger than the one before. They are compared, since a difference can overflow."""
     return bool((ids[1:] > ids[:-1]).all())
 
 
 def some(ids):
-    """Name ids in a message: the first ten."""
+    """Return a text that names the first ten ids, for a message."""
     shown = ", ".join(str(i) for i in ids[:10])
     return shown if len(ids) <= 10 else f"{shown} and {len(ids) - 10} more"

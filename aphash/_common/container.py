@@ -1,20 +1,22 @@
-"""Files: named arrays and parameters, checksummed, written atomically, mappable. Knows no classes. Needs numpy only.
+"""Files of named arrays and parameters. They have checksums, are written atomically, and can be mapped. This module
+knows no classes, and needs numpy only.
 
 The format is safetensors (8 bytes: the header's length, little-endian; the header, JSON; the arrays, C order,
-little-endian, without gaps), so any safetensors reader opens these files and nothing in them is ever executed. What
-makes it ours stands in the header's ``__metadata__``, whose beginning has a fixed form::
+little-endian, without gaps). So any safetensors reader opens these files, and nothing in them is ever executed. What
+aphash adds stands in the header's ``__metadata__``, whose beginning has a fixed form::
 
     {"__metadata__":{"format":"aphash","header_crc32":"01234567","kind":"HammingIndex","version":"1",
      "crc32":"{\\"codes\\":\\"89abcdef\\"}","params":"{\\"n_bits\\":64}"},"codes":{"dtype":"U64",...}}      (spaces)
 
-``header_crc32`` covers the length and the header, its own eight digits taken as zeros; the header in turn holds the
-CRC32 of every array. Every byte of a file is therefore covered, and the file's size follows from the header. Arrays
-begin at a multiple of 64 bytes or, behind others, of their item size: a header is padded with spaces, and wide items
-come first.
+``header_crc32`` covers the length and the header, in which its own eight digits are taken as zeros. The header holds
+the CRC32 of every array. Every byte of a file is therefore covered, and the size of the file follows from the header.
+The first array begins at a multiple of 64 bytes, and each other one at a multiple of its item size: the header is
+padded with spaces, and arrays with larger items come first.
 
-Why not the safetensors library itself (0.8.0, 256 MiB array, one core): it has no mapped arrays (``safe_open`` copies:
-256 MiB and 0.17 s, here nothing and under 1 ms), takes no array in pieces, accepts flipped bits, and raises exceptions
-of its own type. Its reader opens these files, which is tested.
+The safetensors library itself (0.8.0) is not used, for four reasons. It has no mapped arrays: ``safe_open`` copies,
+which takes 256 MiB and 0.17 s for an array of 256 MiB on one core, where a map takes no memory and less than 1 ms. It
+takes no array in chunks. It accepts flipped bits. And it raises exceptions of a type of its own. A test shows that its
+reader opens these files.
 """
 
 import contextlib
@@ -32,8 +34,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_HEADER = 1 << 20  # bytes: bounds what a hostile header can make the JSON parser allocate to some 30 MiB
-PIECE = 4 << 20  # bytes read or written at a time, and checksummed while they are in the cache
+MAX_HEADER = 1 << 20  # bytes; a hostile header then makes the JSON parser allocate about 30 MiB at most
+CHUNK_BYTES = 4 << 20  # bytes that are read or written at a time, and checksummed while they are in the cache
 ALIGNMENT = 64
 MANIFEST = "manifest.aphash"  # the file by which a folder is an index of aphash.dask
 
@@ -44,12 +46,12 @@ _DTYPES = {
 _DTYPES = {name: np.dtype(code) for name, code in _DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-_READERS = {  # what reads the kinds of files, for the messages
+_READERS = {  # for messages: what reads each kind of file
     "APHash": "APHash.load(path) or Encoder.load(path)", "HammingIndex": "HammingIndex.load(path)",
     "APHash+HammingIndex": "aphash.load(path)",
     "VectorIndex": "VectorIndex.load(path)", "dask.HammingIndex": "aphash.dask.HammingIndex.load(folder)",
 }  # fmt: skip
-_OTHERS = {  # how other files that people have begin, for the messages; none of ours can begin so
+_OTHERS = {  # for messages: how files of other kinds begin; none of ours can begin so
     b"\x93NUMPY": "an array of numpy (numpy.load reads it)", b"PK\x03\x04": "a zip archive, such as .npz",
     b"\x89PNG\r\n": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
     b"II*\x00": "a TIFF image", b"MM\x00*": "a TIFF image", b"RIFF": "a WebP image or another RIFF file",
@@ -67,17 +69,17 @@ _CRC_AT = 8 + len(_START)  # in the file
 
 @dataclass(frozen=True)
 class Chunks:
-    """An array given in pieces: arrays of ``dtype`` that are ``shape`` when joined on axis 0.
+    """An array that is given in chunks: arrays of ``dtype`` that have ``shape`` when they are joined on axis 0.
 
-    ``pieces`` is an iterable, or a function that returns one: a file object is written in two passes.
+    ``chunks`` is an iterable, or a function that returns one, since a file object is written in two passes.
     """
 
     dtype: np.dtype
     shape: tuple
-    pieces: object
+    chunks: object
 
     def __iter__(self):
-        return iter(self.pieces() if callable(self.pieces) else self.pieces)
+        return iter(self.chunks() if callable(self.chunks) else self.chunks)
 
     @property
     def nbytes(self):
@@ -85,19 +87,19 @@ class Chunks:
 
 
 def whole(array):
-    """Return an array, or the pieces of Chunks joined, as memory of its own."""
+    """Return an array, or the joined chunks of Chunks, with memory of its own."""
     if not isinstance(array, Chunks):
         return array.copy()
     joined, done = np.empty(array.shape, array.dtype), 0
-    for piece in array:
-        joined[done : done + len(piece)] = piece
-        done += len(piece)
+    for chunk in array:
+        joined[done : done + len(chunk)] = chunk
+        done += len(chunk)
     return joined
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where one array is in a file: ``start`` counts from the file's first byte."""
+    """Where an array is in a file. ``start`` is counted from the first byte of the file."""
 
     dtype: np.dtype
     shape: tuple
@@ -123,7 +125,7 @@ def _is_file_object(path, method):
 
 
 def _is_contents(path):
-    """Whether this is a file's bytes: a zero byte is among their first eight, and never in bytes that are a path."""
+    """Return whether these are a file's bytes: its first eight hold a zero byte, and a path never does."""
     return isinstance(path, bytearray | memoryview) or (isinstance(path, bytes) and b"\0" in path[:8])
 
 
@@ -141,25 +143,26 @@ def name_of(path):
 
 
 def write(path, arrays, *, kind, version, params):
-    """Write a file; at every moment ``path`` is the old file or the new one, whole.
+    """Write a file. At every moment ``path`` is the whole old file, or the whole new one.
 
-    It is written beside ``path`` under another name, forced to disk, renamed, and the folder is forced to disk. After
-    an error, or Ctrl-C, nothing is left; a process that is killed leaves ``.aphash-*.tmp`` in the folder, which may be
-    deleted. The file has the permissions of the one it replaces, or those of the umask; a link is followed.
+    The file is written beside ``path`` under another name and forced to disk. Then it is renamed, and the folder is
+    forced to disk. After an error, or Ctrl-C, nothing is left. A process that is killed leaves ``.aphash-*.tmp`` in the
+    folder, which may be deleted. The file has the permissions of the one that it replaces, or those of the umask. A
+    link is followed.
 
     Parameters
     ----------
     path : str, os.PathLike, bytes or binary file object
-        A path is used as given. A file object is written to from where it stands, front to back; it is neither
-        sought in nor closed, and after an error it holds half a file. The arrays are read twice then.
+        A path is used as given. A file object is written to from where it stands, front to back. It is neither
+        sought in nor closed, and after an error it holds half a file. The arrays are read twice for a file object.
     arrays : dict of str to ndarray or Chunks
         Of integers or floats.
     kind : str
         What the file holds, such as a class's name.
     version : int
-        Of the arrays and parameters that such a file holds.
+        The version of the arrays and parameters that such a file holds.
     params : dict
-        Whatever JSON can say; numpy scalars become Python's. With the arrays' names at most 1 MiB.
+        Whatever JSON can express; numpy scalars become Python's. With the names of the arrays at most 1 MiB.
 
     Raises
     ------
@@ -170,9 +173,9 @@ def write(path, arrays, *, kind, version, params):
 
     Notes
     -----
-    Needs 4 MiB beside the arrays (for one that is not C-contiguous: or a row of it, where that is more).
+    Needs 4 MiB beside the arrays; for an array that is not C-contiguous, a row of it where that is more.
     """
-    names = sorted(arrays, key=lambda name: -np.dtype(arrays[name].dtype).itemsize)  # stable: see ALIGNMENT
+    names = sorted(arrays, key=lambda name: -np.dtype(arrays[name].dtype).itemsize)  # see ALIGNMENT
     if "__metadata__" in arrays:
         raise ValueError("no array can be named '__metadata__'")
     for name in names:
@@ -196,7 +199,7 @@ def write(path, arrays, *, kind, version, params):
 
 
 def _write_to_file_object(file, arguments):
-    """Write front to back: the checksums stand before the arrays, so they are found in a pass of their own."""
+    """Write front to back. The checksums stand before the arrays, so a first pass computes them."""
     if isinstance(file, io.TextIOBase):
         raise TypeError(f"path must be a binary file object, got {type(file).__name__}: open it with 'wb'")
     arrays = arguments[0]
@@ -211,7 +214,7 @@ def _write_to_file_object(file, arguments):
 def _write_to(file, data):
     while data:
         written = file.write(data)
-        if written is None:  # some say nothing and write all; a raw one that cannot write now says it like this, too
+        if written is None:  # some return None and write all; a raw one that cannot write now returns None, too
             if isinstance(file, io.RawIOBase):
                 raise BlockingIOError(errno.EAGAIN, "the file object does not block, and cannot be written to now")
             return
@@ -219,7 +222,7 @@ def _write_to(file, data):
 
 
 def _header_bytes(arrays, kind, version, params, checksums):
-    """Return the file up to the first array; its length does not depend on the checksums."""
+    """Return the bytes before the first array. Their number does not depend on the checksums."""
     meta = {"format": "aphash", "header_crc32": "0" * 8, "kind": kind, "version": str(version)}
     header = {"__metadata__": meta | {"crc32": _dumps(checksums), "params": params}}
     end = 0
@@ -236,32 +239,32 @@ def _header_bytes(arrays, kind, version, params, checksums):
 
 
 def _write_array(put, name, array):
-    """Hand an array's bytes on, by memoryviews; return its checksum."""
+    """Hand the bytes of an array to `put`, as memoryviews, and return their checksum."""
     dtype = np.dtype(array.dtype).newbyteorder("<")
     crc = written = 0
-    for piece in array if isinstance(array, Chunks) else (array,):
-        if piece.dtype.newbyteorder("<") != dtype:
-            raise ValueError(f"array {name!r}: a piece has dtype {piece.dtype}, not {dtype}")
-        for part in _contiguous_parts(piece, dtype):
-            crc = zlib.crc32(part, crc)
-            put(part)
-            written += len(part)
+    for chunk in array if isinstance(array, Chunks) else (array,):
+        if chunk.dtype.newbyteorder("<") != dtype:
+            raise ValueError(f"array {name!r}: a chunk has dtype {chunk.dtype}, not {dtype}")
+        for view in _byte_views(chunk, dtype):
+            crc = zlib.crc32(view, crc)
+            put(view)
+            written += len(view)
     if written != array.nbytes:
-        raise ValueError(f"array {name!r}: the pieces have {written} bytes, not {array.nbytes}")
+        raise ValueError(f"array {name!r}: the chunks have {written} bytes, not {array.nbytes}")
     return f"{crc:08x}"
 
 
-def _contiguous_parts(array, dtype):
-    """Yield an array's bytes in C order, by memoryviews of at most PIECE bytes (or a row)."""
+def _byte_views(array, dtype):
+    """Yield the bytes of an array in C order, as memoryviews of at most CHUNK_BYTES bytes (or a row)."""
     array = np.atleast_1d(array)
     if array.size == 0:
         return
     if array.dtype == dtype and array.flags.c_contiguous:
         flat = memoryview(array.reshape(-1).view(np.uint8))
-        for start in range(0, len(flat), PIECE):
-            yield flat[start : start + PIECE]
+        for start in range(0, len(flat), CHUNK_BYTES):
+            yield flat[start : start + CHUNK_BYTES]
         return
-    step = max(1, PIECE // max(1, array.nbytes // len(array)))
+    step = max(1, CHUNK_BYTES // max(1, array.nbytes // len(array)))
     for start in range(0, len(array), step):
         rows = np.ascontiguousarray(array[start : start + step], dtype)
         yield memoryview(rows.reshape(-1).view(np.uint8))
@@ -274,9 +277,9 @@ def _write_all(fd, data):
 
 @contextlib.contextmanager
 def _replacing(path):
-    """Yield a descriptor to write to; on success its file takes the place of ``path``, otherwise nothing happens."""
+    """Yield a descriptor to write to. On success its file takes the place of ``path``; otherwise nothing happens."""
     with _naming(path):
-        target = os.path.realpath(os.fsdecode(path))  # a link stays, what it points to is replaced
+        target = os.path.realpath(os.fsdecode(path))  # a link stays, and the file to which it points is replaced
         folder = os.path.dirname(target)
         mode = _mode_to_keep(target)
         temporary = os.path.join(folder, f".aphash-{secrets.token_hex(8)}.tmp")
@@ -298,7 +301,7 @@ def _replacing(path):
 
 
 def _mode_to_keep(target):
-    """Return the permissions of the file that would be replaced, or None; refuse what open(..., "w") refuses."""
+    """Return the permissions of the file that will be replaced, or None. Refuses what open(..., "w") refuses."""
     try:
         status = os.stat(target)
     except FileNotFoundError:
@@ -313,9 +316,10 @@ def _mode_to_keep(target):
 
 
 def _sync_folder(folder):
-    """Force a rename to disk where that can be done: the file is whole and in its place already, so no error matters.
+    """Force a rename to disk where that can be done. The file is whole and in its place already, so errors are ignored.
 
-    A network's file system may refuse it (ENOTSUP, EINVAL), and a folder that may be written but not read (EACCES).
+    A network file system may refuse it (ENOTSUP, EINVAL), and so may a folder that can be written but not read
+    (EACCES).
     """
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -334,17 +338,17 @@ def read(path, *, kind=None, mmap=False, verify=None):
     Parameters
     ----------
     path : str, os.PathLike, bytes or binary file object
-        A file object is read from where it stands to the end of what was written, front to back: a socket does as well.
-        Bytes, or whatever has their buffer, are a file's contents (bytes without a zero byte are a path).
+        A file object is read front to back, from where it stands to the end of what was written, so a socket works,
+        too. Bytes, and objects with the same buffer, are the contents of a file; bytes without a zero byte are a path.
     kind : str, optional
         What the file must hold.
     mmap : bool
-        False: arrays are read into memory. True: they are read-only views of the mapped file, which takes the same
-        short time whatever the size; the header is checked then, and the arrays only with ``verify=True``. As with
-        any map, a file that is later *shortened in place* kills the process on access (SIGBUS); one that is replaced
-        by :func:`write`, or deleted, does no harm. Needs a path.
+        With False, arrays are read into memory. With True, they are read-only views of the mapped file, which takes the
+        same short time whatever the size. Then the header is checked, and the arrays only with ``verify=True``. As with
+        any map, access to a file that was *shortened in place* kills the process (SIGBUS). A file that :func:`write`
+        replaces, or that is deleted, does no harm. Needs a path.
     verify : bool, optional
-        Whether the arrays' checksums are verified; by default those of arrays that are read into memory.
+        Whether the checksums of the arrays are verified. By default it is done for arrays that are read into memory.
 
     Returns
     -------
@@ -357,25 +361,25 @@ def read(path, *, kind=None, mmap=False, verify=None):
     OSError
         When the file cannot be read, or does not fit in memory.
     ValueError
-        When it is not such a file, or not whole. Either names the path and what is wrong.
+        When it is not such a file, or not whole. Both errors name the path and what is wrong.
     TypeError
         For a file object of texts.
 
     Notes
     -----
-    Sizes are checked against the file before anything is allocated, where its size can be known.
+    Where the size of the file can be known, sizes are checked against it before anything is allocated.
     """
     return read_any(path, None if kind is None else (kind,), mmap=mmap, verify=verify)[1:]
 
 
 def read_any(path, kinds=None, *, mmap=False, verify=None, names=None):
-    """Read a file of one of several kinds, or some of its arrays: as :func:`read`, with its kind before the rest.
+    """Read a file of one of several kinds, or some of its arrays. As :func:`read`, but the kind comes first.
 
     Parameters
     ----------
     kinds : collection of str, optional
     names : collection of str, optional
-        Arrays to read; of others nothing is read, and nothing verified.
+        The arrays to read. Other arrays are neither read nor verified.
     """
     if mmap and (_is_contents(path) or _is_file_object(path, "read")):
         raise ValueError(f"{name_of(path)}: mmap=True needs the path of a file, got {type(path).__name__}")
@@ -401,18 +405,18 @@ def read_any(path, kinds=None, *, mmap=False, verify=None, names=None):
 
 
 def describe(path):
-    """Say what a file holds, and check all of it.
+    """Return what a file holds, and check all of it.
 
     Returns
     -------
     dict
         ``kind``, ``version``, ``params``, ``nbytes`` (of the file), ``arrays`` (a dict from the name to
-        ``(dtype, shape)``) and ``damage``: a list of sentences, one an array whose content is not what was written.
+        ``(dtype, shape)``) and ``damage``, a list with a sentence for each array whose content is not what was written.
 
     Raises
     ------
     OSError, ValueError
-        As :func:`read`, when the header already is not whole.
+        As :func:`read`, when the header is not whole.
     """
     with _opened(path) as source:
         header = _read_header(source, None)
@@ -429,17 +433,17 @@ def describe(path):
 
 @contextlib.contextmanager
 def _opened(path):
-    """Yield a source to read from; every ValueError inside names the path, and every OSError of a path."""
+    """Yield a source to read from. Every ValueError inside names the path, and so does every OSError of a path."""
     if _is_contents(path) or _is_file_object(path, "read"):
         try:
             yield _Bytes(path) if _is_contents(path) else _Stream(path)
-        except OSError:  # the file object's own, which knows best
+        except OSError:  # the file object's own error says most
             raise
         except ValueError as error:
             raise ValueError(f"{name_of(path)}: {error}") from error
         return
     with _naming(path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer must not block
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # so that a pipe without a writer does not block
         try:
             mode = os.fstat(fd).st_mode
             if stat.S_ISDIR(mode):
@@ -461,7 +465,7 @@ def _advice_on_folder(path):
 
 
 class _File:
-    """A file by its descriptor. Sources have a ``size`` (None: not known); unless ``exact``, more may follow."""
+    """A file by its descriptor. A source has a ``size`` (None: unknown); unless ``exact``, more may follow."""
 
     exact = True
 
@@ -473,11 +477,11 @@ class _File:
         return os.pread(self.fd, n, 0)
 
     def read_into(self, view, at):
-        """Fill a part of the view, or all, with the bytes from ``at`` on; return how many they are, 0 at the end."""
+        """Fill the view, or its beginning, with the bytes from ``at`` on. Returns how many, and 0 at the end."""
         return os.preadv(self.fd, [view], at)
 
     def end(self, size):
-        """Leave the source behind its first ``size`` bytes."""
+        """Advance the source to behind its first ``size`` bytes."""
 
 
 class _Bytes(_File):
@@ -491,9 +495,9 @@ class _Bytes(_File):
         return bytes(self._view[:n])
 
     def read_into(self, view, at):
-        part = self._view[at : at + len(view)]
-        view[: len(part)] = part
-        return len(part)
+        data = self._view[at : at + len(view)]
+        view[: len(data)] = data
+        return len(data)
 
 
 class _Stream(_File):
@@ -505,7 +509,7 @@ class _Stream(_File):
         if isinstance(file, io.TextIOBase):
             raise TypeError(f"path must be a binary file object, got {type(file).__name__}: open it with 'rb'")
         self._file, self._ahead, self._at, self.size = file, b"", 0, None
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # what cannot be sought in may say it like this
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # what cannot be sought in may raise these
             if file.seekable():
                 here = file.tell()
                 self.size = file.seek(0, os.SEEK_END) - here
@@ -522,7 +526,7 @@ class _Stream(_File):
     def read_into(self, view, at):
         self.end(at)
         if self._ahead:
-            part, self._ahead = self._ahead[: len(view)], self._ahead[len(view) :]
+            data, self._ahead = self._ahead[: len(view)], self._ahead[len(view) :]
         elif hasattr(self._file, "readinto"):
             n = self._file.readinto(view)
             if n is None:
@@ -530,18 +534,18 @@ class _Stream(_File):
             self._at += n
             return n
         else:
-            part = self._read(len(view))
-        view[: len(part)] = part
-        self._at += len(part)
-        return len(part)
+            data = self._read(len(view))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
     def end(self, size):
-        while self._at < size:  # what is left out
-            part, self._ahead = self._ahead[: size - self._at], self._ahead[size - self._at :]
-            part = part or self._read(min(PIECE, size - self._at))
-            if not part:
+        while self._at < size:  # bytes that are not wanted
+            data, self._ahead = self._ahead[: size - self._at], self._ahead[size - self._at :]
+            data = data or self._read(min(CHUNK_BYTES, size - self._at))
+            if not data:
                 raise ValueError("cut short while it was read")
-            self._at += len(part)
+            self._at += len(data)
 
     def _read(self, n):
         data = self._file.read(n)
@@ -551,7 +555,7 @@ class _Stream(_File):
 
 
 def _read_header(source, kinds):
-    """Return the header, checked against its checksum, against the format and against the file's size."""
+    """Return the header, after checking its checksum, its format and the size of the file."""
     start = source.peek(64)
     size = len(start) if source.size is None and len(start) < 64 else source.size
     if len(start) < 8:
@@ -584,7 +588,7 @@ def _read_header(source, kinds):
 
 
 def _parse(data):
-    """Return the header of its JSON. A checksum is no proof against someone who computes it: nothing is believed."""
+    """Return the header from its JSON. All of it is checked, since anyone can compute a checksum."""
     header = _loads(data, "header")
     meta = header.pop("__metadata__", None)
     fields = {"format", "header_crc32", "kind", "version", "crc32", "params"}
@@ -604,7 +608,7 @@ def _parse(data):
 
 
 def _entry(name, entry, base, end, crc32):
-    """Return where an array is, if it begins where the one before ended and fits its own shape."""
+    """Return where an array is, if it begins where the one before it ends, and its size fits its shape."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"array {name!r}: dtype, shape and data_offsets expected")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -629,17 +633,17 @@ def _allocate(name, entry):
 
 
 def _check_array(source, name, entry, into=None, verify=True):
-    """Read an array, into memory where that is given; ValueError if its content is not what was written."""
-    buffer = memoryview(bytearray(min(PIECE, entry.nbytes))) if into is None else None
+    """Read an array, into memory where `into` is given. ValueError if its content is not what was written."""
+    buffer = memoryview(bytearray(min(CHUNK_BYTES, entry.nbytes))) if into is None else None
     crc = done = 0
     while done < entry.nbytes:
-        want = min(PIECE, entry.nbytes - done)
-        part = buffer[:want] if into is None else into[done : done + want]
-        got = source.read_into(part, entry.start + done)
+        want = min(CHUNK_BYTES, entry.nbytes - done)
+        view = buffer[:want] if into is None else into[done : done + want]
+        got = source.read_into(view, entry.start + done)
         if got == 0:
             raise ValueError(f"cut short while it was read, in array {name!r}")
         if verify:
-            crc = zlib.crc32(part[:got], crc)
+            crc = zlib.crc32(view[:got], crc)
         done += got
     if verify and f"{crc:08x}" != entry.crc32:
         raise ValueError(f"array {name!r} is damaged: the checksum differs")
@@ -662,7 +666,7 @@ def _dumps(value):
 
 
 def _loads(text, what):
-    """Parse a JSON object strictly: no name twice, no NaN or infinity, no depth that exhausts the stack."""
+    """Parse a JSON object. Refuses a name that occurs twice, NaN, infinity, and a depth that exhausts the stack."""
 
     def unique(pairs):
         found = dict(pairs)
@@ -687,7 +691,7 @@ def _loads(text, what):
 
 @contextlib.contextmanager
 def _naming(path):
-    """Make every OSError and ValueError name the path as the user gave it."""
+    """Let every OSError and ValueError name the path as the user gave it."""
     try:
         yield
     except OSError as error:

@@ -1,26 +1,26 @@
-"""Numbers that nothing can be computed from: NaN, infinity, and what would overflow. Needs numpy only."""
+"""Numbers with which nothing can be computed: NaN, infinity, and numbers that would overflow. Needs numpy only."""
 
 import numpy as np
 
 from aphash._common.threads import map_ordered
 
-_CHUNK_BYTES = 1 << 22  # of float64 values that are looked at together
+_CHUNK_BYTES = 1 << 22  # of float64 values that are checked together
 
 
 def check_finite(X, n_threads=1, farthest=np.inf):
     """Raise ValueError, naming the first row, when X holds NaN, infinity, or more than farthest.
 
-    Needs nothing beside X, whatever its size, but one chunk of rows where there is something to name.
+    Needs no memory beside X, whatever its size, except one chunk of rows where there is something to name.
     """
     rows = max(1, _CHUNK_BYTES // (8 * X.shape[1]))
 
     def first_bad(start):
-        block = X[start : start + rows]
+        chunk = X[start : start + rows]
         with np.errstate(invalid="ignore"):
-            low, high = _ends(block)
+            low, high = _ends(chunk)
             if low >= -farthest and high <= farthest and np.isfinite(low) and np.isfinite(high):
                 return None
-            bad = np.flatnonzero(~(np.isfinite(block) & (np.abs(block) <= farthest)).all(axis=1))
+            bad = np.flatnonzero(~(np.isfinite(chunk) & (np.abs(chunk) <= farthest)).all(axis=1))
         return start + int(bad[0])
 
     for row in map_ordered(first_bad, ((start,) for start in range(0, len(X), rows)), n_threads):
@@ -33,10 +33,11 @@ def check_finite(X, n_threads=1, farthest=np.inf):
             )
 
 
-def _ends(block):
-    """Return numbers that all of a block lie between; NaN where it holds one."""
-    if block.dtype != np.float16:
-        return block.min(), block.max()
-    # numpy compares float16 a hundred times slower than integers: without its sign, a larger one is a larger integer.
-    largest = (block.view(np.uint16) & 0x7FFF).max().view(np.float16)
+def _ends(chunk):
+    """Return two numbers between which all numbers of a chunk lie; NaN where the chunk holds NaN."""
+    if chunk.dtype != np.float16:
+        return chunk.min(), chunk.max()
+    # numpy compares float16 a hundred times more slowly than integers. Without the sign, a larger number is a larger
+    # integer.
+    largest = (chunk.view(np.uint16) & 0x7FFF).max().view(np.float16)
     return -largest, largest

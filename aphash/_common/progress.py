@@ -1,4 +1,4 @@
-"""A progress bar on stderr that no stderr can make fail; a widget in notebooks. tqdm is imported where one is shown."""
+"""A progress bar on stderr, or a widget in notebooks. No stderr makes it fail. tqdm is imported when one is shown."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ import warnings
 
 
 class _Output:
-    """A stream that falls silent once it fails: a pipe may be closed, a terminal gone."""
+    """A stream that writes no more once it has failed, since a pipe may be closed and a terminal gone."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -27,16 +27,16 @@ class _Output:
         return getattr(self.__dict__["_stream"], name)
 
 
-_PATIENCE = 3.0  # seconds after which verbose="auto" shows that something happens
+_PATIENCE = 3.0  # seconds after which verbose="auto" shows a bar
 
 
 def _is_watched():
-    """Whether someone looks: a terminal, or a notebook."""
+    """Return whether someone can see the bar: at a terminal, or in a notebook."""
     if _in_notebook():
         return True
     try:
         return sys.stderr.isatty()
-    except (AttributeError, ValueError):  # there is none, or it is closed
+    except (AttributeError, ValueError):  # there is no stderr, or it is closed
         return False
 
 
@@ -51,13 +51,13 @@ def _tqdm():
 
         return tqdm
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that ipywidgets are not installed: then the bar is text
+        warnings.simplefilter("ignore")  # without ipywidgets tqdm warns, and the bar is text
         from tqdm.auto import tqdm
     return tqdm
 
 
 class ProgressBar:
-    """A bar of tqdm's, or nothing where it is not wanted or there is no stderr.
+    """A bar of tqdm, or nothing where none is wanted or there is no stderr.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class ProgressBar:
             self._bar = _tqdm()(total=total, unit=unit, unit_scale=True, desc=desc, delay=delay, file=self._output)
 
     def update(self, n, **beside):
-        """Advance by n; what is beside the bar is shown with it."""
+        """Advance by n. What is given as keywords is shown beside the bar."""
         self.n += n
         if self._bar is not None:
             if beside:

@@ -1,4 +1,4 @@
-"""How many threads, and BLAS with one: what work asks of its surroundings."""
+"""The number of threads, threads for jobs, and a limit of one thread for BLAS."""
 
 import _thread
 import functools
@@ -12,7 +12,7 @@ from collections import deque
 
 from aphash._common.arrays import shown
 
-_local = threading.local()  # forked: whether the thread came through a fork
+_local = threading.local()  # `forked` says whether the thread came through a fork
 
 
 def _note_fork():
@@ -29,14 +29,14 @@ def n_threads(n_jobs, openmp_threads, split=True):
     Parameters
     ----------
     n_jobs : int or None
-        None: ``OMP_NUM_THREADS`` where it is set (joblib's worker processes set it, so nested work does not
-        oversubscribe), otherwise the CPUs that this process may use, see :func:`n_cpus`, or fewer where OpenMP was
-        limited at run time (threadpoolctl). A positive number: that many, but at most the CPUs. A negative one: CPUs
-        + 1 + n_jobs, at least 1, as in scikit-learn.
+        With None, ``OMP_NUM_THREADS`` where it is set (joblib's worker processes set it, so that nested work does not
+        start too many threads), otherwise the CPUs that this process may use, see :func:`n_cpus`, or fewer where OpenMP
+        was limited at run time (threadpoolctl). A positive number is the number of threads, but at most that of the
+        CPUs. With a negative number it is CPUs + 1 + n_jobs, at least 1, as in scikit-learn.
     openmp_threads : int
-        What OpenMP would use; 1 in a build without it.
+        The number that OpenMP would use; 1 in a build without it.
     split : bool
-        False: the work is too small for more than one thread, and CPUs need not be counted; n_jobs is checked.
+        False where the work is too small for more than one thread. Then n_jobs is checked, but CPUs are not counted.
 
     Returns
     -------
@@ -62,19 +62,19 @@ def n_threads(n_jobs, openmp_threads, split=True):
     if n_jobs is None:
         return max(1, openmp_threads if os.environ.get("OMP_NUM_THREADS") else min(openmp_threads, n_cpus()))
     cpus = n_cpus()
-    if n_jobs > cpus:  # tests split work whatever the machine
-        return min(int(n_jobs), int(os.environ.get("_APHASH_MOST_THREADS", cpus)))
+    if n_jobs > cpus:  # tests split work on any machine
+        return min(int(n_jobs), int(os.environ.get("_APHASH_MAX_THREADS", cpus)))
     return int(n_jobs) if n_jobs > 0 else max(1, cpus + 1 + int(n_jobs))
 
 
 def n_cpus():
     """Return how many CPUs this process may use, counted as joblib does; at least 1.
 
-    The least of its affinity, of the CPU quota of its control group, rounded up, and of ``LOKY_MAX_CPU_COUNT``. The
-    quota is read once.
+    It is the smallest of three numbers: the CPUs of its affinity, the CPU quota of its control group, rounded up, and
+    ``LOKY_MAX_CPU_COUNT``. The quota is read once.
     """
-    most = os.environ.get("LOKY_MAX_CPU_COUNT")
-    return max(1, min(n_affine_cpus(), _quota(), int(most) if most else sys.maxsize))
+    loky_max = os.environ.get("LOKY_MAX_CPU_COUNT")
+    return max(1, min(n_affine_cpus(), _quota(), int(loky_max) if loky_max else sys.maxsize))
 
 
 def n_affine_cpus():
@@ -91,9 +91,9 @@ def _quota(root="/sys/fs/cgroup"):
         try:
             quota, period = " ".join(map(_read, paths)).split()
             quota, period = int(quota), int(period)
-        except (OSError, ValueError):  # no such file; or "max", which is no quota
+        except (OSError, ValueError):  # there is no such file, or it says "max", which is no quota
             continue
-        if quota > 0 and period > 0:  # -1 is none, too
+        if quota > 0 and period > 0:  # -1 is no quota, too
             return -(-quota // period)
     return sys.maxsize
 
@@ -104,19 +104,19 @@ def _read(path):
 
 
 class Crew:
-    """Threads that do jobs, as ``ThreadPoolExecutor``, which refuses them once the main thread has ended.
+    """Threads that do jobs, like ``ThreadPoolExecutor``, but also after the main thread has ended.
 
-    A service's threads may outlive the main one, and functions of ``atexit`` run after it. Where Python starts no
-    thread any more, the caller does the jobs itself.
+    The threads of a service may live longer than the main thread, and functions of ``atexit`` run after it. Where
+    Python no longer starts threads, the caller does the jobs itself.
     """
 
     def __init__(self, n_threads):
         self._jobs, self._ended, self._n = queue.SimpleQueue(), queue.SimpleQueue(), 0
-        weakref.finalize(self, self._jobs.put, None).atexit = False  # where Ctrl-C strikes before __exit__
+        weakref.finalize(self, self._jobs.put, None).atexit = False  # for the case that Ctrl-C comes before __exit__
         for _ in range(n_threads):
-            try:  # not threading.Thread, whose start() fails for good where a signal's handler raises in it
+            try:  # not threading.Thread: its start() never works again if a signal handler raises in it
                 _thread.start_new_thread(_work, (self._jobs, self._ended))
-            except RuntimeError:  # the interpreter ends, or there is no room for a thread
+            except RuntimeError:  # the interpreter is ending, or there is no room for a thread
                 break
             self._n += 1
 
@@ -130,7 +130,7 @@ class Crew:
         return job
 
     def map(self, function, arguments):
-        """Yield ``function(argument)`` of each of the arguments, in their order; all are begun at once."""
+        """Yield ``function(argument)`` for each of the arguments, in their order. All are submitted at once."""
         jobs = [self.submit(function, each) for each in arguments]
         return (job.result() for job in jobs)
 
@@ -144,10 +144,10 @@ class Crew:
 
 
 class Job:
-    """A call whose result its crew hands over.
+    """A call whose result a thread of the crew hands over.
 
-    It does what a Future does, whose locks are Python's: an exception that a signal's handler raises while one waits
-    may leave them held, or release them twice. A SimpleQueue gives and takes within one call of C.
+    It does what a Future does. But a Future has locks of Python, and an exception that a signal handler raises during a
+    wait may leave them held, or release them twice. A SimpleQueue puts and gets within one call of C.
     """
 
     def __init__(self, function, args):
@@ -164,30 +164,30 @@ class Job:
                 self._outcome.put((None, error))
 
     def cancel(self):
-        """Drop the job if it has not begun; then it has no result."""
+        """Drop the job if it has not begun. Then it has no result."""
         self._call = None
 
     def result(self):
-        """Wait for the job, and return what its function returned or raise what it raised; once."""
+        """Wait for the job, and return what its function returned, or raise what it raised. Can be called once."""
         result, error = self._outcome.get()
         if error is None:
             return result
         try:
             raise error
         finally:
-            del error  # which holds this frame
+            del error  # because it holds this frame
 
 
 def _work(jobs, ended):
     while (job := jobs.get()) is not None:
         job.do()
-        del job  # a result lives no longer than the job
-    jobs.put(None)  # for the next one
+        del job  # so that a result does not live longer than needed
+    jobs.put(None)  # for the next thread
     ended.put(None)
 
 
 def map_ordered(function, arguments, n_threads):
-    """Yield ``function(*args)`` for each of the arguments, in their order, at most 2 n_threads of them ahead."""
+    """Yield ``function(*args)`` for each of the arguments, in their order. At most 2 n_threads calls run ahead."""
     if n_threads == 1:
         for args in arguments:
             yield function(*args)
@@ -201,25 +201,26 @@ def map_ordered(function, arguments, n_threads):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # an error or Ctrl-C: what has not begun never does
+        finally:  # after an error or Ctrl-C, calls that have not begun are dropped
             for job in waiting:
                 job.cancel()
 
 
 class _BlasLimit:
-    """One BLAS thread for as long as anyone is inside; the process has one limit, and fits may run side by side.
+    """A limit of one BLAS thread while anyone is inside. The process has one limit, and fits may run side by side.
 
-    The first that enters sets the limit, the last that leaves restores it. Ctrl-C may strike between any two steps, so
-    each step leaves a state from which the next one, or the end of the object, restores what was there: who is inside
-    is a set of ids, and what was there is written down before it is changed and forgotten after it was restored.
+    The first user that enters sets the limit, and the last that leaves restores it. Ctrl-C may come between any two
+    steps. So each step leaves a state from which the next one, or the end of the object, can restore the old numbers.
+    The users inside are a set of ids. The old numbers are noted before they are changed, and forgotten after they were
+    restored.
     """
 
     _lock = threading.RLock()
     _users = frozenset()
-    _before = None  # [(library, its number of threads)] while it is limited
+    _before = None  # [(library, its number of threads)] while the limit holds
 
     def __enter__(self):
-        # An exception may strike before __exit__ is reached, or in it: then the object ends, and with it its use.
+        # An exception may come before __exit__, or in it. Then the object ends, and its finaliser leaves.
         self._end = weakref.finalize(self, _BlasLimit._leave, id(self))
         self._end.atexit = False
         with _BlasLimit._lock:
@@ -242,20 +243,20 @@ class _BlasLimit:
 
     @classmethod
     def forget_users(cls):
-        """In a forked child, where the lock may be held by no one: the next that leaves restores the limit."""
+        """Forget the users, in a forked child. The next user that leaves restores the limit."""
         cls._lock, cls._users = threading.RLock(), frozenset()
 
 
 def one_blas_thread():
-    """Return a context in which BLAS uses one thread: the order of its sums depends on their number."""
+    """Return a context in which BLAS uses one thread, since the order of its sums depends on the number of threads."""
     return _BlasLimit()
 
 
 def _blas_libraries():
-    """Return the BLAS libraries whose number of threads is the process's.
+    """Return the BLAS libraries that have one number of threads for the whole process.
 
-    With OpenMP's threads each thread has a number of its own, which its other OpenMP code shares: it is left alone, as
-    the thread that leaves last need not be the one that entered first.
+    Where a library uses OpenMP, each thread has a number of its own, which its other OpenMP code shares. Such a library
+    is left alone, because the thread that leaves last need not be the one that entered first.
     """
     import threadpoolctl
 
@@ -266,8 +267,8 @@ def _blas_libraries():
 def _set_threads(wanted):
     """Set the numbers of threads: [(library, number)].
 
-    threadpoolctl (3.7) lets one thread of the process change OpenBLAS's number and silently ignores the others, until
-    that right is given up: it is taken for the moment, from whichever thread has it.
+    threadpoolctl (3.7) lets one thread of the process change the number of OpenBLAS, and silently ignores other threads
+    until that right is given up. Here the right is taken from whichever thread has it, and given up afterwards.
     """
     for library, number in wanted:
         clear = getattr(library, "clear_controlling_thread", None)

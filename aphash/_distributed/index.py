@@ -1,4 +1,4 @@
-"""HammingIndex over dask workers: a chunk of codes is a shard, a pure task's result; answers are merged in a tree."""
+"""HammingIndex over dask workers. A shard is a chunk of codes, made by a pure task. Answers are merged in a tree."""
 
 import itertools
 import os
@@ -21,10 +21,10 @@ from aphash.codes import check_n_bits, n_words
 from aphash.index import PAD_DISTANCE, PAD_ID
 from aphash.rescore import bind, rerank
 
-_FAN_IN = 8  # answers that are merged by one task
+_FAN_IN = 8  # so many answers are merged by one task
 _BATCH = 1 << 18  # results, or candidates, of the queries that are searched at a time
-_RADIUS_QUERIES = 1024  # of radius searches
-_BUCKET_IDS = 1 << 24  # ids that one task compares, where the shards' ranges overlap
+_RADIUS_QUERIES = 1024  # queries of a radius search that are searched at a time
+_BUCKET_IDS = 1 << 24  # ids that one task compares where the ranges of shards overlap
 
 _KIND, _VERSION = "dask.HammingIndex", 1
 
@@ -52,7 +52,19 @@ class HammingIndex:
         fewer = HammingIndex(n_bits)
         fewer.add(index.codes[keep], index.ids[keep])
 
-    Searches have no ``n_jobs``: a shard's is a task of one thread, and dask runs the tasks.
+    Searches have no ``n_jobs``: the search of a shard is a task of one thread, and dask runs the tasks.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from aphash.dask import HammingIndex
+    >>> index = HammingIndex(64)
+    >>> index.add(da.from_array(np.array([[0], [1], [3], [7]], np.uint64), chunks=(2, 1)))
+    >>> index
+    dask.HammingIndex(n_bits=64), 4 codes in 2 shards
+    >>> index.search(np.array([0], np.uint64), 2)
+    (array([0, 1], dtype=int32), array([0, 1]))
     """
 
     __module__ = "aphash.dask"  # where it is public: pickles and reprs say so
@@ -72,20 +84,43 @@ class HammingIndex:
 
     @property
     def codes(self):
-        """The codes, in the order of adding: a lazy dask array of uint64, shape (n, n_words)."""
+        """The codes in the order in which they were added: a lazy dask array of uint64, shape (n, n_words).
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[3], [7]], np.uint64)))
+        >>> index.codes.compute()
+        array([[3],
+               [7]], dtype=uint64)
+        """
         return self._lazy("codes", (n_words(self.n_bits),), np.uint64)
 
     @property
     def ids(self):
-        """The ids by position: a lazy dask array of int64, shape (n,)."""
+        """The ids in the order in which they were added: a lazy dask array of int64, shape (n,).
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[3], [7]], np.uint64)))
+        >>> index.ids.compute()
+        array([0, 1])
+        """
         return self._lazy("ids", (), np.int64)
 
     def _lazy(self, name, shape, dtype):
-        parts = [
+        chunks = [
             da.from_delayed(dask.delayed(getattr)(shard, name), (int(n), *shape), dtype)
             for shard, n in zip(self._shards, self._sizes, strict=True)
         ]
-        return da.concatenate(parts) if parts else da.zeros((0, *shape), dtype)
+        return da.concatenate(chunks) if chunks else da.zeros((0, *shape), dtype)
 
     # -- changes
 
@@ -102,8 +137,18 @@ class HammingIndex:
         Raises
         ------
         TypeError, ValueError
-            When codes or ids are not as said; where a chunk is at fault, its first row is named. The index stays as
+            When codes or ids are not as said. Where the fault is in a chunk, its first row is named. The index stays as
             it was.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1]], np.uint64)), ids=[10, 11])
+        >>> index.ids.compute()
+        array([10, 11])
         """
         codes = _dask_codes(codes, self.n_bits)
         sizes = codes.chunks[0]
@@ -131,7 +176,18 @@ class HammingIndex:
     # -- by id
 
     def contains(self, ids):
-        """Return which ids are in the index; see :meth:`aphash.HammingIndex.contains`."""
+        """Return which ids are in the index; see :meth:`aphash.HammingIndex.contains`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1]], np.uint64)))
+        >>> index.contains([1, 2])
+        array([ True, False])
+        """
         wanted = as_ids(ids)
         found = np.zeros(len(wanted), bool)
         for place, known in self._of_shards(_contains, wanted):
@@ -139,7 +195,18 @@ class HammingIndex:
         return found
 
     def get(self, ids):
-        """Return codes by their ids; see :meth:`aphash.HammingIndex.get`."""
+        """Return codes by their ids; see :meth:`aphash.HammingIndex.get`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[3], [7]], np.uint64)))
+        >>> index.get([1])
+        array([[7]], dtype=uint64)
+        """
         wanted = as_ids(ids)
         codes = self._get(wanted)
         return codes[0] if np.ndim(ids) == 0 else codes
@@ -186,12 +253,22 @@ class HammingIndex:
         -------
         distances, ids : ndarray
             As on one machine.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1], [3], [7]], np.uint64)))
+        >>> index.search(np.array([[7]], np.uint64), 2)
+        (array([[0, 1]], dtype=int32), array([[3, 2]]))
         """
         rows = check_queries(queries, self.n_bits)
         k = check_count(k, "k", 1)
         expand, expand_weight = check_expansion(expand, expand_weight, rows)
         n = len(self)
-        # Ids are different, so n of them from 0 to n - 1 are all of these.
+        # Ids are different, so n ids from 0 to n - 1 are exactly these numbers.
 
         def counted():
             return n == 0 or (min(self._low) == 0 and max(self._high) == n - 1)
@@ -219,7 +296,19 @@ class HammingIndex:
         return (distances[0], ids[0]) if np.ndim(queries) == 1 else (distances, ids)
 
     def radius_search(self, queries, radius, *, filter=None):
-        """Find all codes within a radius, by codes or weights; see :meth:`aphash.HammingIndex.radius_search`."""
+        """Find all codes within a radius, by codes or weights; see :meth:`aphash.HammingIndex.radius_search`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1], [3], [7]], np.uint64)))
+        >>> offsets, distances, ids = index.radius_search(np.array([[0]], np.uint64), 1)
+        >>> ids
+        array([0, 1])
+        """
         rows = check_queries(queries, self.n_bits)
         radius = check_radius(radius, self.n_bits, rows)
         kind = np.float32 if is_float(rows) else np.int32
@@ -233,13 +322,13 @@ class HammingIndex:
         return tuple(np.concatenate(each) for each in (offsets, distances, ids))
 
     def _nearest(self, rows, k, filters):
-        """Yield (first query, integer distances, ids), of fewer than k columns where there are fewer codes."""
+        """Yield (first query, integer distances, ids). They have fewer than k columns where there are fewer codes."""
         step = max(1, _BATCH // k)
         for start, answer in self._batches(rows, step, filters, _search, _merge, k, 12 * step * k):
             yield start, *answer
 
     def _batches(self, rows, step, filters, search, merge, limit, nbytes):
-        """Yield (first query, merged answer) of the queries, step of them at a time."""
+        """Yield (first query, merged answer) of the queries, `step` of them at a time."""
         starts = range(0, len(rows), step)
         if not self._shards:
             nothing = index.HammingIndex(self.n_bits)
@@ -253,8 +342,8 @@ class HammingIndex:
                 for shard, own in zip(self._shards, filters, strict=True)
             ]
             while len(answers) > 1:
-                groups = range(0, len(answers), _FAN_IN)
-                answers = [dask.delayed(merge)(answers[i : i + _FAN_IN], limit) for i in groups]
+                firsts = range(0, len(answers), _FAN_IN)
+                answers = [dask.delayed(merge)(answers[i : i + _FAN_IN], limit) for i in firsts]
             tasks += answers
         yield from zip(starts, compute(tasks, nbytes), strict=True)
 
@@ -266,15 +355,15 @@ class HammingIndex:
         edges = np.concatenate([[0], np.cumsum(self._sizes)])
         kind, values = filter.kind, filter.values
         if kind in ("ids", "excluding"):
-            parts = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
-            parts = parts if kind == "ids" else [Filter.excluding(part) for part in parts]
+            own = [values[(values >= a) & (values <= b)] for a, b in zip(self._low, self._high, strict=True)]
+            own = own if kind == "ids" else [Filter.excluding(each) for each in own]
         else:
             first_n = filter.belong_to(self._arrangement, n)
             if kind == "bitmap":
                 values = np.unpackbits(values.astype("<u8").view(np.uint8), bitorder="little", count=first_n).view(bool)
             values = np.pad(values, (0, n - first_n))  # codes that were added since do not take part
-            parts = [values[a:b] for a, b in itertools.pairwise(edges)]
-        return [dask.delayed(part, traverse=False) for part in parts]
+            own = [values[a:b] for a, b in itertools.pairwise(edges)]
+        return [dask.delayed(each, traverse=False) for each in own]
 
     # -- files
 
@@ -286,6 +375,16 @@ class HammingIndex:
         aphash.HammingIndex
             Positions, and the next id that is counted, are the same. Needs memory for the codes and ids, and for some
             shards beside them, which are gathered a few at a time.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1]], np.uint64)))
+        >>> index.to_local()
+        HammingIndex(n_bits=64), 2 codes
         """
         local = index.HammingIndex(self.n_bits)
         local.reserve(len(self))
@@ -295,13 +394,13 @@ class HammingIndex:
         return local
 
     def save(self, folder):
-        """Write one file a shard, by the workers, and then a manifest that names and checks them.
+        """Write one file for each shard, by the workers, and then a manifest that names and checks the files.
 
         Parameters
         ----------
         folder : str or os.PathLike
-            Seen by all workers under this name. Made where it does not exist. Files of a save that did not end are
-            replaced; a folder that holds a whole index is refused, as others may have mapped it.
+            All workers must see it under this name. It is made where it does not exist. Files of a save that did not
+            end are replaced. A folder that holds a whole index is refused, because others may have mapped it.
 
         Raises
         ------
@@ -309,6 +408,19 @@ class HammingIndex:
             When the folder holds an index.
         OSError
             When a file cannot be written. Without the manifest the folder is no index.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1]], np.uint64)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index.save(folder)
+        ...     sorted(os.listdir(folder))
+        ['manifest.aphash', 'shard-000000.aphash']
         """
         folder = os.path.abspath(os.fspath(folder))
         os.makedirs(folder, exist_ok=True)
@@ -324,13 +436,26 @@ class HammingIndex:
 
     @classmethod
     def load(cls, folder):
-        """Return the index that :meth:`save` wrote; its shards are the files, mapped by the workers.
+        """Return the index that :meth:`save` wrote. Its shards are the files, which the workers map.
 
         Raises
         ------
         OSError, ValueError
             With the path and what is wrong, when a file is missing, not whole, or not of this index. The contents of
-            shards are not read; :func:`aphash._common.container.describe` checks them.
+            shards are not read; ``aphash._common.container.describe`` checks them.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import dask.array as da
+        >>> import numpy as np
+        >>> from aphash.dask import HammingIndex
+        >>> index = HammingIndex(64)
+        >>> index.add(da.from_array(np.array([[0], [1]], np.uint64)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index.save(folder)
+        ...     HammingIndex.load(folder)
+        dask.HammingIndex(n_bits=64), 2 codes in 1 shards
         """
         folder = os.path.abspath(os.fspath(folder))
         path = os.path.join(folder, container.MANIFEST)
@@ -366,7 +491,7 @@ def _dask_codes(codes, n_bits):
 
 
 def known_chunks(array):
-    """Return a dask array whose numbers of rows are known; the given one stays as it was."""
+    """Return a dask array whose numbers of rows are known. The given array stays as it was."""
     if not np.isnan(array.shape).any():
         return array
     array = array.map_blocks(itself, dtype=array.dtype, meta=array._meta)  # compute_chunk_sizes writes into its array
@@ -386,7 +511,7 @@ def _ids_by_chunk(ids, sizes, edges):
 
 
 def _refuse_twice(shards, low, high, n):
-    """Raise ValueError when an id is in two shards. Where their ranges overlap, ids are compared by buckets."""
+    """Raise ValueError when an id is in two shards. Where ranges of ids overlap, ids are compared in buckets."""
     order = np.argsort(low)
     if (high[order][:-1] < low[order][1:]).all():
         return
@@ -398,7 +523,7 @@ def _refuse_twice(shards, low, high, n):
         raise ValueError(f"ids must be different, got twice or in the index already: {some(twice)}")
 
 
-# -- what the workers do
+# -- functions that the workers run
 
 
 def _make(codes, ids, n_bits, first_row):
@@ -423,8 +548,8 @@ def _split(shard, n_buckets):
     return tuple(ids[bucket == b] for b in range(n_buckets))
 
 
-def _twice(parts):
-    ids = np.sort(np.concatenate(parts))
+def _twice(id_lists):
+    ids = np.sort(np.concatenate(id_lists))
     return np.unique(ids[1:][ids[1:] == ids[:-1]])[:11]
 
 
@@ -441,8 +566,8 @@ def _search(shard, rows, k, filter):
     return index.nearest_integers(shard, rows, max(1, min(k, len(shard))), filter)
 
 
-def _merge(parts, k):
-    distances, ids = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+def _merge(answers, k):
+    distances, ids = (np.concatenate(each, axis=1) for each in zip(*answers, strict=True))
     return rerank(ids, distances, k)
 
 
@@ -450,10 +575,10 @@ def _radius_search(shard, rows, radius, filter):
     return index.integers_within(shard, rows, radius, filter)
 
 
-def _merge_radius(parts, radius):
-    counts = [np.diff(offsets) for offsets, _, _ in parts]
+def _merge_radius(answers, radius):
+    counts = [np.diff(offsets) for offsets, _, _ in answers]
     query = np.concatenate([np.repeat(np.arange(len(each)), each) for each in counts])
-    distances, ids = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    distances, ids = (np.concatenate([answer[i] for answer in answers]) for i in (1, 2))
     order = np.lexsort((ids, distances, query))
     return np.concatenate([[0], np.cumsum(sum(counts))]), distances[order], ids[order]
 
@@ -463,13 +588,13 @@ def _shard_path(folder, i):
 
 
 def _save(shard, path, token):
-    """Write a shard as HammingIndex.save does, with the save's token: aphash.HammingIndex.load opens it, too."""
+    """Write a shard as HammingIndex.save does, with the token of the save. aphash.HammingIndex.load opens it, too."""
     index_file.write(shard._store.present, path, token=token)
     return _header_crc(path)
 
 
 def _header_crc(path):
-    """The checksum of a file's header, which holds those of its arrays."""
+    """Return the checksum of the header of a file. The header holds the checksums of the arrays."""
     with open(path, "rb") as file:
         file.seek(container._CRC_AT)
         return int(file.read(8), 16)

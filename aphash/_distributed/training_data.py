@@ -1,10 +1,10 @@
-"""The rows that learn, spread over dask workers in parts: what aphash._learning.training_data.Rows is to ``learn``.
+"""The rows that learn, spread over dask workers in parts. To ``learn`` they are what _learning.training_data.Rows is.
 
-A part is a run of 1, 2, 4, .. blocks: few parts, as each task costs dask some milliseconds, and each sum bytes. A
-part's rows (a Source), its relaxed codes with Adam's moments, and its share of P are results of three pure tasks. What
-is computed of a block is computed by the functions of ``aphash._learning.blocks``. Results that change are made anew
-from the ones before; a projection starts from X again, so what a lost worker held is made again from the round's start,
-and what led there before is forgotten.
+A part is a run of 1, 2, 4, .. blocks. There are few parts, since each task costs dask some milliseconds, and each sum
+bytes. Three pure tasks make the rows of a part (a Source), its relaxed codes with Adam's moments, and its share of P.
+The functions of ``aphash._learning.blocks`` compute whatever is computed of a block. Results that change are made anew
+from the ones before. A projection starts from X again. So what a lost worker held is made again from the beginning of
+the round, and what came before is forgotten.
 """
 
 import itertools
@@ -24,16 +24,16 @@ from aphash._learning.linear import Rotation
 from aphash._learning.training_data import distances, nearest, project, within
 from aphash.codes import n_words
 
-_BATCH_BYTES = 1 << 26  # of results that come to the client at a time
-_PART_BYTES = 1 << 25  # of a part, unless it is one block
-_FAN_IN = 4  # parts whose sums are added by one task: a power of two
-_PARTS_A_THREAD = 8  # at least, where there are so many blocks: they end at about the same time
+_BATCH_BYTES = 1 << 26  # of the results that come to the client at a time
+_PART_BYTES = 1 << 25  # of a part at most, unless it is one block
+_FAN_IN = 4  # so many parts' sums are added by one task; a power of two
+_PARTS_A_THREAD = 8  # at least, where there are enough blocks, so that threads end at about the same time
 
 
 class DaskRows(BlockSums):
-    """What ``Rows`` is to ``learn``, with each part on some worker. Its codes have r bits."""
+    """The rows that learn, with each part on some worker, for ``learn``. Their codes have r bits."""
 
-    n_threads = 1  # of what is not a task
+    n_threads = 1  # for whatever is not a task
 
     def __init__(self, X, r):
         self.n, self.d = X.shape
@@ -49,7 +49,7 @@ class DaskRows(BlockSums):
         self.P = None
 
     def _blocks_of_a_part(self):
-        """Return a power of two: the sum of a part is a node of the tree that ``anchor_pass`` adds."""
+        """Return how many blocks a part has: a power of two, so that its sum is a node of ``anchor_pass``'s tree."""
         n_threads = _n_threads()
         nbytes = block_rows(self.n) * (4 * self.d + 12 * self.r)
         size = 1
@@ -58,17 +58,17 @@ class DaskRows(BlockSums):
         return size
 
     def _persist(self, function, of, *args):
-        """Return, of each part, ``function(*of the part, *args)``, which stays where it is made."""
+        """Return ``function(*own, *args)`` for each part's own arguments. The results stay where they are made."""
         shared, tasks = _shared(*args), []
         for b, own in enumerate(of):
             with _in_turn(b):
                 tasks.append(dask.delayed(_make)(function, shared, *own))
         return list(dask.persist(*tasks))
 
-    # -- functions of parts, and of their blocks; each gets what it is a function of before its arguments
+    # -- functions of parts, and of their blocks: the data come first, then the arguments
 
     def _map_parts(self, function, *args, per_part=None):
-        """Yield ``function(source, *own, *args)`` of each part, in their order."""
+        """Yield ``function(source, *own, *args)`` for each part, in their order."""
         shared, own = _shared(*args), per_part or [()] * len(self.parts)
         return compute([dask.delayed(_call)(function, shared, part, *mine) for part, mine in zip(self.parts, own)])
 
@@ -86,10 +86,10 @@ class DaskRows(BlockSums):
         return [None] * len(self.parts)
 
     def _map_blocks(self, function, sources, codes, args):
-        """Yield ``function(source, B, start, stop, *args)``, without what is None, for each block, in their order."""
+        """Yield ``function(source, B, start, stop, *args)`` for each block, in their order, without what is None."""
         edges = blocks(self.n)
         shared, tasks = _shared(*args), []
-        nbytes = 8 * self.d * max(self.d, self.r)  # of a sum, the largest
+        nbytes = 8 * self.d * max(self.d, self.r)  # of the largest sum
         step = max(1, _BATCH_BYTES // nbytes // 8)
         for source, relaxed, (first, end) in zip(sources, codes, itertools.pairwise(self.edges), strict=True):
             own = [(start - first, stop - first) for start, stop in edges if first <= start < end]
@@ -107,7 +107,7 @@ class DaskRows(BlockSums):
     # -- reading
 
     def _pick(self, function, parts, items):
-        """Return what the function gives for ascending items, of the parts that hold them."""
+        """Return what the function gives for ascending items, from the parts that hold them."""
         cuts = np.searchsorted(items, self.edges)
         tasks = [
             dask.delayed(_call)(function, (), parts[number], items[a:b] - self.edges[number])
@@ -128,7 +128,7 @@ class DaskRows(BlockSums):
     # -- neighbours of the anchors
 
     def nearest(self, A, k):
-        """As Rows.nearest. Each part gives its share of k and a bit more; where that did not reach the k-th, all."""
+        """As Rows.nearest. Each part gives its share of k and some more, or all that may be among the k nearest."""
         m, sizes = len(A), np.diff(self.edges)
         wanted = np.minimum(sizes, np.ceil(1.3 * k * sizes / self.n).astype(int) + 16)
         if wanted.sum() < k:
@@ -136,7 +136,7 @@ class DaskRows(BlockSums):
         own = list(zip(self.edges[:-1].tolist(), wanted.tolist(), strict=True))
         lists = list(self._map_parts(_nearest, A, per_part=own))
         d2 = np.concatenate([part[0] for part in lists], axis=1)
-        bound = np.partition(d2, k - 1, axis=1)[:, k - 1]  # k items are at most so far: the k-th is not farther
+        bound = np.partition(d2, k - 1, axis=1)[:, k - 1]  # k items are at most so far, so the k-th is not farther
         missing = [
             np.where((far[:, -1] <= bound) & (count < size), bound, np.float32(-1))
             for (far, _), count, size in zip(lists, wanted, sizes, strict=True)
@@ -152,7 +152,7 @@ class DaskRows(BlockSums):
         return out_d2, out_items
 
     def _complete(self, A, missing):
-        """All items within the bounds, of the parts that have some: {part: (list of d2, list of items)}."""
+        """Return all items within the bounds, of the parts that have some: {part: (list of d2, list of items)}."""
         some = [b for b, bound in enumerate(missing) if (bound >= 0).any()]
         shared = _shared(A)
         tasks = [dask.delayed(_call)(_listed, shared, self.parts[b], self.edges[b], missing[b]) for b in some]
@@ -176,7 +176,7 @@ class DaskRows(BlockSums):
             out[mine] = found
         return out
 
-    # -- the relaxed codes: of each part (B, Adam's mean, its square, perhaps sums); moments are None before a step
+    # -- the relaxed codes. Of each part: B, Adam's two moments, which are None before the first step, and perhaps sums
 
     def project(self, W, bias):
         self._change(_projected, W, bias, of=zip(self.parts))
@@ -191,13 +191,13 @@ class DaskRows(BlockSums):
         return self._codes
 
     def _change(self, function, *args, of):
-        """Replace each part's codes by ``function(what the part has in `of`, *args)``."""
+        """Replace the codes of each part by ``function(*own, *args)``, where `of` holds each part's own arguments."""
         of = list(of)
-        self.pending = None  # what it would have changed is replaced
+        self.pending = None  # what the step would have changed is replaced
         self._codes = self._persist(function, of, *args)
 
     def zero_moments(self, r):
-        """Nothing is made: the first step of a descent makes them."""
+        """Make nothing, since the first step of a descent makes the moments."""
 
     def _send(self, P):
         """Give each part its share of P, once a round."""
@@ -210,8 +210,8 @@ class DaskRows(BlockSums):
         self._send(P)
         self._step(H, q_scale, q_power)
         tasks = [dask.delayed(_sums_of)(codes) for codes in self._codes]
-        groups = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
-        nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in groups]
+        firsts = range(0, len(tasks), _FAN_IN)  # nodes of the tree, too
+        nodes = [dask.delayed(_tree_sum)(tasks[first : first + _FAN_IN]) for first in firsts]
         total = _tree_sum(compute(nodes, 4 * vectors.size + 8 * sums.size))
         for out, whole in zip((sums, vectors, quantization_loss), total, strict=True):
             out[...] = whole
@@ -222,10 +222,12 @@ class DaskRows(BlockSums):
         self.pending = H, inv_z, p, q_scale, q_power, step
 
     def _step(self, *sums_at):
-        """Do the step that is pending, and with it the sums that follow: one task a part, and one that hands them out.
+        """Do the step that is pending, and with it the sums that follow: one task for each part, and one that hands
+        them out.
 
-        All parts' tasks are ready at one time then, and in turn: dask leaves each where its codes are, megabytes, since
-        no worker is idle. It would not, for tasks that come one by one: H is everywhere, so that any worker would do.
+        The tasks of all parts are ready at the same time then, in the order of the parts. No worker is idle, so dask
+        leaves each task where its codes are, which are megabytes. With tasks that come one by one it would not, because
+        H is on all workers, and any of them could run the task.
         """
         if self.pending or sums_at:
             of = zip(self._codes, self.shares, strict=True)
@@ -249,14 +251,14 @@ class DaskRows(BlockSums):
 
 
 def compute(tasks, nbytes=0):
-    """Yield the tasks' results, of some nbytes each, in their order; the client holds a batch of them only."""
+    """Yield the results of the tasks, of about nbytes each, in their order. The client holds one batch of them only."""
     batch = max(8, min(128, _BATCH_BYTES // max(1, nbytes)))
     for start in range(0, len(tasks), batch):
         yield from dask.compute(*tasks[start : start + batch])
 
 
 def check_chunk(chunk, first_row, number=None, farthest=np.inf):
-    """Raise ValueError, naming the chunk, for what check_finite refuses; by its number, if its first row is NaN."""
+    """Raise ValueError for what check_finite refuses. It names the chunk, by its number where first_row is NaN."""
     try:
         check_finite(chunk, farthest=farthest)
     except ValueError as error:
@@ -273,7 +275,7 @@ def _n_threads():
 
 
 def _tree_sum(parts):
-    """Add the parts as ``_affinity_pass.anchor_pass`` adds its blocks: as they come, each sum once it is whole."""
+    """Add the sums of parts as ``_affinity_pass.anchor_pass`` adds those of blocks: as a binary tree."""
     tree = []  # (number of parts, their sum)
     for part in parts:
         count = 1
@@ -288,12 +290,12 @@ def _tree_sum(parts):
 
 
 def _in_turn(part):
-    """A context whose tasks go in the order of the parts, among those that are ready."""
+    """Return a context whose tasks run in the order of the parts, as far as they are ready."""
     return dask.annotate(priority=-part)
 
 
 def _shared(*args):
-    """Arguments that are sent once, not with each task."""
+    """Return arguments that are sent once, and not with each task."""
     return dask.delayed(args, traverse=False)
 
 
@@ -309,7 +311,7 @@ def _call_blocks(function, source, codes, edges, shared):
 
 
 def _make(function, shared, *own):
-    """Call function with its own and the shared arguments. No BLAS limit: it takes as long as a small block's step."""
+    """Call a function with its own and the shared arguments. To limit BLAS would take as long as a small block."""
     return function(*own, *shared)
 
 
@@ -317,7 +319,7 @@ def itself(value):
     return value
 
 
-# What is asked of a part, a Source whose first row is row ``first`` of all.
+# Functions of a part, which is a Source whose first row is row ``first`` of all rows.
 
 
 def _source(X):
@@ -347,9 +349,9 @@ def _within(source, first, A, bound):
 
 
 def _listed(source, first, bound, A):
-    """For each anchor all items within its bound: (list of squared distances, list of items)."""
-    most = int(np.diff(within(source, A, bound, 1)[0]).max())
-    d2, items = nearest(source, A, max(1, most), 1)
+    """Return all items within the bound of each anchor: (list of squared distances, list of items)."""
+    max_count = int(np.diff(within(source, A, bound, 1)[0]).max())
+    d2, items = nearest(source, A, max(1, max_count), 1)
     inside = d2 <= bound[:, None]
     return [each[i] for each, i in zip(d2, inside)], [each[i] + first for each, i in zip(items, inside)]
 
@@ -358,7 +360,7 @@ def _distances(source, indptr, items, anchors):
     return distances(source, anchors, indptr, items, 1)
 
 
-# What makes a part's codes (B, Adam's mean, its square); nothing that came before is changed.
+# Functions that make the codes of a part (B and Adam's two moments). They do not change their arguments.
 
 
 def _projected(source, W, bias):
@@ -399,7 +401,7 @@ def _advanced(codes, share, pending, sums_at, rows_of_block):
         codes = (
             *codes[:3],
             (sums, vectors.astype(np.float32), quantization_loss),
-        )  # they are float32 numbers: the tree's
+        )  # the tree adds float32 numbers
     return codes
 
 

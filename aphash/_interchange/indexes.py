@@ -1,8 +1,8 @@
-"""Indexes of other libraries, which are imported where one is asked for."""
+"""Indexes of other libraries, which are imported when one is needed."""
 
 import numpy as np
 
-from aphash._interchange.rows import blocks, from_bytes, from_ubinary, import_, is_big, to_bytes, to_ubinary
+from aphash._interchange.rows import chunks, from_bytes, from_ubinary, import_, is_big, to_bytes, to_ubinary
 from aphash.codes import check_n_bits
 from aphash.index import HammingIndex
 
@@ -14,8 +14,9 @@ def to_faiss(index, *, bitorder="little"):
     ----------
     index : HammingIndex
     bitorder : {"little", "big"}, default="little"
-        Of the bits in a byte: "little", as faiss makes bytes of floats; its queries are :func:`to_bytes`. "big", as
-        ``numpy.packbits`` and ``ubinary`` embeddings have them; its queries are :func:`to_ubinary`.
+        The order of the bits in a byte. With "little", as faiss makes bytes of floats, queries are made by
+        :func:`to_bytes`. With "big", as in ``numpy.packbits`` and ``ubinary`` embeddings, they are made by
+        :func:`to_ubinary`.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def to_faiss(index, *, bitorder="little"):
     ids, rows = _rows_of(index, big)
     flat = faiss.IndexBinaryFlat(8 * rows.shape[1])
     found = faiss.IndexBinaryIDMap2(flat)
-    flat.this.disown()  # the map deletes it
+    flat.this.disown()  # the ID map deletes it
     found.own_fields = True
     if len(rows):
         found.add_with_ids(rows, ids)
@@ -53,13 +54,13 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
     Parameters
     ----------
     index : faiss.IndexBinary
-        Flat, HNSW, IVF or multi-hash, whose codes are whole, or an ID map over one. Without ids of its own they are
-        counted from 0.
+        A flat, HNSW, IVF or multi-hash index, which hold whole codes, or an ID map over one. Without ids of its own,
+        ids are counted from 0.
     n_bits : int or None
-        The length of the codes where faiss' ``d`` is padded; None: ``d``.
+        The length of the codes where the ``d`` of faiss is padded; with None it is ``d``.
     bitorder : {"little", "big"}, default="little"
-        Of the bits in a byte. "big" where ``numpy.packbits`` made them, as of ``ubinary`` embeddings: then queries
-        are the codes of :func:`from_ubinary`.
+        The order of the bits in a byte. It is "big" where ``numpy.packbits`` made them, as with ``ubinary`` embeddings.
+        Then queries are the codes of :func:`from_ubinary`.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
     Raises
     ------
     TypeError
-        For another kind of index: its vectors are no codes, or are not held.
+        For another kind of index, whose vectors are no codes, or which does not hold them.
     ValueError
         When n_bits does not fit, a bit beyond it is set, or an id is -1 or given twice.
 
@@ -85,7 +86,7 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
     """
     big = is_big(bitorder)
     faiss = import_("faiss", "faiss-cpu")
-    # What faiss hands out does not own what it points to: `index` is kept until all is copied.
+    # What faiss returns does not own the memory that it points to, so `index` is kept until all is copied.
     whole = faiss.downcast_IndexBinary(index) if isinstance(index, faiss.IndexBinary) else index
     id_map, inner = None, whole
     if isinstance(whole, faiss.IndexBinaryIDMap | faiss.IndexBinaryIDMap2):
@@ -107,11 +108,11 @@ def from_faiss(index, n_bits=None, *, bitorder="little"):
             rows = faiss.rev_swig_ptr(flat.xb.data(), flat.ntotal * flat.code_size).reshape(-1, flat.code_size)
     if id_map is not None:
         ids = id_map if ids is None else id_map[ids]
-    parts = (
+    contents = (
         (rows[start:stop], None if ids is None else ids[start:stop])
-        for start, stop in blocks(len(rows), 8 * inner.code_size)
+        for start, stop in chunks(len(rows), 8 * inner.code_size)
     )
-    return _index_of(parts, inner.d, n_bits, big, "d")
+    return _index_of(contents, inner.d, n_bits, big, "d")
 
 
 def to_usearch(index, *, bitorder="little"):
@@ -120,7 +121,7 @@ def to_usearch(index, *, bitorder="little"):
     Parameters
     ----------
     index : HammingIndex
-        Its ids must not be negative: usearch's keys are unsigned.
+        Its ids must not be negative, since the keys of usearch are unsigned.
     bitorder : {"little", "big"}, default="little"
         As for :func:`to_faiss`.
 
@@ -133,7 +134,7 @@ def to_usearch(index, *, bitorder="little"):
 
     Notes
     -----
-    usearch builds a graph: it takes some 200 us a code, and its searches are approximate unless they have
+    usearch builds a graph, which takes about 200 us for each code. Its searches are approximate unless they have
     ``exact=True``.
 
     Examples
@@ -164,11 +165,11 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
     Parameters
     ----------
     index : usearch.index.Index
-        Of ``dtype="b1"``, with one vector a key.
+        An index of ``dtype="b1"`` with one vector for each key.
     n_bits : int or None
-        The length of the codes where usearch's ``ndim`` is padded; None: ``ndim``.
+        The length of the codes where the ``ndim`` of usearch is padded; with None it is ``ndim``.
     bitorder : {"little", "big"}, default="little"
-        As for :func:`from_faiss`: "big" where ``numpy.packbits`` made the rows.
+        As for :func:`from_faiss`.
 
     Returns
     -------
@@ -177,7 +178,7 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
     Raises
     ------
     TypeError
-        For another kind of index: its vectors are no codes.
+        For another kind of index, whose vectors are no codes.
     ValueError
         When n_bits does not fit, a bit beyond it is set, a key has several vectors, or is 2^63 or more.
 
@@ -207,11 +208,11 @@ def from_usearch(index, n_bits=None, *, bitorder="little"):
     if len(keys) != len(index):
         raise ValueError(f"index has several vectors under a key: {len(index)} under {len(keys)} keys")
 
-    def parts():
-        for start, stop in blocks(len(keys), 8 * index.ndim):
+    def contents():
+        for start, stop in chunks(len(keys), 8 * index.ndim):
             yield np.stack(index.get(keys[start:stop])).reshape(stop - start, -1).view(np.uint8), keys[start:stop]
 
-    return _index_of(parts(), index.ndim, n_bits, big, "ndim")
+    return _index_of(contents(), index.ndim, n_bits, big, "ndim")
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -226,14 +227,14 @@ def _rows_of(index, big):
     return ids, (to_ubinary if big else to_bytes)(codes, index.n_bits)
 
 
-def _index_of(parts, d, n_bits, big, name):
-    """Return a HammingIndex of parts of (rows of bytes, ids), which another library's index of d bits holds."""
+def _index_of(contents, d, n_bits, big, name):
+    """Return a HammingIndex of chunks of (rows of bytes, ids), which an index of d bits of another library holds."""
     n_bits = check_n_bits(d if n_bits is None else n_bits)
     if n_bits > d:
         raise ValueError(f"n_bits={n_bits} is more than index.{name}={d}")
     found, width, unused = HammingIndex(n_bits), -(-n_bits // 8), -n_bits % 8
     mask = np.uint8((1 << unused) - 1 if big else (0xFF << (8 - unused)) & 0xFF)
-    for rows, ids in parts:
+    for rows, ids in contents:
         if rows[:, width:].any() or (rows[:, width - 1] & mask).any():
             raise ValueError(f"index has bits set beyond n_bits={n_bits}: its codes are of index.{name}={d} bits")
         found.add((from_ubinary if big else from_bytes)(rows[:, :width], n_bits), ids=ids)

@@ -1,4 +1,4 @@
-"""Codes as items of Python, one by one: texts, integers, ImageHash objects. imagehash is imported where it is made."""
+"""Codes as objects of Python: texts, integers, ImageHash. imagehash is imported when it is needed."""
 
 import binascii
 import itertools
@@ -9,8 +9,8 @@ import numpy as np
 
 from aphash._common.arrays import as_array, shown
 from aphash._interchange.rows import (
-    block_rows,
-    blocks,
+    chunk_rows,
+    chunks,
     from_bytes,
     from_numbers,
     import_,
@@ -50,7 +50,7 @@ def to_bit_strings(codes, n_bits):
     """
     n_bits = check_n_bits(n_bits)
     codes, texts = check_codes(codes, n_bits), []
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         text = (unpack_codes(codes[start:stop], n_bits).view(np.uint8) + ord("0")).tobytes().decode("ascii")
         texts += [text[at : at + n_bits] for at in range(0, len(text), n_bits)]
     return texts
@@ -62,7 +62,7 @@ def from_bit_strings(texts):
     Parameters
     ----------
     texts : iterable of str
-        Such as a list, a column, or an open file of lines, whose ends do not count. Not one text alone, nor a set.
+        A list, a column, or an open file of lines, whose line ends do not count; but not one text alone, and not a set.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def from_bit_strings(texts):
     Raises
     ------
     TypeError
-        For one text, and for what are no texts.
+        For one text alone, and for what are no texts.
     ValueError
         For no text, texts of different lengths, or other characters.
 
@@ -89,19 +89,19 @@ def from_bit_strings(texts):
     def refuse(text, row):
         raise ValueError(f"texts must be of one length, got {len(text)} in row {row} and {n_bits} in row 0")
 
-    def convert(block, start):
-        block = _texts_of_width(block, start, n_bits, refuse)
-        characters = np.frombuffer("".join(block).encode("ascii", "replace"), np.uint8)
-        bits = characters.reshape(len(block), n_bits) == ord("1")
+    def convert(chunk, start):
+        chunk = _texts_of_width(chunk, start, n_bits, refuse)
+        characters = np.frombuffer("".join(chunk).encode("ascii", "replace"), np.uint8)
+        bits = characters.reshape(len(chunk), n_bits) == ord("1")
         bad = ~bits & (characters.reshape(bits.shape) != ord("0"))
         if bad.any():
             row = int(bad.any(axis=1).argmax())
             raise ValueError(
-                f"texts must consist of the characters 0 and 1, got {block[row][:80]!r} in row {start + row}"
+                f"texts must consist of the characters 0 and 1, got {chunk[row][:80]!r} in row {start + row}"
             )
         return pack(bits)
 
-    return _by_blocks(texts, n_bits, convert)
+    return _by_chunks(texts, n_bits, convert)
 
 
 def to_hex(codes, n_bits):
@@ -115,8 +115,8 @@ def to_hex(codes, n_bits):
     Returns
     -------
     list of str
-        Of ceil(n_bits / 4) digits each, in lower case: a number whose most significant bit is bit 0 of the code,
-        with zeros in front.
+        Each has ceil(n_bits / 4) digits, in lower case, with zeros in front. It is a number whose most significant bit
+        is bit 0 of the code.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def to_hex(codes, n_bits):
     n_bits = check_n_bits(n_bits)
     codes, texts = check_codes(codes, n_bits), []
     width, odd = 2 * -(-n_bits // 8), -(-n_bits // 4) % 2
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         text = to_numbers(codes[start:stop], n_bits).tobytes().hex()
         texts += [text[at + odd : at + width] for at in range(0, len(text), width)]
     return texts
@@ -145,11 +145,11 @@ def from_hex(texts, n_bits):
     Parameters
     ----------
     texts : iterable of str
-        Of ceil(n_bits / 4) digits each, in either case: a list, a column, or an open file of lines, whose ends do not
-        count. Not one text alone, nor a set.
+        A list, a column, or an open file of lines, whose line ends do not count; but not one text alone, and not a set.
+        Each has ceil(n_bits / 4) digits, in either case.
     n_bits : int
-        Where it is no multiple of 4, the first digit has zeros in front, as of the 49 bits of ``phash(image, 7)``. It
-        is asked for because 13 digits may be 49, 50, 51 or 52 bits.
+        It is needed because 13 digits may be 49, 50, 51 or 52 bits. Where it is no multiple of 4, the first digit
+        begins with zero bits, as with the 49 bits of ``phash(image, 7)``.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def from_hex(texts, n_bits):
     TypeError
         For one text, and for what are no texts.
     ValueError
-        For texts of another length, other characters or more bits; the first row of them is named.
+        For texts of another length, other characters or more bits. The first such row is named.
 
     Examples
     --------
@@ -178,22 +178,22 @@ def from_hex(texts, n_bits):
             f"{shown(text)}{_digits_advice(text, digits, n_bits)}"
         )
 
-    def convert(block, start):
-        block = _texts_of_width(block, start, digits, refuse)
+    def convert(chunk, start):
+        chunk = _texts_of_width(chunk, start, digits, refuse)
         try:
-            data = binascii.a2b_hex(pad + pad.join(block))
+            data = binascii.a2b_hex(pad + pad.join(chunk))
         except ValueError:
-            bad = next(row for row, text in enumerate(block) if not set(text) <= _HEX_DIGITS)
+            bad = next(row for row, text in enumerate(chunk) if not set(text) <= _HEX_DIGITS)
             raise ValueError(
-                f"texts must consist of hexadecimal digits, got {shown(block[bad])} in row {start + bad}"
+                f"texts must consist of hexadecimal digits, got {shown(chunk[bad])} in row {start + bad}"
             ) from None
-        rows = np.frombuffer(data, np.uint8).reshape(len(block), -1)
+        rows = np.frombuffer(data, np.uint8).reshape(len(chunk), -1)
         if n_bits % 4 and (rows[:, 0] >> (8 - -n_bits % 8)).any():
             bad = int((rows[:, 0] >> (8 - -n_bits % 8) != 0).argmax())
-            raise ValueError(f"texts must be of {n_bits} bits, got more in row {start + bad}, {shown(block[bad])}")
+            raise ValueError(f"texts must be of {n_bits} bits, got more in row {start + bad}, {shown(chunk[bad])}")
         return from_numbers(rows, n_bits)
 
-    return _by_blocks(_several(texts, "texts", "str"), n_bits, convert)
+    return _by_chunks(_several(texts, "texts", "str"), n_bits, convert)
 
 
 def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
@@ -204,12 +204,13 @@ def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
     codes : ndarray of uint64, shape (n, n_words)
     n_bits : int
     signed : bool, default=False
-        As signed types hold them: where n_bits is 8, 16, 32 (SQL's INTEGER), 64 (BIGINT) or another multiple of 64,
-        numbers from 2^(n_bits - 1) on are less by 2^n_bits, so negative. Other lengths are numbers that a longer
-        signed type holds as they are.
+        Whether to return numbers as signed types hold them. Where n_bits is 8, 16, 32 (SQL's INTEGER), 64 (BIGINT) or
+        another multiple of 64, 2^n_bits is subtracted from numbers from 2^(n_bits - 1) on, so they become negative.
+        Numbers of other lengths fit in a longer signed type as they are.
     bitorder : {"big", "little"}, default="big"
-        "big": the most significant bit is bit 0, as in hexadecimal text, ``int(str(imagehash), 16)`` and PostgreSQL's
-        ``code::bigint``. "little": the least significant is, as in aphash's own words.
+        With "big", the most significant bit is bit 0, as in hexadecimal text, ``int(str(imagehash), 16)`` and
+        PostgreSQL's ``code::bigint``. With "little", the least significant bit is bit 0, as in the words of aphash's
+        codes.
 
     Returns
     -------
@@ -231,7 +232,7 @@ def to_integers(codes, n_bits, *, signed=False, bitorder="big"):
     codes, found = check_codes(codes, n_bits), []
     half = 1 << (n_bits - 1) if signed and _is_signed(n_bits) else None
     width = -(-n_bits // 8)
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         if big:
             data, order = to_numbers(codes[start:stop], n_bits).tobytes(), "big"
         else:
@@ -247,8 +248,8 @@ def from_integers(values, n_bits, *, bitorder="big"):
     Parameters
     ----------
     values : iterable of int, or ndarray of integers of shape (n,)
-        From 0 to 2^n_bits - 1; where n_bits is 8, 16, 32, 64 or another multiple of 64 also from -2^(n_bits - 1), which
-        are the bits of signed types.
+        Numbers from 0 to 2^n_bits - 1. Where n_bits is 8, 16, 32, 64 or another multiple of 64, they may also be
+        negative, from -2^(n_bits - 1) on, as signed types hold them.
     n_bits : int
     bitorder : {"big", "little"}, default="big"
         As for :func:`to_integers`.
@@ -260,9 +261,9 @@ def from_integers(values, n_bits, *, bitorder="big"):
     Raises
     ------
     TypeError
-        For what are no integers; floats do not hold 64 bits.
+        For what are no integers; floats do not hold 64 bits exactly.
     ValueError
-        For integers that are out of range; the first row of them is named.
+        For integers that are out of range. The first such row is named.
 
     Examples
     --------
@@ -272,29 +273,29 @@ def from_integers(values, n_bits, *, bitorder="big"):
     """
     n_bits, big = check_n_bits(n_bits), is_big(bitorder)
     width = -(-n_bits // 8)
-    least = -(1 << (n_bits - 1)) if _is_signed(n_bits) else 0
+    minimum = -(1 << (n_bits - 1)) if _is_signed(n_bits) else 0
 
-    def refuse(block, start):
-        row = next(row for row, each in enumerate(block) if not least <= each < 1 << n_bits)
+    def refuse(chunk, start):
+        row = next(row for row, each in enumerate(chunk) if not minimum <= each < 1 << n_bits)
         raise ValueError(
-            f"values must be from {'0' if least == 0 else f'-2^{n_bits - 1}'} to 2^{n_bits} - 1 for n_bits={n_bits}, "
-            f"got {shown(int(block[row]))} in row {start + row}"
+            f"values must be from {'0' if minimum == 0 else f'-2^{n_bits - 1}'} to 2^{n_bits} - 1 for n_bits={n_bits}, "
+            f"got {shown(int(chunk[row]))} in row {start + row}"
         )
 
-    def convert(block, start):
-        if isinstance(block, np.ndarray) and n_bits <= 64:
-            low, high = int(block.min()), int(block.max())
-            if low < least or high >= 1 << n_bits:
-                refuse(block, start)
-            data = block.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
+    def convert(chunk, start):
+        if isinstance(chunk, np.ndarray) and n_bits <= 64:
+            low, high = int(chunk.min()), int(chunk.max())
+            if low < minimum or high >= 1 << n_bits:
+                refuse(chunk, start)
+            data = chunk.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - width :]
         else:
-            block = block.tolist() if isinstance(block, np.ndarray) else _integers(block, start)
-            low, high = min(block), max(block)
-            if low < least or high >= 1 << n_bits:
-                refuse(block, start)
+            chunk = chunk.tolist() if isinstance(chunk, np.ndarray) else _integers(chunk, start)
+            low, high = min(chunk), max(chunk)
+            if low < minimum or high >= 1 << n_bits:
+                refuse(chunk, start)
             if low < 0:
-                block = [each + (1 << n_bits) if each < 0 else each for each in block]
-            data = np.frombuffer(b"".join([each.to_bytes(width, "big") for each in block]), np.uint8)
+                chunk = [each + (1 << n_bits) if each < 0 else each for each in chunk]
+            data = np.frombuffer(b"".join([each.to_bytes(width, "big") for each in chunk]), np.uint8)
             data = data.reshape(-1, width)
         return from_numbers(data, n_bits) if big else from_bytes(data[:, ::-1], n_bits)
 
@@ -309,7 +310,7 @@ def from_integers(values, n_bits, *, bitorder="big"):
             advice = ": they may be codes already" if values.dtype == np.uint64 else ""
             raise ValueError(f"values must have shape (n,), got {values.shape}{advice}")
         values = values.tolist() if values.dtype.kind == "O" else values
-    return _by_blocks(_several(values, "values", "int"), n_bits, convert)
+    return _by_chunks(_several(values, "values", "int"), n_bits, convert)
 
 
 def to_imagehash(codes, n_bits, *, shape=None):
@@ -320,7 +321,7 @@ def to_imagehash(codes, n_bits, *, shape=None):
     codes : ndarray of uint64, shape (n, n_words)
     n_bits : int
     shape : tuple of two int, optional
-        Of each hash. None: the square of n_bits, as nearly all are; ``colorhash`` has (14, 3).
+        The shape of each hash. With None it is a square of n_bits, as nearly all are; ``colorhash`` has (14, 3).
 
     Returns
     -------
@@ -337,7 +338,7 @@ def to_imagehash(codes, n_bits, *, shape=None):
     --------
     >>> from aphash import interchange, pack_codes
     >>> codes = pack_codes([[True, False, True, True, False, False, False, False]])
-    >>> interchange.to_imagehash(codes, 8, shape=(2, 4))  # doctest: +SKIP
+    >>> interchange.to_imagehash(codes, 8, shape=(2, 4))  # of imagehash.ImageHash
     [array([[ True, False,  True,  True],
            [False, False, False, False]])]
     """
@@ -350,7 +351,7 @@ def to_imagehash(codes, n_bits, *, shape=None):
     if len(shape) != 2 or math.prod(shape) != n_bits:
         raise ValueError(f"shape must be two numbers whose product is n_bits={n_bits}, got {shown(shape)}")
     codes, hashes = check_codes(codes, n_bits), []
-    for start, stop in blocks(len(codes), n_bits):
+    for start, stop in chunks(len(codes), n_bits):
         hashes += map(imagehash.ImageHash, unpack_codes(codes[start:stop], n_bits).reshape(-1, *shape).copy())
     return hashes
 
@@ -361,52 +362,55 @@ def from_imagehash(hashes):
     Parameters
     ----------
     hashes : iterable of imagehash.ImageHash
-        Not one alone.
+        A list of hashes, not one hash alone.
 
     Returns
     -------
     ndarray of uint64, shape (n, n_words)
-        Bits row by row: the same codes as ``from_hex(map(str, hashes), n_bits)``.
+        The bits of a hash come row by row, so these are the codes of ``from_hex(map(str, hashes), n_bits)``.
 
     Raises
     ------
     TypeError
-        For one hash, and for what are no hashes.
+        For one hash alone, and for what are no hashes.
     ValueError
-        For no hash, and hashes of different shapes; the first row of them is named.
+        For no hash, and for hashes of different shapes. The first such row is named.
 
     Examples
     --------
-    >>> import imagehash  # doctest: +SKIP
+    >>> import imagehash
+    >>> import numpy as np
     >>> from aphash import interchange
-    >>> codes = interchange.from_imagehash([imagehash.phash(image) for image in images])  # doctest: +SKIP
+    >>> bits = np.array([[True, False, True, True], [False, False, False, False]])
+    >>> interchange.from_imagehash([imagehash.ImageHash(bits)])  # or imagehash.phash(image) of each image
+    array([[13]], dtype=uint64)
     """
     hashes = _several(hashes, "hashes", "ImageHash")
     first, hashes = _first(hashes, "hashes must hold one hash at least, for its size is n_bits")
     shape = _bits_of(first, 0).shape
     n_bits = check_n_bits(math.prod(shape))
 
-    def convert(block, start):
-        rows = [_bits_of(each, start + row) for row, each in enumerate(block)]
+    def convert(chunk, start):
+        rows = [_bits_of(each, start + row) for row, each in enumerate(chunk)]
         for row, bits in enumerate(rows):
             if bits.shape != shape:
                 at = start + row
                 raise ValueError(f"hashes must be of one shape, got {bits.shape} in row {at} and {shape} in row 0")
         return pack(np.stack(rows).reshape(len(rows), n_bits))
 
-    return _by_blocks(hashes, n_bits, convert)
+    return _by_chunks(hashes, n_bits, convert)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
 def _is_signed(n_bits):
-    """Whether there are signed types of n_bits, whose negative numbers have the first bit set."""
+    """Return whether there are signed types of n_bits, whose negative numbers have the first bit set."""
     return n_bits in (8, 16, 32) or n_bits % 64 == 0
 
 
 def _several(items, name, kind):
-    """Return an iterable of items, unless it is one item, or has no order."""
+    """Return an iterable of items. TypeError where it is one item, or has no order."""
     if isinstance(items, str | bytes | set | frozenset | dict) or not hasattr(items, "__iter__"):
         alone = {"str": str, "int": numbers.Integral}.get(kind)
         one = isinstance(items, alone) if alone else hasattr(items, "hash")
@@ -424,26 +428,26 @@ def _a(thing):
     return "None" if thing is None else f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
-def _by_blocks(items, n_bits, convert):
-    """Return the codes of items, of which convert(block, number of its first row) makes those of a block."""
-    step, start = block_rows(n_bits), 0
+def _by_chunks(items, n_bits, convert):
+    """Return the codes of items; convert(chunk, number of its first row) makes the codes of a chunk."""
+    step, start = chunk_rows(n_bits), 0
     n = len(items) if hasattr(items, "__len__") else None
-    codes, parts = np.empty((n or 0, n_words(n_bits)), np.uint64), []
+    codes, made = np.empty((n or 0, n_words(n_bits)), np.uint64), []
     each = iter(items)
     while True:
-        block = items[start : start + step] if isinstance(items, np.ndarray) else list(itertools.islice(each, step))
-        if not len(block):
-            codes = codes[:start] if n is not None else np.concatenate([codes, *parts])
+        chunk = items[start : start + step] if isinstance(items, np.ndarray) else list(itertools.islice(each, step))
+        if not len(chunk):
+            codes = codes[:start] if n is not None else np.concatenate([codes, *made])
             return note_origin(codes, n_bits)
         if n is None:
-            parts.append(convert(block, start))
+            made.append(convert(chunk, start))
         else:
-            codes[start : start + len(block)] = convert(block, start)
-        start += len(block)
+            codes[start : start + len(chunk)] = convert(chunk, start)
+        start += len(chunk)
 
 
 def _first(items, empty):
-    """Return the first of items, and all of them; ValueError, worded by empty, where there is none."""
+    """Return the first of the items, and all of them. ValueError with the text `empty` where there is none."""
     each = iter(items)
     first = next(each, each)
     if first is each:
@@ -462,18 +466,18 @@ def _without_end(text, row):
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _texts_of_width(block, start, width, refuse):
-    """Return texts without the ends of lines, all of a width; refuse(text, row) raises for the first that is not."""
-    if set(map(type, block)) != {str} or set(map(len, block)) != {width}:
-        block = [_without_end(text, start + row) for row, text in enumerate(block)]
-        for row, text in enumerate(block):
+def _texts_of_width(chunk, start, width, refuse):
+    """Return texts without line ends, all of one width. refuse(text, row) raises for the first of another width."""
+    if set(map(type, chunk)) != {str} or set(map(len, chunk)) != {width}:
+        chunk = [_without_end(text, start + row) for row, text in enumerate(chunk)]
+        for row, text in enumerate(chunk):
             if len(text) != width:
                 refuse(text, start + row)
-    return block
+    return chunk
 
 
 def _digits_advice(text, digits, n_bits):
-    """Return what to do with a hexadecimal text of another length, as the end of a message."""
+    """Return the end of a message, which says what to do with a hexadecimal text of another length."""
     if text[:2].lower() in ("0x", "\\x"):
         return f": without {text[:2]}"
     if len(text) == 2 * -(-n_bits // 8):
@@ -483,15 +487,15 @@ def _digits_advice(text, digits, n_bits):
     return ""
 
 
-def _integers(block, start):
-    """Return a block of Python integers; TypeError for what are none."""
-    types = set(map(type, block))
+def _integers(chunk, start):
+    """Return a chunk of Python integers. TypeError for what are none."""
+    types = set(map(type, chunk))
     if types == {int}:
-        return block
-    for row, each in enumerate(block):
+        return chunk
+    for row, each in enumerate(chunk):
         if isinstance(each, bool | np.bool_) or not isinstance(each, numbers.Integral):
             raise TypeError(f"values must be integers, got {shown(each)} in row {start + row}")
-    return [int(each) for each in block]
+    return [int(each) for each in chunk]
 
 
 def _bits_of(hash, row):

@@ -1,4 +1,4 @@
-"""Codes as rows of bytes, whose bits stand in one order or the other. Needs numpy only."""
+"""Codes as rows of bytes, with bits in either order. Needs numpy only."""
 
 import importlib
 
@@ -7,10 +7,10 @@ import numpy as np
 from aphash._common.arrays import as_array, shown
 from aphash.codes import check_codes, check_n_bits, n_words, note_origin
 
-BLOCK_BYTES = 1 << 20  # converted at a time
+CHUNK_BYTES = 1 << 20  # so many bytes, one for each bit, are converted at a time
 
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1)[:, ::-1], axis=1).ravel()
-_REVERSED_SIGNED = np.roll(_REVERSED, 128)  # of the byte v - 128, seen as uint8: the table of v
+_REVERSED_SIGNED = np.roll(_REVERSED, 128)  # the same for the byte v - 128, seen as uint8
 
 
 def to_bytes(codes, n_bits):
@@ -24,7 +24,8 @@ def to_bytes(codes, n_bits):
     Returns
     -------
     ndarray of uint8, shape (n, ceil(n_bits / 8))
-        C-contiguous; the last byte's padding bits are zero. usearch needs ``ndim=8 * shape[1]``, faiss ``d`` likewise.
+        C-contiguous. The padding bits of the last byte are zero. usearch needs ``ndim=8 * shape[1]``, and faiss the
+        same ``d``.
 
     Raises
     ------
@@ -33,7 +34,7 @@ def to_bytes(codes, n_bits):
 
     Notes
     -----
-    This and its like need their result and a few megabytes.
+    This and the similar functions need memory for their result, and a few megabytes.
 
     Examples
     --------
@@ -44,7 +45,7 @@ def to_bytes(codes, n_bits):
     True
     """
     n_bits = check_n_bits(n_bits)
-    codes = check_codes(codes, n_bits, padded=True)  # faiss' d may be longer than the codes
+    codes = check_codes(codes, n_bits, padded=True)  # the d of faiss may be longer than the codes
     return np.ascontiguousarray(codes.astype("<u8", copy=False).view(np.uint8)[:, : -(-n_bits // 8)])
 
 
@@ -106,16 +107,16 @@ def to_ubinary(codes, n_bits):
     """
     n_bits = check_n_bits(n_bits)
     rows = check_codes(codes, n_bits).astype("<u8", copy=False).view(np.uint8)[:, : -(-n_bits // 8)]
-    return _in_blocks(rows, _REVERSED, np.empty(rows.shape, np.uint8))
+    return _in_chunks(rows, _REVERSED, np.empty(rows.shape, np.uint8))
 
 
 def from_ubinary(rows, n_bits):
-    """Return the codes of ``ubinary`` embeddings, or of the signed ``binary`` ones, whose bytes are less by 128.
+    """Return the codes of ``ubinary`` embeddings, or of signed ``binary`` ones, whose bytes are smaller by 128.
 
     Parameters
     ----------
     rows : array_like of uint8 or int8, shape (n, ceil(n_bits / 8))
-        int8 means ``binary``. Lists are taken where their values tell which they are.
+        int8 means ``binary``. Lists are accepted where their values tell which of the two they are.
     n_bits : int
 
     Returns
@@ -125,7 +126,7 @@ def from_ubinary(rows, n_bits):
     Raises
     ------
     TypeError, ValueError
-        For another dtype or width, or when a padding bit is set: those that ``numpy.packbits`` fills up with.
+        For another dtype or width, or when a padding bit is set, with which ``numpy.packbits`` fills the last byte.
 
     Examples
     --------
@@ -141,7 +142,8 @@ def from_ubinary(rows, n_bits):
 
 
 def to_binary(codes, n_bits):
-    """Return codes as sentence-transformers' and Cohere's signed ``binary`` embeddings: the ``ubinary`` bytes less 128.
+    """Return codes as signed ``binary`` embeddings of sentence-transformers and Cohere: the ``ubinary`` bytes minus
+    128.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ def to_binary(codes, n_bits):
     True
     """
     rows = to_ubinary(codes, n_bits)
-    rows ^= np.uint8(128)  # v - 128, of 8 bits
+    rows ^= np.uint8(128)  # this is v - 128 in 8 bits
     return rows.view(np.int8)
 
 
@@ -225,9 +227,9 @@ def from_numbers(rows, n_bits):
 
 
 def _from_rows(rows, n_bits, table):
-    """Return the codes of rows of bytes, of which a table makes bytes whose bit 0 is the first."""
+    """Return the codes of rows of bytes. The table turns each byte into one whose bit 0 is the first bit."""
     words = np.zeros((len(rows), 8 * n_words(n_bits)), np.uint8)
-    _in_blocks(rows, table, words[:, : rows.shape[1]])
+    _in_chunks(rows, table, words[:, : rows.shape[1]])
     if n_bits % 8:
         bad = words[:, rows.shape[1] - 1] >> n_bits % 8
         if bad.any():
@@ -235,14 +237,14 @@ def _from_rows(rows, n_bits, table):
     return note_origin(words.view("<u8").astype(np.uint64, copy=False), n_bits)
 
 
-def block_rows(n_bits):
-    """Return how many rows of n_bits are converted at a time: some megabytes, a bit a byte."""
-    return max(1, BLOCK_BYTES // n_bits)
+def chunk_rows(n_bits):
+    """Return how many rows of n_bits are converted at a time: some megabytes, with a byte for each bit."""
+    return max(1, CHUNK_BYTES // n_bits)
 
 
-def blocks(n, n_bits):
-    """Yield (start, stop) of blocks of n rows."""
-    step = block_rows(n_bits)
+def chunks(n, n_bits):
+    """Yield (start, stop) of chunks of n rows."""
+    step = chunk_rows(n_bits)
     for start in range(0, n, step):
         yield start, min(n, start + step)
 
@@ -254,7 +256,7 @@ def is_big(bitorder):
 
 
 def import_(module, package):
-    """Return another library's module; ImportError that says how to get it."""
+    """Return a module of another library. The ImportError says how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -265,15 +267,15 @@ def import_(module, package):
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _in_blocks(rows, table, out):
-    """Fill out with the rows' bytes, or what a table of 256 makes of them; return it."""
-    for start, stop in blocks(len(rows), 8 * max(1, rows.shape[1])):
+def _in_chunks(rows, table, out):
+    """Fill `out` with the bytes of the rows, or what a table of 256 makes of them, and return it."""
+    for start, stop in chunks(len(rows), 8 * max(1, rows.shape[1])):
         out[start:stop] = rows[start:stop] if table is None else table[rows[start:stop]]
     return out
 
 
 def _byte_rows(rows, n_bits, *dtypes):
-    """Return rows as uint8 or int8, whichever of them may be, of the width of n_bits."""
+    """Return rows as one of the dtypes, uint8 or int8, after checking that their width is that of n_bits."""
     given, width = rows, -(-n_bits // 8)
     rows = as_array(rows, "rows")
     unsigned, signed = np.uint8 in dtypes, np.int8 in dtypes

@@ -1,4 +1,4 @@
-"""The two passes over all pairs of anchors and items that an iteration needs: the anchors' and the items'."""
+"""The two passes over all pairs of anchors and items that an iteration needs: the anchors' pass and the items' pass."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
@@ -8,12 +8,12 @@ import numpy as np
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn, aph_step,
+    APH_BAND, APH_SPAN, APH_TILE, WAVE_BYTES, WAVE_WORK, Scratch, aph_affinity, aph_columns, aph_learn, aph_step,
     kernels)
 
 
 cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept nogil:
-    """Return the largest number of pairs of the items of one span; spans begin anew in each block."""
+    """Return the largest number of pairs in one span of items. Spans begin anew in each block."""
     cdef int64_t n = indptr.shape[0] - 1, start = 0, at = 0, end, pairs = 0
     while at < n:
         if at == start + block_rows:
@@ -25,7 +25,7 @@ cdef int64_t count_pairs(const int64_t[::1] indptr, int64_t block_rows) noexcept
 
 
 cdef class AnchorPass:
-    """The blocks of one pass for the anchors' sums, in waves of so many blocks as slots can hold."""
+    """The anchors' pass over the blocks of items, in waves of as many blocks as there are slots for."""
 
     cdef const aph_learn *kernel
     cdef const float[:, ::1] B, H
@@ -74,7 +74,7 @@ cdef class AnchorPass:
 
 def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, ::1] sums, double[:, :, ::1] vectors,
                 double[::1] quantization_loss, n_threads):
-    """Sum over all items what the anchors' gradient and the objective need.
+    """Compute the sums over all items that the anchors' gradient and the objective need.
 
     ``g_ij = |h_i - b_j|^2 / 4``, ``V = 1 / (1 + g / q_scale)``, ``w = V^q_power``; P is the set of listed pairs.
 
@@ -85,8 +85,9 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     indptr, anchors : ndarray of int64 and int32, shapes (n + 1,) and (nnz,)
         The anchors of item j in P are ``anchors[indptr[j]:indptr[j + 1]]``, distinct, in any order.
     block_rows : int
-        Items of a block. The blocks' sums, vectors in float32, are added as a binary tree: 0 + 1, 2 + 3, their sums,
-        and so on; what is left over is added from the right. So 2^t blocks that begin at a multiple of 2^t are a node.
+        The number of items in a block. The sums of the blocks, with vectors in float32, are added as a binary tree: 0 +
+        1, 2 + 3, then these sums, and so on. What is left over is added from the right. So 2^t blocks that begin at a
+        multiple of 2^t have a sum of their own, a node of the tree.
     sums : ndarray of float64, shape (4, m)
         Overwritten by ``sum_j w``, ``sum_j w V``, ``sum_P V``, ``sum_P log(1 + g / q_scale)``.
     vectors : ndarray of float64, shape (2, m, r)
@@ -98,9 +99,9 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
     cdef AnchorPass blocks = AnchorPass(B, H, q_scale, q_power, indptr, anchors, block_rows, n_threads)
     cdef int64_t m = blocks.H.shape[0], r = blocks.H.shape[1], n_slots = blocks.slots(), first, last, b, i
     cdef int threads = n_threads
-    cdef double[:, :, ::1] part_sums, tree_sums
-    cdef float[:, :, :, ::1] part_vectors, tree_vectors
-    cdef double[::1] part_loss, tree_loss
+    cdef double[:, :, ::1] block_sums, tree_sums
+    cdef float[:, :, :, ::1] block_vectors, tree_vectors
+    cdef double[::1] block_loss, tree_loss
     cdef int n_levels = 1
     if sums.shape[0] != 4 or sums.shape[1] != m or vectors.shape[0] != 2 or vectors.shape[1] != m \
             or vectors.shape[2] != r or quantization_loss.shape[0] != 1:
@@ -112,18 +113,18 @@ def anchor_pass(B, H, q_scale, q_power, indptr, anchors, block_rows, double[:, :
         return
     while blocks.n_blocks >> n_levels:
         n_levels += 1
-    part_sums, tree_sums = np.empty((n_slots, 4, m)), np.empty((n_levels, 4, m))
-    part_vectors, tree_vectors = np.empty((n_slots, 2, m, r), np.float32), np.empty((n_levels, 2, m, r), np.float32)
-    part_loss, tree_loss = np.empty(n_slots), np.empty(n_levels)
+    block_sums, tree_sums = np.empty((n_slots, 4, m)), np.empty((n_levels, 4, m))
+    block_vectors, tree_vectors = np.empty((n_slots, 2, m, r), np.float32), np.empty((n_levels, 2, m, r), np.float32)
+    block_loss, tree_loss = np.empty(n_slots), np.empty(n_levels)
     for first in range(0, blocks.n_blocks, max(1, n_slots)):
         last = min(blocks.n_blocks, first + n_slots)
-        blocks.wave(first, last, part_sums, part_vectors, part_loss)
+        blocks.wave(first, last, block_sums, block_vectors, block_loss)
         for i in prange(m, num_threads=threads, nogil=True):
             for b in range(last - first):
-                add_part(first + b, &tree_sums[0, 0, i], 4 * m, &part_sums[b, 0, i], 4, m, 1)
-                add_part(first + b, &tree_vectors[0, 0, i, 0], 2 * m * r, &part_vectors[b, 0, i, 0], 2, m * r, r)
+                add_block(first + b, &tree_sums[0, 0, i], 4 * m, &block_sums[b, 0, i], 4, m, 1)
+                add_block(first + b, &tree_vectors[0, 0, i, 0], 2 * m * r, &block_vectors[b, 0, i, 0], 2, m * r, r)
         for b in range(last - first):
-            add_part(first + b, &tree_loss[0], 1, &part_loss[b], 1, 1, 1)
+            add_block(first + b, &tree_loss[0], 1, &block_loss[b], 1, 1, 1)
     add_up(blocks.n_blocks, &tree_sums[0, 0, 0], 4 * m, &sums[0, 0])
     add_up(blocks.n_blocks, &tree_vectors[0, 0, 0, 0], 2 * m * r, &vectors[0, 0, 0])
     add_up(blocks.n_blocks, &tree_loss[0], 1, &quantization_loss[0])
@@ -134,23 +135,23 @@ ctypedef fused real:
     double
 
 
-cdef void add_part(int64_t number, real *tree, int64_t level, real *part, int64_t n_rows, int64_t stride,
+cdef void add_block(int64_t number, real *tree, int64_t level, real *sums, int64_t n_rows, int64_t stride,
                    int64_t length) noexcept nogil:
-    """Count a block's part in, as a binary counter: tree[t] is the sum of 2^t blocks where bit t of the count is set."""
+    """Add a block to a binary counter: tree[t] is the sum of 2^t blocks where bit t of the count is set."""
     cdef int64_t at, f
     while number & 1:
         for at in range(n_rows):
             for f in range(length):
-                part[at * stride + f] = tree[at * stride + f] + part[at * stride + f]
+                sums[at * stride + f] = tree[at * stride + f] + sums[at * stride + f]
         tree += level
         number >>= 1
     for at in range(n_rows):
         for f in range(length):
-            tree[at * stride + f] = part[at * stride + f]
+            tree[at * stride + f] = sums[at * stride + f]
 
 
 cdef void add_up(int64_t n, real *tree, int64_t size, double *out) noexcept nogil:
-    """Write the sum of n blocks, whose counter the tree is."""
+    """Write the sum of n blocks, of which the tree is the counter."""
     cdef real *total = NULL
     cdef int64_t f
     while n:
@@ -181,7 +182,7 @@ def item_pass(float[:, ::1] B, float[:, ::1] M1, float[:, ::1] M2, H, inv_z, p, 
     q_scale, q_power, indptr, anchors
         As for :func:`anchor_pass`.
     block_rows : int
-        Items of a piece of work; no result depends on it.
+        Items of one call of the kernel at most; no result depends on it.
     step : tuple of float
         (factor, quantization, lr, b1, b2, c1, c2, eps): c1, c2 are ``1 - b1^t``, ``1 - b2^t``.
     n_threads : int
@@ -228,7 +229,7 @@ cdef int _items(const float[:, ::1] B, float *b, float *m1, float *m2, float *ou
         columns[t].nat = columns[t].panels + APH_TILE * r
         columns[t].bias = columns[t].nat + APH_TILE * ld
         kernel.pack_columns(&H[t * APH_TILE, 0], min(APH_TILE, m - t * APH_TILE), r, q_scale, 1.0, &columns[t])
-    block_rows = min(block_rows, max(APH_ROW_GROUP, WAVE_WORK // (2 * m * r) // APH_ROW_GROUP * APH_ROW_GROUP))
+    block_rows = min(block_rows, max(APH_BAND, WAVE_WORK // (2 * m * r) // APH_BAND * APH_BAND))
     scratch = Scratch(kernel.item_scratch(r), n_threads)
     n_blocks = (n + block_rows - 1) // block_rows
     wave = max(1, WAVE_WORK // (2 * m * r * block_rows)) * n_threads

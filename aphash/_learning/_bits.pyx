@@ -1,6 +1,6 @@
-"""Threaded wrappers of the kernels that give items their bits where queries are real (csrc/learn/bits.inc.h).
+"""Threaded wrappers of the kernels that give items their bits where queries are real numbers (csrc/learn/bits.inc.h).
 
-Each item is one serial piece of work, whatever comes with it, so no result depends on n_threads or on the batch.
+The kernels compute each item alone, so no result depends on n_threads or on the other items of a batch.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -17,11 +17,11 @@ from aphash._learning._source cimport Scratch, aph_learn, aph_scores, kernels
 
 cnp.import_array()
 
-cdef int64_t WAVE = 2048  # items between two looks at the signals, a thread: some 100 ms
+cdef int64_t WAVE = 2048  # items of each thread between two checks for signals: about 100 ms
 
 
 cdef class Scores:
-    """The objective's state that an item's bits depend on, as the kernels take it.
+    """The state of the objective on which the bits of items depend, as the kernels take it.
 
     Parameters
     ----------
@@ -59,18 +59,18 @@ cdef class Scores:
 
     def refine(self, float[:, ::1] B, const float[:, ::1] x_v, const int32_t[:, ::1] near, const float[:, ::1] share,
                int sweeps, int n_threads):
-        """Change the bits of items whose near anchors are known, in place.
+        """Improve the bits of items whose near anchors are known, in place.
 
         Parameters
         ----------
         B : float32 (n, r)
-            Of +1 and -1.
+            The bits, +1 and -1.
         x_v : float32 (n, r)
             x V^T.
         near, share : int32 and float32 (n, k)
-            Anchors, and the item's share in the P of each.
+            Anchors, and the share of the item in the P of each.
         sweeps : int
-            At most so many times over all bits.
+            All bits are visited at most so many times.
         """
         cdef int64_t n = B.shape[0], k = near.shape[1], i, first, last
         cdef const aph_learn *kernel = kernels()
@@ -97,12 +97,12 @@ cdef class Scores:
         X : float32 (n, d)
             Working vectors.
         maps : float32 (n, 3 r)
-            Projections: those whose signs the bits begin with, x D^T, x V^T.
+            Projections: those whose signs are the first bits, then x D^T and x V^T.
         candidates : int64 (n, c)
-            Numbers of anchors among which the k near ones are chosen; -1 is none.
+            Numbers of anchors, among which the k nearest are chosen; -1 is no anchor.
         k : int
         first_sweeps, sweeps : int
-            At most so many times over the bits for equal norms, and for the scores.
+            How often all bits are visited at most: for equal norms, and then for the scores.
         codes : uint64 (n, n_words)
         n_threads : int
         """
@@ -124,7 +124,7 @@ cdef class Scores:
                            &codes[i, 0], words, <char *> near.at(omp_get_thread_num()), scratch.at(omp_get_thread_num()))
 
     def start(self, float[:, ::1] B, const float[:, ::1] x_d, int sweeps, int n_threads):
-        """Change bits B float32 (n, r) towards equal norms, in place; x_d (n, r) is x D^T."""
+        """Change the bits B float32 (n, r) towards equal norms, in place. x_d (n, r) is x D^T."""
         cdef int64_t n = B.shape[0], i, first, last
         cdef const aph_learn *kernel = kernels()
         cdef Scratch scratch = Scratch(kernel.bits_scratch(self.c.ld, 0, 1), n_threads)

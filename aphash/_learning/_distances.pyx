@@ -1,4 +1,4 @@
-"""Distances between anchors and items: the nearest, those within a bound, those of listed pairs."""
+"""Distances between anchors and items: the nearest items, those within a bound, and distances of listed pairs."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
@@ -9,13 +9,14 @@ import numpy as np
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels)
+    APH_BAND, APH_SCAN, APH_TILE, WAVE_FLOATS, WAVE_WORK, Scratch, Source, aph_learn, aph_source, kernels)
 
 
 cdef class Distances:
-    """Waves of squared distances: anchors [first, last) x items [start, stop), in ``d2`` (anchors, ld).
+    """Waves of squared distances of anchors [first, last) to items [start, stop), in ``d2`` (anchors, ld).
 
-    A wave has so many items and anchors that it takes some 50 ms and that its distances fit into WAVE_FLOATS.
+    The numbers of items and anchors of a wave are such that it takes about 50 ms, and its distances fit into
+    WAVE_FLOATS.
     """
 
     cdef const aph_learn *kernel
@@ -41,10 +42,10 @@ cdef class Distances:
             self.kernel.square_norms(&A[i, 0], 1, d, &self.norms[i])
         work = WAVE_WORK // d * n_threads
         self.n_items = APH_TILE * max(8, 4 * n_threads)
-        self.n_anchors = max(APH_ROW_GROUP, min(m, min(work, WAVE_FLOATS) // self.n_items))
+        self.n_anchors = max(APH_BAND, min(m, min(work, WAVE_FLOATS) // self.n_items))
         self.n_items = APH_TILE * max(n_threads, min(self.n_items, work // self.n_anchors) // APH_TILE)
         self.n_items = min(self.n_items, (n + APH_TILE - 1) // APH_TILE * APH_TILE)
-        # an odd number of cache lines a row: rows of one column do not share a cache set
+        # each row has an odd number of cache lines, so that the numbers of a column do not share a cache set
         self.d2 = np.empty((min(m, self.n_anchors), self.n_items + 16), np.float32)
 
     cdef int wave(self, int64_t start, int64_t stop, int64_t first, int64_t last) except -1:
@@ -71,14 +72,14 @@ def nearest(Source source not None, int64_t start, int64_t stop, const float[:, 
     A : ndarray of float32, shape (m, d)
         Working vectors of the anchors.
     best_d2, best_id : ndarray of float32 and int64, shape (m, k)
-        Squared working distances ``max(0, |a|^2 + |x|^2 - 2 a.x)`` and item numbers; +inf and -1 where there are none
-        yet. The k smallest by (d2, id) of what they hold and of the items, ascending, when it returns.
+        Squared working distances ``max(0, |a|^2 + |x|^2 - 2 a.x)`` and item numbers, with +inf and -1 where there are
+        none yet. Afterwards they hold the k smallest, by (d2, id), of what they held and of the items, ascending.
     n_threads : int
 
     Notes
     -----
-    Needs m * (k + max(k, 1024)) * 8 bytes and a wave of distances. Waves are visited in a scattered order, so that
-    items sorted from far to near do not make every one of them a candidate for a while.
+    Needs m * (k + max(k, 1024)) * 8 bytes, and the distances of a wave. Waves are visited in a scattered order.
+    Otherwise all items would become candidates for a while where they are sorted from far to near.
     """
     cdef int64_t m = A.shape[0], k = best_d2.shape[1], i, w, n_waves, stride, at, end, first, last, n_spare_max
     cdef int64_t[::1] n_best, n_spare
@@ -126,7 +127,7 @@ cdef uint64_t INFINITY_BITS = (<uint64_t> 0x7f800000) << 32  # of a key
 
 
 cdef int64_t coprime_stride(int64_t n):
-    """Return a stride that visits 0 .. n - 1 in a scattered order: coprime to n, near its golden section."""
+    """Return a stride that visits 0 .. n - 1 in a scattered order. It is coprime to n, and near its golden section."""
     cdef int64_t stride = max(1, <int64_t> (n * 0.6180339887498949)), a, b
     while True:
         a, b = n, stride
@@ -138,7 +139,7 @@ cdef int64_t coprime_stride(int64_t n):
 
 
 cdef int64_t to_keys(float *d2, int64_t *ids, int64_t k, uint64_t *limit) noexcept nogil:
-    """Turn the entries that have an id into keys, in place of the ids; return their number."""
+    """Replace the ids by keys, where there are ids, and return how many."""
     cdef int64_t e, n = 0
     cdef uint32_t bits
     cdef uint64_t largest = 0, key
@@ -151,7 +152,7 @@ cdef int64_t to_keys(float *d2, int64_t *ids, int64_t k, uint64_t *limit) noexce
             (<uint64_t *> ids)[n] = key
             largest = max(largest, key)
             n += 1
-    limit[0] = largest if n == k else INFINITY_BITS | <uint64_t> 0xffffffffu  # above every id
+    limit[0] = largest if n == k else INFINITY_BITS | <uint64_t> 0xffffffffu  # larger than every key
     return n
 
 
@@ -176,13 +177,13 @@ def within(Source source not None, int64_t start, int64_t stop, const float[:, :
     source, start, stop, A, n_threads
         As for :func:`nearest`, with the same distances.
     bound_d2 : ndarray of float32, shape (m,)
-        A negative bound (or NaN) matches nothing and costs nothing.
+        A negative bound, or NaN, matches nothing and costs nothing.
 
     Returns
     -------
     indptr : ndarray of int64, shape (m + 1,)
     ids : ndarray of int64
-        Item numbers, ascending in each row ``ids[indptr[i]:indptr[i + 1]]``.
+        Item numbers. They ascend in each row ``ids[indptr[i]:indptr[i + 1]]``.
     """
     cdef int64_t m, i, at, end, first, last
     cdef float[::1] bound
@@ -201,7 +202,7 @@ def within(Source source not None, int64_t start, int64_t stop, const float[:, :
     chosen = np.asarray(A) if m == A.shape[0] else np.asarray(A)[active]
     bound = np.asarray(bound_d2)[active]
     distances = Distances(source, chosen, stop - start, n_threads)
-    found = []  # (first anchor, ends of its hits in `hits`, hits) of each wave
+    found = []  # of each wave: (its first anchor, where the hits of each anchor end, hits)
     for at in range(start, stop, distances.n_items):
         end = min(stop, at + distances.n_items)
         for first in range(0, m, distances.n_anchors):
@@ -252,23 +253,24 @@ def pair_distances(Source source not None, const double[:, ::1] anchors, const i
 
     Notes
     -----
-    Where every row of ids ascends, the work goes along the items, so that a mapped X is read once and in order.
+    Where the ids of every anchor ascend, the pairs are computed in the order of the items, so that a mapped X is read
+    once and in order.
     """
-    cdef int64_t m = anchors.shape[0], nnz = ids.shape[0], i, b, n_blocks, block, wave, end, d = anchors.shape[1]
+    cdef int64_t m = anchors.shape[0], nnz = ids.shape[0], i, b, n_chunks, chunk, wave, end, d = anchors.shape[1]
     cdef const aph_learn *kernel = kernels()
     if d != source.c.d or indptr.shape[0] != m + 1 or out.shape[0] != nnz:
         raise ValueError("anchors, indptr, ids and out must be (m, d), (m + 1,), (nnz,) and (nnz,)")
     if nnz == 0:
         return
     if is_ascending(indptr, ids):
-        block = max(64, 1_000_000 // d)
-        n_blocks = (source.n + block - 1) // block
-        wave = max(1, n_blocks * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
-        for b in range(0, n_blocks, wave):
+        chunk = max(64, 1_000_000 // d)
+        n_chunks = (source.n + chunk - 1) // chunk
+        wave = max(1, n_chunks * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
+        for b in range(0, n_chunks, wave):
             PyErr_CheckSignals()
-            end = min(n_blocks, b + wave)
+            end = min(n_chunks, b + wave)
             for i in prange(b, end, num_threads=n_threads, schedule="dynamic", nogil=True):
-                pairs_of_items(kernel, &source.c, anchors, indptr, ids, i * block, (i + 1) * block, out)
+                pairs_of_items(kernel, &source.c, anchors, indptr, ids, i * chunk, (i + 1) * chunk, out)
     else:
         wave = max(1, m * (WAVE_WORK // 8 // d) // max(nnz, 1)) * n_threads
         for b in range(0, m, wave):

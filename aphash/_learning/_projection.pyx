@@ -1,4 +1,4 @@
-"""The hash function: projections of items, and their signs as codes."""
+"""The hash function: projections of items, and codes, which are the signs of projections."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
@@ -13,7 +13,7 @@ cimport numpy as cnp
 
 from aphash._kernels cimport omp_get_thread_num
 from aphash._learning._source cimport (
-    APH_ROW_GROUP, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels)
+    APH_BAND, WAVE_WORK, Scratch, Source, aph_learn, aph_source, dtype_of, kernels)
 
 cnp.import_array()
 
@@ -35,24 +35,24 @@ def project(Source source not None, int64_t start, int64_t stop, W, bias, float[
 
 
 def encode(Source source not None, int64_t start, int64_t stop, W, bias, uint64_t[:, ::1] out, int n_threads):
-    """Write the packed signs (1 where >= 0) of the very numbers of :func:`project` to out (stop - start, n_words)."""
+    """Write the packed signs (1 where >= 0) of what :func:`project` gives to out (stop - start, n_words)."""
     cdef Projection packed = Projection(W, bias, source.mean, source.scale, n_threads)
     packed.run(source, start, stop, None, out, n_threads)
 
 
 cdef class Projection:
-    """A hash function packed for the kernels, once for any number of calls.
+    """A hash function, packed for the kernels once for any number of calls.
 
     Parameters
     ----------
     W, bias : ndarray of float32, shapes (d, r) and (r,)
     mean, scale
-        Of the working vectors, as for :class:`Source`.
+        Those of the working vectors, as for :class:`Source`.
     n_threads : int
-        That pack.
+        The number of threads that pack.
     """
 
-    cdef const aph_learn *kernel  # of the instruction set that it is packed for
+    cdef const aph_learn *kernel  # the kernels of the instruction set for which it is packed
     cdef Scratch panels
     cdef float[::1] bias
     cdef const double[::1] mean
@@ -88,8 +88,8 @@ cdef class Projection:
 
     cdef int run(self, Source source, int64_t start, int64_t stop, float[:, ::1] out, uint64_t[:, ::1] codes,
                  int n_threads) except -1:
-        """Write projections to out, or codes to codes; the other is None."""
-        cdef int64_t d = self.d, r = self.r, words = self.n_words, block, n_blocks, wave, first, last, t, at
+        """Write projections to out, or codes to codes. The other of the two is None."""
+        cdef int64_t d = self.d, r = self.r, words = self.n_words, chunk, n_chunks, wave, first, last, t, at
         cdef float *numbers = NULL
         cdef uint64_t *bits = NULL
         cdef Scratch scratch
@@ -106,16 +106,16 @@ cdef class Projection:
         if codes is not None:
             bits = &codes[0, 0]
         scratch = Scratch(self.kernel.project_scratch(r, stop - start), n_threads)
-        block = APH_ROW_GROUP * max(1, min(16, WAVE_WORK // (APH_ROW_GROUP * d * r)))
-        n_blocks = (stop - start + block - 1) // block
-        wave = max(1, WAVE_WORK // (block * d * r)) * n_threads
-        for first in range(0, n_blocks, wave):
+        chunk = APH_BAND * max(1, min(16, WAVE_WORK // (APH_BAND * d * r)))
+        n_chunks = (stop - start + chunk - 1) // chunk
+        wave = max(1, WAVE_WORK // (chunk * d * r)) * n_threads
+        for first in range(0, n_chunks, wave):
             PyErr_CheckSignals()
-            last = min(n_blocks, first + wave)
+            last = min(n_chunks, first + wave)
             for t in prange(first, last, num_threads=n_threads, schedule="dynamic", nogil=True):
-                at = t * block
+                at = t * chunk
                 self.kernel.project(
-                    &source.c, start + at, min(block, stop - start - at), packed, &self.bias[0], r,
+                    &source.c, start + at, min(chunk, stop - start - at), packed, &self.bias[0], r,
                     numbers + at * r if numbers != NULL else NULL, bits + at * words if bits != NULL else NULL,
                     scratch.at(omp_get_thread_num()),
                 )
@@ -126,13 +126,14 @@ cdef class Projection:
         return self.run_row(X, farthest, False)
 
     def encode_row(self, X, double farthest):
-        """Return the code of one row, or None for whatever is no plain array of it: the short way of a single query.
+        """Return the code of one row, or None for whatever is no plain array of it. This is the short way for a single
+        query.
 
         Parameters
         ----------
         X : ndarray of float16, float32 or float64, shape (1, d) or (d,)
         farthest : float
-            Rows with values beyond it, NaN among them, are none that are answered here.
+            The result is None for rows with larger values, or with NaN.
 
         Returns
         -------
@@ -176,13 +177,13 @@ cdef class Projection:
 
 
 cdef bint lies_within(const void *x, int dtype, int64_t d, double farthest) noexcept nogil:
-    """Whether no number is beyond farthest, or NaN."""
+    """Return whether no number is NaN, or larger in magnitude than farthest."""
     cdef const uint16_t *halves = <const uint16_t *> x
     cdef const float *singles = <const float *> x
     cdef const double *doubles = <const double *> x
     cdef int64_t k
     cdef int beyond = 0
-    if dtype == 0:  # from 0x7c00 on they are infinity and NaN; the largest number is 65,504
+    if dtype == 0:  # 0x7c00 and more are infinity and NaN; the largest number is 65,504
         for k in range(d):
             beyond |= (halves[k] & 0x7fff) >= 0x7c00
         return not beyond and farthest >= 65504
@@ -196,7 +197,7 @@ cdef bint lies_within(const void *x, int dtype, int64_t d, double farthest) noex
 
 
 def fma_peak(double seconds):
-    """Return the multiply-adds a second of one thread in a loop that touches registers only, for the benchmarks."""
+    """Return how many multiply-adds one thread does in a second, in a loop that uses registers only; for benchmarks."""
     cdef const aph_learn *kernel = kernels()
     cdef int64_t rounds = 1_000_000
     cdef double begin, best = 0, until = time.perf_counter() + seconds
@@ -205,5 +206,5 @@ def fma_peak(double seconds):
         begin = time.perf_counter()
         with nogil:
             total += kernel.multiply_add(rounds)
-        best = max(best, rounds * kernel.width * kernel.block / (time.perf_counter() - begin))
+        best = max(best, rounds * kernel.width * kernel.register_rows / (time.perf_counter() - begin))
     return best if total == total else 0.0

@@ -1,4 +1,4 @@
-"""What the modules of kernels share: the C library's training kernels, items, memory for threads, the size of a wave."""
+"""Declarations that the kernel modules share: the training kernels in C, items, memory for threads, the size of a wave."""
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
@@ -12,7 +12,7 @@ cdef extern from "learn/kernels.h" nogil:
         APH_DEPTH
         APH_TILE
         APH_SPAN
-        APH_ROW_GROUP
+        APH_BAND
         APH_SCAN
 
     struct aph_source:
@@ -51,7 +51,7 @@ cdef extern from "learn/kernels.h" nogil:
 
     struct aph_learn:
         int32_t width
-        int32_t block
+        int32_t register_rows
         void (*working_vector)(const aph_source *, int64_t, int64_t, int64_t, float *) noexcept nogil
         void (*square_norms)(const float *, int64_t, int64_t, float *) noexcept nogil
         void (*distances)(const aph_source *, int64_t, int64_t, const float *, const float *, int64_t, float *, int64_t,
@@ -96,8 +96,8 @@ cdef inline const aph_learn *kernels() noexcept nogil:
     return learn_of(chosen_isa()[0])
 
 
-# One wave: so many multiply-adds a thread, about 50 ms with AVX2. The wave's results wait in a buffer of at most so many
-# floats (distances) or bytes (partial sums).
+# In a wave each thread does so many multiply-adds, which take about 50 ms with AVX2. The results of a wave wait in a
+# buffer of at most so many floats (distances) or bytes (partial sums).
 cdef enum:
     WAVE_WORK = 1_000_000_000
     WAVE_FLOATS = 4_000_000
@@ -107,7 +107,7 @@ cdef enum:
 cdef class Scratch:
     cdef cnp.ndarray memory
     cdef char *first
-    cdef int64_t row
+    cdef int64_t stride
     cdef void *at(self, int thread) noexcept nogil
 
 

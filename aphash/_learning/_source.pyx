@@ -1,8 +1,8 @@
 """Items and their working vectors, and what the threaded wrappers of csrc/learn/kernels.h share.
 
-The wrappers split blocks of work among threads, for serial C functions, and do nothing else. Arguments are validated
-above; here only dtypes and contiguity are, by the memoryviews. No result depends on n_threads.
-Work is done in waves of some milliseconds; between them Ctrl-C is looked for, with no thread running.
+The wrappers split work among threads, which call serial C functions, and do nothing else. The callers validate the
+arguments; here the memoryviews check dtypes and contiguity only. No result depends on n_threads. Work is done in waves
+of some milliseconds. Ctrl-C is checked for between two waves, when no thread is running.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -15,35 +15,37 @@ cnp.import_array()
 
 
 cdef class Scratch:
-    """Memory for each thread, aligned to cache lines; thread t uses ``self.at(t)``."""
+    """Memory for each thread, aligned to cache lines. Thread t uses ``self.at(t)``."""
 
     def __cinit__(self, int64_t bytes_a_thread, int n_threads):
-        self.row = (bytes_a_thread + 4096 + 63) // 64 * 64  # + 4096 and an odd line: no two threads near one another
-        self.row += 64
-        self.memory = np.empty(self.row * n_threads + 64, np.uint8)
+        self.stride = (bytes_a_thread + 4096 + 63) // 64 * 64  # 4096 and an odd line more keep threads apart
+        self.stride += 64
+        self.memory = np.empty(self.stride * n_threads + 64, np.uint8)
         self.first = <char *> (((<uint64_t> cnp.PyArray_DATA(self.memory)) + 63) // 64 * 64)
 
     cdef void *at(self, int thread) noexcept nogil:
-        return self.first + thread * self.row
+        return self.first + thread * self.stride
 
 
 cdef int dtype_of(cnp.ndarray X) noexcept:
-    """Return the enum aph_dtype of an array, -1 where it has none."""
+    """Return the enum aph_dtype of an array, or -1 where there is none for its dtype."""
     cdef int number = cnp.PyArray_TYPE(X)
     return 0 if number == cnp.NPY_FLOAT16 else 1 if number == cnp.NPY_FLOAT32 else 2 if number == cnp.NPY_FLOAT64 else -1
 
 
 cdef class Source:
-    """Items and the working vectors of them: the arrays, alive beside the C struct of their addresses.
+    """Items and their working vectors: the C struct of the arrays' addresses, and the arrays themselves, which it keeps
+    alive.
 
-    Item j is row ``rows[j]`` of X, or row j where rows is None; its working vector is ``float32((x_j - mean) * scale)``.
+    Item j is row ``rows[j]`` of X, or row j where rows is None. Its working vector is ``float32((x_j - mean) *
+    scale)``.
 
     Parameters
     ----------
     X : ndarray of float16, float32 or float64, shape (N, d)
-        C-contiguous; only read, so that it may be a memory map.
+        C-contiguous. It is only read, so it may be a memory map.
     rows : ndarray of int64, shape (n,), or None
-        None: all rows of X.
+        None stands for all rows of X.
     mean : ndarray of float64, shape (d,), or None
         None becomes zeros.
     scale : float
@@ -53,7 +55,7 @@ cdef class Source:
     X, rows, mean, scale
         As given.
     n, d : int
-        Numbers of items and features.
+        The numbers of items and features.
 
     Raises
     ------
@@ -101,7 +103,7 @@ cdef class Source:
         return type(self)(self.X, self.rows, mean, scale)
 
     def take(self, items):
-        """Return the rows of X that the items (an index array or a slice) are, as they are given."""
+        """Return the rows of X, as they were given, of the items that an index array or a slice selects."""
         return self.X[items if self.rows is None else self.rows[items]]
 
     cdef int check(self, int64_t start, int64_t stop) except -1:
@@ -113,7 +115,7 @@ cdef class Source:
 
 
 def working(Source source not None, int64_t start, int64_t stop, float[:, ::1] out):
-    """Write the working vectors of items [start, stop) to out (stop - start, d); one thread."""
+    """Write the working vectors of items [start, stop) to out (stop - start, d), by one thread."""
     cdef const aph_learn *kernel = kernels()
     cdef int64_t j
     source.check(start, stop)

@@ -1,12 +1,12 @@
-"""A block of the training rows: how many rows it has, what is computed of it, and what is a sum over blocks.
+"""Blocks of the training rows: how many rows a block has, what is computed of it, and the sums over blocks.
 
-A block is the one unit of work: its number of rows depends on n only, its partial sum is a function of its rows only,
-and partial sums are added in block order, those of the anchor pass as a fixed tree. So no result depends on the number
+A block is the unit of work. Its number of rows depends on n only, and its partial sum on its rows only. Partial sums
+are added in the order of the blocks, and those of the anchor pass as a fixed tree. So no result depends on the number
 of threads, and another place that holds the same blocks (aphash.dask) gets the same bits from the same functions.
 
-Functions of a block take what holds its rows, then ``start, stop``: a :class:`~aphash._learning._source.Source` where
-they read vectors, the relaxed codes B (n, r) where they read codes, or both. Working vectors are made of ``chunk`` rows
-at a time, and never held for more.
+Functions of a block take what holds its rows, then ``start, stop``. What holds the rows is a
+:class:`~aphash._learning._source.Source` where they read vectors, the relaxed codes B (n, r) where they read codes, or
+both. Working vectors are made and held for ``chunk`` rows at a time only.
 """
 
 import numpy as np
@@ -14,17 +14,17 @@ import numpy as np
 from aphash._learning import _source
 from aphash.codes import pack
 
-_PERMUTED_ROWS = 1_000_000  # up to here rows are drawn by a permutation: 8 MB, and the bits of earlier versions
-_CHUNK_BYTES = 1 << 22  # of float32 working vectors held at a time, by each thread
+_PERMUTED_ROWS = 1_000_000  # of up to so many, rows are drawn by a permutation, as in earlier versions (8 MB)
+_CHUNK_BYTES = 1 << 22  # of the float32 working vectors that each thread holds at a time
 
 
 def block_rows(n):
-    """Return the number of rows of a block: at most 128 blocks, at least 1,024 rows each; a multiple of 64."""
+    """Return the number of rows in a block: a multiple of 64, at least 1,024, that gives at most 128 blocks."""
     return max(1024, -(-n // (128 * 64)) * 64)
 
 
 def chunk_rows(n, d):
-    """Return how many rows of a block are working vectors at a time."""
+    """Return how many rows of a block are held as working vectors at a time."""
     return max(64, min(block_rows(n), _CHUNK_BYTES // (4 * d)))
 
 
@@ -35,15 +35,15 @@ def blocks(n):
 
 
 def draw_rows(n, n_rows, rng):
-    """Return n_rows different numbers below n, ascending, all such sets alike likely; memory in proportion to them."""
+    """Return n_rows different numbers below n, ascending. All such sets are equally likely. Needs memory for n_rows."""
     if n <= _PERMUTED_ROWS:
         return np.sort(rng.choice(n, n_rows, replace=False))
-    if 2 * n_rows > n:  # n bytes are in proportion, too
+    if 2 * n_rows > n:  # here n bytes are in proportion to n_rows
         stays = np.ones(n, bool)
         stays[draw_rows(n, n - n_rows, rng)] = False
         return np.flatnonzero(stays)
     rows = np.zeros(0, np.int64)
-    while len(rows) < n_rows:  # as if one after the other was drawn, and a repeated one drawn again
+    while len(rows) < n_rows:  # as if rows were drawn one by one, and a repeated one drawn again
         rows = np.union1d(rows, rng.randint(0, n, n_rows - len(rows), np.int64))
     return rows
 
@@ -68,7 +68,7 @@ def working(source, items):
 
 
 def chunks(start, stop, chunk):
-    """Yield the slices of at most ``chunk`` rows that [start, stop) is."""
+    """Yield slices of at most ``chunk`` rows, which together are [start, stop)."""
     for first in range(start, stop, chunk):
         yield slice(first, min(first + chunk, stop))
 
@@ -78,7 +78,7 @@ def statistics_of_block(source, start, stop, chunk):
     merged = (0, np.zeros(source.d), 0.0)
     with np.errstate(over="ignore", invalid="ignore"):
         for part in chunks(start, stop, chunk):
-            raw = np.array(source.take(part), np.float64)  # a copy: it is changed in place
+            raw = np.array(source.take(part), np.float64)  # a copy, since it is changed in place
             mean = raw.mean(axis=0)
             raw -= mean
             merged = merge_statistics(merged, (len(raw), mean, np.einsum("ij,ij->", raw, raw)))
@@ -137,7 +137,7 @@ def codes_of_block(B, start, stop):
 
 
 def fill_random(B, start, stop, seed, offset):
-    """Set a block to standard normal numbers, of a generator that its place among all rows, offset + start, seeds."""
+    """Set a block to standard normal numbers. The generator is seeded by the place of the block, offset + start."""
     rng = np.random.default_rng([seed, offset + start])
     B[start:stop] = rng.standard_normal((stop - start, B.shape[1]), np.float32)
 
@@ -158,14 +158,15 @@ def add(parts):
 
 
 class BlockSums:
-    """What is a sum over blocks, wherever they are.
+    """The sums over blocks, wherever the blocks are.
 
-    A subclass has n, d, chunk and three ways to yield what a function gives of each block, in the order of the blocks:
-    ``map_vectors``, ``map_codes`` and ``map_both``; each takes the function and what it wants after ``start, stop``.
+    A subclass has n, d and chunk, and three methods that yield what a function returns for each block, in the order of
+    the blocks: ``map_vectors``, ``map_codes`` and ``map_both``. Each takes the function, and its arguments after
+    ``start, stop``.
     """
 
     def statistics(self):
-        """Return mean and scale; NaN and infinity are caught here, by their sums."""
+        """Return mean and scale. NaN and infinity are found here, because sums over them are not finite."""
         merged = (0, np.zeros(self.d), 0.0)
         for block in self.map_vectors(statistics_of_block, self.chunk):
             merged = merge_statistics(merged, block)
@@ -184,7 +185,7 @@ class BlockSums:
         return add(self.map_vectors(gram_of_block, self.chunk))[0]
 
     def gram_times(self, V):
-        """Return (sum_j x_j x_j^T) V without the d x d matrix: for d that is too large for it. V (d, p) float64."""
+        """Return (sum_j x_j x_j^T) V without the d x d matrix, where d is too large for it. V is (d, p) float64."""
         return add(self.map_vectors(gram_times_of_block, self.chunk, np.ascontiguousarray(V, np.float32)))[0]
 
     def cross(self, target):

@@ -1,4 +1,4 @@
-"""The objective and its descent, and the rounds around it: from rows to relaxed codes and a hash function.
+"""The objective, its descent, and the rounds: from rows to relaxed codes and a hash function.
 
 J = J0 + lambda J1 (Chen, Wang & Cheung 2018), with Q generalised by a scale s and a power a (s = a = 1 is the paper):
 
@@ -7,8 +7,9 @@ J = J0 + lambda J1 (Chen, Wang & Cheung 2018), with Q generalised by a scale s a
     J1 = |(|H| - 1)|^2 / (m r) + |(|B| - 1)|^2 / (n r)
     dJ0/dh_i = a/2s sum_j (p_ij - q_ij) V_ij (h_i - b_j)      dJ0/db_j = a/2s sum_i (p_ij - q_ij) V_ij (b_j - h_i)
 
-The factor a/2s is the paper's 1/2 for s = a = 1. Steps are Adam's (Kingma & Ba 2015), whose direction does not depend
-on the gradient's scale: B's gradient is multiplied by n/m, so that one epsilon fits both and steps do not depend on n.
+For s = a = 1 the factor a/2s is the paper's 1/2. Steps are Adam's (Kingma & Ba 2015), whose direction does not depend
+on the scale of the gradient. The gradient of B is multiplied by n/m, so that one epsilon fits both gradients, and steps
+do not depend on n.
 """
 
 from dataclasses import dataclass
@@ -33,15 +34,15 @@ HISTORY = np.dtype([("round", np.int32), ("iteration", np.int32), ("J0", np.floa
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _LAST_RATE = 0.02  # the cosine schedule ends at this share of the learning rate
-_STALL = 10  # iterations over which the relative fall of J is judged
+_STALL = 10  # the relative fall of J is judged over so many iterations
 _ROTATION_ROWS, _ROTATION_ROWS_KEPT = 20_000, 100_000  # of a sample; the second where rotations build on each other
-_ROTATION_NUMBERS = 6_400_000  # of the larger sample: with more bits fewer rows, for the cost grows by bits squared
+_ROTATION_NUMBERS = 6_400_000  # in the larger sample; it has fewer rows with more bits, for its cost
 _INIT_ITERATIONS, _ROUND_ITERATIONS = 100, 30
 
 
 @dataclass
 class Result:
-    """What a fit found; the fitted attributes of APHash in working units."""
+    """What a fit found: the fitted attributes of APHash, in working units."""
 
     anchor_items: np.ndarray
     thresholds: np.ndarray
@@ -54,9 +55,9 @@ class Result:
 
 
 class Descent:
-    """One descent of J over H and B from where they are, with Adam's moments starting at zero.
+    """One descent of J over H and B from their present values. Adam's moments start at zero.
 
-    Needs 2 n r float32 for the moments of B beside B itself; the m x n weights exist in tiles only.
+    Needs 2 n r float32 for the moments of B beside B itself. The m x n weights exist in tiles only.
     """
 
     def __init__(self, rows, P, H, settings):
@@ -90,7 +91,7 @@ class Descent:
         self.H = (self.H - rate * move).astype(np.float32)
 
     def gradient_H(self):
-        """dJ/dH from the sums of the last :meth:`objective`, (m, r) float64."""
+        """Return dJ/dH, (m, r) float64, from the sums of the last :meth:`objective`."""
         s = self.settings
         Z, WV, PV, _ = self.sums
         WVB, PVB = self.vectors
@@ -120,7 +121,7 @@ class Descent:
         )
 
     def run(self, report):
-        """Iterate until max_iter, or until J falls by less than tol, relatively, over 10 iterations.
+        """Iterate until max_iter, or until the relative fall of J over 10 iterations is smaller than tol.
 
         Parameters
         ----------
@@ -147,7 +148,7 @@ class Descent:
             H = self.H
             gradient = self.gradient_H()
             self.step_H(gradient, t, rate)
-            if s.updates == "alternating":  # B sees the H that has moved
+            if s.updates == "alternating":  # the step of B uses the new H
                 self.objective()
                 H = self.H
             self.step_B(H, t, rate)
@@ -155,16 +156,16 @@ class Descent:
 
 
 def learn(rows, settings, rng, progress):
-    """Run the rounds: draw anchors, descend, rotate, fit the hash function, re-project.
+    """Run the rounds. A round draws anchors, descends, rotates, fits the hash function, and projects the rows by it.
 
     Parameters
     ----------
     rows : Rows
-        Its B is the learned relaxed codes of the training rows afterwards.
+        Afterwards its B are the learned relaxed codes of the training rows.
     settings : Settings
     rng : RandomState
     progress : callable
-        Called with (round, iteration, J0, J1).
+        Called with (round, iteration, J0, J1); with None for both where a round has no iteration.
 
     Returns
     -------
@@ -173,30 +174,35 @@ def learn(rows, settings, rng, progress):
     s = settings
     gram = rows.gram() if rows.d <= GRAM_FEATURES and (s.init == "itq" or s.fit_hash == "all") else None
     size = _ROTATION_ROWS
-    if s.rotation == "identity":  # what a sample gets wrong stays: it costs true neighbours
+    if s.rotation == "identity":  # here the errors of a sample stay, and cost true neighbours
         size = max(size, min(_ROTATION_ROWS_KEPT, _ROTATION_NUMBERS // s.n_bits))
     sample = np.arange(rows.n)
     if rows.n > size:
         sample = draw_rows(rows.n, size, rng)
     n_directions = _initial_codes(rows, gram, sample, s, rng)
-    ridges = {}  # by share; each is one factorisation, for all rounds that use it
+    ridges = {}  # by share; all rounds with the same share use one factorisation
 
     history, n_iter, items = [], 0, None
     for number in range(1, s.n_rounds + 1):
+        last = number == s.n_rounds
         if items is None or s.resample_anchors:
-            items = draw_rows(rows.n, s.n_anchors, rng)
+            items, theta = draw_rows(rows.n, s.n_anchors, rng), None
+        if theta is None and (s.max_iter or last or s.fit_hash == "anchors"):  # without a descent, of the last alone
             anchors, A = rows.take(items), rows.working(items)
             theta, P = affinity(rows, anchors, A, s.n_neighbors)
-        descent = Descent(rows, P, rows.take_codes(items), s)
+        H = rows.take_codes(items)
+        if s.max_iter:
+            descent = Descent(rows, P, H, s)
 
-        def report(iteration, J0, J1, number=number):
-            history.append((number, iteration, J0, J1))
-            progress(number, iteration, J0, J1)
+            def report(iteration, J0, J1, number=number):
+                history.append((number, iteration, J0, J1))
+                progress(number, iteration, J0, J1)
 
-        n_iter += descent.run(report)
-        H = descent.H
-        del descent
-        last = number == s.n_rounds
+            n_iter += descent.run(report)
+            H = descent.H
+            del descent
+        else:
+            progress(number, 0, None, None)
         if s.rotation != "none":
             mean, rotation = rows.rotate_towards_signs(sample, s.rotation, _ROUND_ITERATIONS, rng)
             H = rotation(H - mean)
@@ -224,7 +230,7 @@ def _itself(codes):
 def _initial_codes(rows, gram, sample, settings, rng):
     """Set B, and return how many independent directions of X it has.
 
-    "itq": projections by :func:`itq_map`. "random": standard normal, as nothing is known.
+    With "itq", B are projections by :func:`itq_map`. With "random" they are standard normal numbers.
     """
     r = settings.n_bits
     if settings.init == "random":
@@ -238,9 +244,9 @@ def _initial_codes(rows, gram, sample, settings, rng):
 def itq_map(rows, gram, sample, r, whitening, rng):
     """Return a map to r bits, (d, r) float64, and how many independent directions of X there are, at most r.
 
-    Projections on the leading principal directions, divided by their deviations to the power ``whitening``, and turned
-    towards signs. Where X has p < r directions, they are mapped to r bits by an orthonormal projection: each bit is
-    some direction of X, and with p far below r many are copies of each other.
+    The map projects on the leading principal directions, divides by their deviations to the power ``whitening``, and
+    rotates towards signs. Where X has p < r directions, an orthonormal projection maps them to r bits. Then each bit is
+    some direction of X, and where p is far below r, many bits are copies of each other.
     """
     directions = principal_directions(rows, gram, r, rng)
     p = directions.shape[1]
@@ -250,7 +256,7 @@ def itq_map(rows, gram, sample, r, whitening, rng):
     directions, projected = directions * weights, projected * weights.astype(np.float32)
     projection = np.zeros((p, r))
     parts = groups(r) if min(p, r) > DENSE_BITS else [slice(0, r)]
-    for i, bits in enumerate(parts):  # a group has directions of all sizes
+    for i, bits in enumerate(parts):  # each group gets directions of all sizes
         mine = slice(i, None, len(parts))
         own = np.ascontiguousarray(projected[:, mine])
         start = random_orthonormal(own.shape[1], bits.stop - bits.start, rng)

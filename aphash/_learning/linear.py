@@ -8,17 +8,17 @@ from scipy import linalg
 
 from aphash._common.threads import Crew
 
-GRAM_FEATURES = 4096  # up to here the d x d Gram matrix is made; beyond, only products with it
-DENSE_BITS, _GROUP_BITS = 512, 256  # longer codes rotate in groups: an SVD costs the cube of its bits
-_PIECE_BYTES = 1 << 18  # of the sample that a rotation looks at together: the L2 cache holds it and its product
-_RANK_TOLERANCE = 1e-6  # share of the largest eigenvalue, about what float32 vectors resolve
+GRAM_FEATURES = 4096  # up to so many, the d x d Gram matrix is made; beyond, only products with it are
+DENSE_BITS, _GROUP_BITS = 512, 256  # longer codes rotate in groups, since an SVD costs the cube of its bits
+_PIECE_BYTES = 1 << 18  # of the sample that are multiplied at a time: the L2 cache holds them and the product
+_RANK_TOLERANCE = 1e-6  # as a share of the largest eigenvalue; about what float32 vectors resolve
 
 
 class Ridge:
     """W, b = argmin sum_j |t_j - W^T x_j - b|^2 + alpha (|W|^2 + |b|^2), for many targets on the same vectors.
 
-    The vectors are known by their sums: G = [X, 1]^T [X, 1], and for each target [X, 1]^T T, sum |T|^2. The constant
-    is regularised with the rest, as in the rounds of docs/DESIGN.md.
+    The vectors are given by their sums: G = [X, 1]^T [X, 1], and [X, 1]^T T and sum |T|^2 for each target. The constant
+    is regularised, too, as in the rounds of docs/DESIGN.md.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ class Ridge:
     n : int
         The number of vectors.
     ridge : float or "gcv"
-        alpha as a share of trace(G) / (d + 1), the mean eigenvalue; "gcv" chooses it for each target from 25 shares
-        between 1e-6 and 100 by generalised cross-validation (Golub, Heath & Wahba 1979).
+        alpha as a share of trace(G) / (d + 1), the mean eigenvalue. "gcv" chooses the share from 25 between 1e-6 and
+        100, by generalised cross-validation (Golub, Heath & Wahba 1979), anew for each call of `solve`.
     """
 
     SHARES = np.logspace(-6, 2, 25)
@@ -74,7 +74,8 @@ class Ridge:
 
 
 class IterativeRidge:
-    """The same for centred vectors with too many features for a Gram matrix: conjugate gradients, a pass a step.
+    """The same for centred vectors with too many features for a Gram matrix, by conjugate gradients: a pass for each
+    step.
 
     Parameters
     ----------
@@ -111,16 +112,16 @@ def principal_directions(rows, gram, n_components, rng):
     ----------
     rows : Rows
     gram : ndarray of float64, shape (d, d), or None
-        None where d > 4,096: then by subspace iteration from random directions (Halko, Martinsson & Tropp 2011), seven
-        passes over the rows.
+        None where d > 4,096. Then they are found by subspace iteration from random directions (Halko, Martinsson &
+        Tropp 2011), with seven passes over the rows.
     n_components : int
     rng : RandomState
 
     Returns
     -------
     ndarray of float64, shape (d, p)
-        Orthonormal columns, largest variance first, each with its largest entry positive; p = n_components, or the
-        numerical rank where that is less.
+        The columns are orthonormal, in descending order of variance, and the largest entry of each is positive. p is
+        n_components, or the numerical rank where that is smaller.
     """
     d = rows.d
     wanted = min(n_components, d)
@@ -142,8 +143,8 @@ def principal_directions(rows, gram, n_components, rng):
 def rank(rows, gram):
     """Return how many independent directions the rows have, whatever the scales of their features.
 
-    The rank is that of the correlations: a feature that is small beside another one is a direction all the same, one
-    that is constant but for rounding is none.
+    This is the rank of the correlations. A feature that is small beside another one counts as a direction all the same,
+    and one that is constant except for rounding does not.
     """
     deviations = np.sqrt(np.diag(gram) / rows.n)
     varies = deviations > 1e-12 * rows.scale * np.abs(rows.mean)
@@ -167,28 +168,26 @@ def random_orthonormal(p, r, rng):
 
 
 def itq_rotation(sample, projection, n_iter, n_threads=1):
-    """Turn an orthonormal projection R (p, r) so that V R, for a sample V (s, p), comes near to its own signs.
+    """Rotate an orthonormal projection R (p, r) so that V R, for a sample V (s, p), comes near to its own signs.
 
-    This is ITQ (Gong et al. 2013).
+    This is ITQ (Gong et al. 2013). It alternates T = sign(V R) and R = argmax tr(R^T V^T T), which is U Z^T for the
+    singular vectors of V^T T = U S Z^T. With p < r the rows of R stay orthonormal, and with p = r it is a rotation.
 
-    Alternates T = sign(V R) and R = argmax tr(R^T V^T T), which is U Z^T for the singular vectors of V^T T = U S Z^T;
-    with p < r the rows of R stay orthonormal, with p = r it is a rotation.
-
-    V^T T is the sum over pieces of the sample that stay in the cache, added in their order whatever the threads.
+    V^T T is a sum over pieces of the sample that fit in the cache. They are added in their order, whatever the threads.
     """
     projection = np.asarray(projection, np.float32)
     step = max(64, _PIECE_BYTES // (4 * max(projection.shape)))
     pieces = [sample[start : start + step] for start in range(0, len(sample), step)]
-    # A piece is little work for a thread to be handed, so some come together, as long as their results are small.
+    # A piece is too little work to be handed to a thread, so several go together, as long as their results are small.
     group = max(1, min(-(-len(pieces) // (2 * n_threads)), _PIECE_BYTES // projection.nbytes))
 
     def correlations(first):
         return [correlation(piece) for piece in pieces[first : first + group]]
 
     def correlation(piece):
-        signs = piece @ projection  # a product that is 0 is +0: its sum starts from +0
+        signs = piece @ projection  # a product that is 0 is +0, since its sum starts from +0
         bits = signs.view(np.uint32)
-        np.bitwise_and(bits, np.uint32(0x80000000), out=bits)  # copysign(1, signs), which is not vectorised
+        np.bitwise_and(bits, np.uint32(0x80000000), out=bits)  # copysign(1, signs), which numpy does not vectorise
         np.bitwise_or(bits, np.uint32(0x3F800000), out=bits)
         return piece.T @ signs
 
@@ -201,9 +200,10 @@ def itq_rotation(sample, projection, n_iter, n_threads=1):
 
 
 class Rotation:
-    """A rotation of r bits, found on a sample of codes: dense up to 512 bits, else block-diagonal in groups.
+    """A rotation of r bits that is found on a sample of codes. It is dense up to 512 bits, else block-diagonal in
+    groups.
 
-    J0 is invariant to rotations of H and B together, J1 is not: so rotating towards signs is free.
+    J0 does not change when H and B rotate together, but J1 does. So a rotation towards signs costs nothing.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""The file of a model: parameters, hash function, and what else a fit found. The hash function's part is the encoder's.
+"""The file of a model: its parameters, the hash function, and what else a fit found. ``encoder`` reads the hash
+function.
 
-Version 1 has in ``given`` the parameters of APHash; version 2 has a recipe's fields in place of the mode's name;
-version 3 has the anchors of mode "scores", by which items get their bits.
+Version 1 has the parameters of APHash in ``given``. Version 2 has the fields of a recipe in place of the name of the
+mode. Version 3 has the anchors of mode "scores", by which items get their bits.
 """
 
 import numbers
@@ -16,11 +17,11 @@ from aphash._measuring.recall import ExpectedRecall
 from aphash.codes import n_words, note_origin
 
 _FLOATS = (np.float32, np.float64, np.float16)
-_FITTED = {  # the arrays beside the hash function's: dtypes, and shape in rows, words, anchors and features
+_FITTED = {  # arrays that the hash function does not need: dtypes, and shapes in rows, words, anchors and features
     "codes_": ((np.uint64,), "nw"), "anchors_": (_FLOATS, "md"), "anchor_indices_": ((np.int64,), "m"),
     "anchor_codes_": ((np.uint64,), "mw"), "thresholds_": ((np.float64,), "m"),
 }  # fmt: skip
-_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # that a model of scores has not, or in its items
+_OF_CODES = ("anchors_", "anchor_codes_", "thresholds_")  # a model of scores has none, or has them in its items
 
 
 def to_file(given, fitted):
@@ -53,7 +54,7 @@ def to_file(given, fitted):
 
 
 def version_of(params):
-    """Return the version that a file with these parameters has: the first that knows of all that is in it."""
+    """Return the version of a file with these parameters: the first version that has all that is in them."""
     return MODEL_VERSION if "items_" in params else 2 if isinstance(params["given"]["mode"], dict) else 1
 
 
@@ -68,7 +69,7 @@ def _expected_recall(arrays, params):
 
 
 def _names(items):
-    """Return the names of the arrays beside the hash function's and the items'."""
+    """Return the names of the arrays that belong neither to the hash function nor to the items."""
     return [name for name in _FITTED if items is None or name not in _OF_CODES]
 
 

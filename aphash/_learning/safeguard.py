@@ -1,38 +1,39 @@
-"""What no data may ruin: far rows that do not learn, and a check of the learned bits against random hyperplanes.
+"""Safeguards against unusual data: far rows do not learn, and learned bits are compared with random hyperplanes.
 
-The objective trusts means and sums of squares, which a few extreme rows own; and it may spend all bits on what is
-between clusters, or on fewer directions than there are bits, so that many items share a code. Both are looked for
-by what can be measured without labels, on a sample of the rows, and ordinary data pass: their bits do not change.
+A few extreme rows can dominate the means and sums of squares on which the objective depends. The objective may also
+spend all bits on the differences between clusters, or on fewer directions than there are bits, so that many items share
+a code. Both are detected on a sample of the rows, without labels. The bits of ordinary data do not change.
 """
 
 import numpy as np
 from scipy import linalg
 
-FAR, TAIL = 4.0, 2.0  # far: beyond so many median distances, where the mean square is so many times the median one
+FAR, TAIL = 4.0, 2.0  # far rows lie beyond FAR median distances, where the mean square is TAIL times the median one
 _SAMPLE_ROWS, _SAMPLE_ROWS_NEIGHBORS, _SAMPLE_NUMBERS, _QUERIES = 2500, 10_000, 1 << 22, 300
-_SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # of the bits that become random hyperplanes
-_EDGE = 0.02  # of the ranks, where a hyperplane would leave nearly all rows on one side
-_DRAWS = 3  # of random projections, and of hyperplanes of each kind
+_SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)  # the shares of bits that may become random hyperplanes
+_EDGE = 0.02  # the share of ranks at each end where a hyperplane would leave nearly all rows on one side
+_DRAWS = 3  # draws of random projections, and of hyperplanes of each kind
 _DISTINCT, _ENOUGH = 0.8, 0.85  # of the distinct codes of random projections: to pass, and once bits are replaced
-_MARGIN = 0.02  # of recall that replaced bits are to have: what is lost among all rows is more than among the sample's
-_LOSS, _LOSS_OF_NEARNESS = 0.01, 0.02  # what 300 queries do not tell from nothing
-# In the modes that are not for the nearest neighbours codes agree where the kind does: there may be as few as these,
-# unless they lose so much recall.
+_MARGIN = 0.02  # replaced bits must have so much more recall, since more is lost among all rows than in the sample
+_LOSS, _LOSS_OF_NEARNESS = 0.01, 0.02  # differences that 300 queries cannot tell from 0
+# In the modes that are not for the nearest neighbours, items of one kind share codes. So there may be as few distinct
+# codes as this share, unless the loss of recall is so large.
 _DISTINCT_OF_KIND, _LOSS_OF_KIND = 0.25, 0.05
-MAX_BITS = 4096  # of codes that are checked
+MAX_BITS = 4096  # longer codes are not checked
 
 
 def sample_size(n, d, neighbors):
-    """Return how many of n rows are looked at: more with ``neighbors``, since the nearest of few rows are far."""
+    """Return how many of n rows are measured: more with ``neighbors``, since the nearest of few rows are far."""
     return min(n, _SAMPLE_ROWS_NEIGHBORS if neighbors else _SAMPLE_ROWS, max(500, _SAMPLE_NUMBERS // d))
 
 
 def far_rows(rows, sample):
-    """Return which rows are so far away that they would own the means and sums of squares, or None.
+    """Return which rows are so far away that they would dominate the means and sums of squares, or None.
 
-    They are the rows beyond 4 times the median distance to the centre, the sample's median of each feature; but only
-    where the mean squared distance of all rows is more than twice the sample's median one, as heavy tails make it, and
-    where most such rows of the sample are alone: far rows in company are a cluster, which is to be learned.
+    They are the rows beyond 4 times the median distance to the centre, which is the median of each feature in the
+    sample. There are none unless the mean squared distance of all rows is more than twice the median one of the sample,
+    as heavy tails make it, and unless most such rows of the sample are alone. Far rows in company are a cluster, which
+    has to be learned.
 
     Parameters
     ----------
@@ -60,21 +61,21 @@ def far_rows(rows, sample):
 
 
 def _in_company(V, squares, rows):
-    """Return whether most of the rows have another, different one within a quarter of their length."""
+    """Return whether most of the rows have a different row within a quarter of their length."""
     if not len(rows):
         return False
     D = squares + squares[rows, None] - 2 * V[rows] @ V.T
-    D[1e-12 * squares[rows, None] >= D] = np.inf  # itself, and its duplicates
+    D[1e-12 * squares[rows, None] >= D] = np.inf  # the row itself, and its duplicates
     return bool(np.mean(D.min(axis=1) < squares[rows] / 16) > 0.5)
 
 
 def random_hyperplanes(V, r, rng, through):
     """Return W (d, r) and bias (r,) of random hyperplanes, through the centre or through the data.
 
-    Their directions are random and orthogonal to each other, d at a time (Ji, Li, Yan, Zhang & Tian 2012). Through the
-    centre, Hamming distances measure angles. Through the data, each passes between two rows of V (s, d) that
-    are neighbours on it, at a rank drawn at random: a tessellation, which cuts where the items are, be they in few
-    directions, in tight clusters or in heavy tails.
+    Their directions are random, and orthogonal to each other, d at a time (Ji, Li, Yan, Zhang & Tian 2012). With
+    hyperplanes through the centre, Hamming distances measure angles. A hyperplane through the data passes between two
+    rows of V (s, d) that are neighbours in its direction, at a rank that is drawn at random. Such a tessellation cuts
+    where the items are, also if they lie in few directions, in tight clusters or in heavy tails.
     """
     d = V.shape[1]
     batches = np.linalg.qr(rng.standard_normal((-(-r // d), d, min(d, r))))[0]  # (batch, d, column)
@@ -82,17 +83,17 @@ def random_hyperplanes(V, r, rng, through):
     if through == "centre":
         return W, np.zeros(r)
     Z = np.sort(V @ W, axis=0)
-    ranks = np.cumsum(Z[1:] > Z[:-1], axis=0)  # of the gaps: between equal rows there is none
+    ranks = np.cumsum(Z[1:] > Z[:-1], axis=0)  # ranks of the gaps; between equal rows there is no gap
     at = (ranks >= 1 + np.floor(rng.uniform(_EDGE, 1 - _EDGE, r) * ranks[-1])).argmax(axis=0)
     columns = np.arange(r)
     return W, -(Z[at, columns] + Z[at + 1, columns]) / 2
 
 
 class Check:
-    """Measures of codes on a sample of V, (s, d) float64: what their first ones are, and how many are distinct.
+    """Measures of codes on a sample V, (s, d) float64: what the first results are, and how many codes are distinct.
 
-    Ties in the Hamming distance count as their expectation over random orders. Codes are counted among at most 2,500
-    rows, for of many rows all short codes have many.
+    Ties in the Hamming distance count as their expectation over random orders. Distinct codes are counted among at most
+    2,500 rows, since among many rows every short code occurs.
     """
 
     def __init__(self, V, rng, first=100):
@@ -108,12 +109,12 @@ class Check:
         self.relevant = bound[:, None] + 1e-12 >= D
         typical = np.maximum(np.median(D, axis=1, keepdims=True), np.finfo(float).tiny)
         D[self.itself] = 0
-        self.squares = np.minimum(D / typical, 4)  # so that the far rows of heavy tails do not own the mean
+        self.squares = np.minimum(D / typical, 4)  # so that the far rows of heavy tails do not dominate the mean
 
     def of(self, bits):
-        """Return (recall, nearness): the 10 nearest in the first ones, and minus the first ones' mean squared distance.
-
-        The squared distances are shares of the query's median one.
+        """Return (recall, nearness) of bits: the share of the 10 nearest rows among the first results, and minus the
+            mean
+        squared distance of the first results, as a share of the query's median one.
         """
         signs = np.where(bits, np.float32(1), np.float32(-1))
         D = -(signs[self.queries] @ signs.T)
@@ -146,13 +147,15 @@ def _bits(V, W, bias):
 def reinforce(V, W, bias, rng, neighbors):
     """Replace learned bits by random hyperplanes where the learned code is worse than random ones.
 
-    Random projections of as many bits are the measure. With ``neighbors`` a code fails that has a lower recall, or less
-    than .8 of their distinct codes. Without, one that finds what is farther away, or has less than a quarter of their
-    distinct codes (.8, where its recall is much lower). And either, where they are fewer than a tenth of what they
-    could be: random projections may be, too, as a line has two sides of its centre. Then 1/8 to all of its bits are
-    replaced, first those that the others tell already, by hyperplanes through the centre or the data, in several
-    draws: the fewest that give .85 of the distinct codes and find as much; with ``neighbors`` and so few codes, those
-    of the highest recall.
+    The learned code is compared with random projections of as many bits. With ``neighbors`` it fails where it has a
+    lower recall, or less than .8 of their distinct codes. Without ``neighbors`` it fails where its first results are
+    farther away, or where it has less than a quarter of their distinct codes (.8 where its recall is much lower). In
+    both cases it also fails where its distinct codes are fewer than a tenth of what they could be. Random projections
+    may fail by this, too, because a line has only two sides of its centre.
+
+    Where the code fails, 1/8 to all of its bits are replaced by hyperplanes through the centre or through the data, in
+    several draws. Those bits go first that follow from the others. The fewest bits are replaced that give .85 of the
+    distinct codes and find as much. With ``neighbors`` and so few codes, those with the highest recall are taken.
 
     Parameters
     ----------
@@ -174,14 +177,14 @@ def reinforce(V, W, bias, rng, neighbors):
     random_bits = [_bits(V, rng.standard_normal(W.shape), 0) for _ in range(_DRAWS)]
     reference = np.mean([check.distinct(each) for each in random_bits])
     recall, nearness = np.mean([check.of(each) for each in random_bits], axis=0)
-    least = few_codes(V[check.counted], r)
+    min_codes = few_codes(V[check.counted], r)
     n_codes, (own_recall, own_nearness) = check.distinct(learned), check.of(learned)
     if neighbors:
         finds, few = own_recall >= recall - _LOSS, _DISTINCT
     else:
         finds = own_nearness >= nearness - _LOSS_OF_NEARNESS
         few = _DISTINCT_OF_KIND if own_recall >= recall - _LOSS_OF_KIND else _DISTINCT
-    collapsed = n_codes < least
+    collapsed = n_codes < min_codes
     if finds and not collapsed and n_codes >= few * reference:
         return W, bias, 0
 
@@ -202,7 +205,7 @@ def reinforce(V, W, bias, rng, neighbors):
             value = found_recall if neighbors else found_nearness
             n_codes = check.distinct(mixed)
             many = n_codes >= _ENOUGH * reference
-            score = many and value >= goal and n_codes >= least, many and value >= goal, many, value
+            score = many and value >= goal and n_codes >= min_codes, many and value >= goal, many, value
             if score > best:
                 best, found = score, (replaced, fill)
         if best[0] and not (neighbors and collapsed):

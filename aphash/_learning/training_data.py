@@ -1,7 +1,7 @@
-"""The training rows: read by blocks, centred and scaled; and everything that is a sum or a map over them.
+"""The training rows, which are read by blocks, centred and scaled, and all sums and maps over them.
 
-Working vectors are float32((x - mean) * scale), mean |.|^2 = 1: computed in float64, so that offsets and magnitudes of
-X cost no precision.
+Working vectors are float32((x - mean) * scale), whose mean square norm is 1. They are computed in float64, so that
+offsets and magnitudes of X cost no precision.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def nearest(source, A, k, n_threads):
 
 
 def within(source, A, bound, n_threads):
-    """Return (indptr, items): the items within squared working distance bound_i of each anchor, ascending."""
+    """Return (indptr, items) of the items within the squared working distance bound_i of each anchor, ascending."""
     return _distances.within(source, 0, source.n, A, bound, n_threads)
 
 
@@ -54,7 +54,7 @@ class Rows(BlockSums):
     Parameters
     ----------
     X : ndarray of shape (n_rows, d)
-        C-contiguous float16, float32 or float64; may be a memory map.
+        C-contiguous float16, float32 or float64. It may be a memory map.
     rows : ndarray of int64 or None
         The ascending rows of X that learn; None for all.
     n_threads : int
@@ -62,11 +62,11 @@ class Rows(BlockSums):
     Attributes
     ----------
     source : Source
-        What the kernels read working vectors from: X, rows, mean and scale.
+        X, rows, mean and scale, from which the kernels read working vectors.
     n, d : int
     mean : ndarray of float64, shape (d,)
     scale : float
-        One over the root of the mean squared distance to the mean.
+        1 / the root of the mean squared distance to the mean.
     B : ndarray of float32, shape (n, r)
         After :meth:`project`.
     """
@@ -102,7 +102,7 @@ class Rows(BlockSums):
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def take(self, items):
-        """Return the rows of X that the items are, as they are given, (len(items), d)."""
+        """Return the rows of X of the items, as they were given, (len(items), d)."""
         return self.source.take(items)
 
     def working(self, items):
@@ -110,7 +110,7 @@ class Rows(BlockSums):
         return working(self.source, items)
 
     def check_finite(self):
-        """Raise ValueError, with the place, for NaN and infinity."""
+        """Raise ValueError, which names the row, for NaN and infinity."""
         check_finite(self.source.X, self.n_threads)
 
     def any_differs(self):
@@ -151,7 +151,7 @@ class Rows(BlockSums):
         return self.B[items]
 
     def zero_moments(self, r):
-        """Return two arrays of zeros like B: Adam's moments."""
+        """Return Adam's moments: two arrays of zeros with the shape of B."""
         return np.zeros((self.n, r), np.float32), np.zeros((self.n, r), np.float32)
 
     def anchor_pass(self, H, q_scale, q_power, P, sums, vectors, quantization_loss):
@@ -169,7 +169,7 @@ class Rows(BlockSums):
         )  # fmt: skip
 
     def rotate_towards_signs(self, sample, start, n_iter, rng):
-        """Replace B by (B - its mean) R, with R found on the items of the sample; return that mean and R."""
+        """Replace B by (B - its mean) R, where R is found on the items of the sample. Return the mean and R."""
         mean = self.mean_code()
         rotation = Rotation(self.take_codes(sample) - mean, start, n_iter, rng, self.n_threads)
         self._change(_rotate, mean, rotation)

@@ -1,19 +1,19 @@
-"""The true nearest rows of vectors, in blocks: what calibrations compare with. Needs numpy only."""
+"""The true nearest rows of vectors, with which calibrations compare. Needs numpy only."""
 
 import numpy as np
 
 from aphash._common.threads import map_ordered, one_blas_thread
 from aphash.rescore import VectorRescore, rerank, unit_vectors, with_queries
 
-_TILE = 1 << 22  # distances that are held at a time, a thread
-_MORE = 32  # candidates beside those that are wanted: float32 may order the last ones otherwise
+_TILE = 1 << 22  # distances that each thread holds at a time
+_MORE = 32  # more candidates than are wanted, since float32 may order the last ones differently
 
 
 def nearest_rows(X, own_rows, metric, k, n_threads):
-    """Return (distances, rows), (m, k), of the nearest rows of X to some of its rows, each without itself.
+    """Return (distances, rows), (m, k), of the rows of X that are nearest to some of its rows, each without itself.
 
-    Ranked by a float32 product of centred vectors, of which the nearest k + 32 are ranked anew by exact distances: a
-    :class:`VectorRescore`'s. Needs 16 MiB a thread beside a block of rows.
+    A float32 product of centred vectors ranks the rows. The nearest k + 32 are ranked anew by the exact distances of a
+    :class:`VectorRescore`. Needs 16 MiB for each thread, and a chunk of rows.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ def nearest_rows(X, own_rows, metric, k, n_threads):
     step = max(1, _TILE // m)
 
     def near(start):
-        """The pairs in a block that are nearer than the farthest known so far: rows only leave, so none is missed."""
-        block = (working(X[start : start + step], metric) - centre) / size
-        block = block.astype(np.float32, copy=False)
-        distances = np.einsum("nd,nd->n", block, block) - 2 * (q @ block.T)  # |x - q|^2 - |q|^2
+        """Return the pairs in a chunk that are nearer than the farthest result so far. Results only get nearer."""
+        chunk = (working(X[start : start + step], metric) - centre) / size
+        chunk = chunk.astype(np.float32, copy=False)
+        distances = np.einsum("nd,nd->n", chunk, chunk) - 2 * (q @ chunk.T)  # |x - q|^2 - |q|^2
         own = (own_rows >= start) & (own_rows < start + step)
         distances[own, own_rows[own] - start] = np.inf
         query, place = np.nonzero(distances < best[0][:, -1:])
-        if len(query) > m * wanted and wanted < len(block):  # in the first blocks, before much is known
+        if len(query) > m * wanted and wanted < len(chunk):  # in the first chunks, when the results are still far
             place = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted].ravel()
             query = np.repeat(np.arange(m), wanted)
         return query, place + start, distances[query, place]
@@ -64,7 +64,7 @@ def working(X, metric):
 
 
 def _merged(best, found):
-    """Return (distances, rows) of the nearest of what was best and what was found since."""
+    """Return (distances, rows) of the nearest among the best so far and what was found since."""
     m, k = best[0].shape
     query = np.concatenate([np.repeat(np.arange(m), k), *(each[0] for each in found)])
     rows = np.concatenate([best[1].ravel(), *(each[1] for each in found)])

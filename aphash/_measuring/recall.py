@@ -14,7 +14,7 @@ from aphash._searching._store import Store
 from aphash._searching.engines import SCAN
 
 KS = (1, 10, 100)  # true neighbours for which recall is measured
-MOST_CANDIDATES = 1 << 14  # that recall is measured for; all, where there are fewer codes
+MAX_CANDIDATES = 1 << 14  # that recall is measured for; all, where there are fewer codes
 
 _TIE = 1e-6  # relative: as far as the last neighbour
 _TOLD = 10_000  # candidates: the most that ExpectedRecall has
@@ -103,7 +103,7 @@ def candidates_up_to(most):
     return np.append(grid[grid < most], most)
 
 
-def ranks(find, n, own_rows, true, most=MOST_CANDIDATES):
+def ranks(find, n, own_rows, true, most=MAX_CANDIDATES):
     """Return the ranks, from 1, of rows in searches without the queries' own rows; n or more beyond ``most``.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Complete linkage of near pairs: a wrapper of csrc/search/linkage.h. The caller checks arguments."""
+"""Complete linkage of near pairs: the wrapper of csrc/search/linkage.h. The caller checks arguments."""
 
 from libc.stdint cimport int64_t
 
@@ -10,7 +10,7 @@ cdef const aph_portable *c = portable()
 
 
 cdef class CompleteLinkage:
-    """Groups of n items, n below 2^32, each of its own at first; all pairs of a group have arrived."""
+    """The groups of n items, n below 2^32. At first each item is a group. Of every group, all pairs have arrived."""
 
     cdef aph_linkage linkage
 
@@ -22,7 +22,7 @@ cdef class CompleteLinkage:
         c.linkage_free(&self.linkage)
 
     def add(self, const int64_t[::1] i, const int64_t[::1] j):
-        """Take pairs of items, i != j, each pair once, ascending in distance over all calls; MemoryError."""
+        """Take pairs of items with i != j. Each comes once, and distances ascend over all calls. Raises MemoryError."""
         cdef int64_t m = i.shape[0]
         cdef int failed
         if m == 0:

@@ -1,4 +1,5 @@
-# Multi-index hashing and all pairs: the part of _search.pyx that works on tables of substrings (csrc/search/lookup.h).
+# Multi-index hashing and the search for all pairs. This file is included by _search.pyx, and works on tables of
+# substrings (csrc/search/lookup.h).
 
 cdef extern from "search/lookup.h":
     enum:
@@ -17,7 +18,7 @@ cdef extern from "search/lookup.h":
     ctypedef struct aph_pairs "aph_pairs":
         const uint32_t *order
         const uint32_t *bounds
-        int64_t group
+        int64_t bucket
         int64_t end
         int64_t a
         int64_t b
@@ -26,9 +27,9 @@ cdef extern from "search/lookup.h":
         int32_t radius
 
 
-MAX_SUBSTRING_BITS = APH_SUBSTRING_BITS  # of a substring of a lookup
+MAX_SUBSTRING_BITS = APH_SUBSTRING_BITS  # that a substring of a lookup has at most
 
-cdef int64_t BUILD_STEP = 1 << 21  # codes counted or placed between two looks at the signals
+cdef int64_t BUILD_STEP = 1 << 21  # so many codes are counted or placed between two checks for signals
 
 
 def build_tables(Snapshot snapshot, const int32_t[::1] starts):
@@ -44,7 +45,7 @@ def build_tables(Snapshot snapshot, const int32_t[::1] starts):
     tables : int64 (n_substrings,)
         Where the table of substring j begins in `offsets`.
     offsets : uint32
-        Of substring j: 2^bits + 1 offsets into its row of `positions`, and one unused.
+        For substring j, 2^bits + 1 offsets into its row of `positions`, and one that is not used.
     positions : uint32 (n_substrings, n)
         Grouped by the value of the substring.
     """
@@ -62,7 +63,8 @@ def build_tables(Snapshot snapshot, const int32_t[::1] starts):
         bits = starts[j + 1] - starts[j]
         table = offsets[tables[j] : tables[j] + sizes[j]]
         offset_view = table
-        # Counting one place further than the offsets' own leaves them right after placing has advanced them.
+        # Values are counted one place further on than their offsets stand. Placing advances the offsets, and leaves
+        # each where it belongs.
         for first in range(0, n, BUILD_STEP):
             with nogil:
                 c.substring_count(&db, first, min(n, first + BUILD_STEP), starts[j], bits, &offset_view[1])
@@ -77,12 +79,12 @@ def build_tables(Snapshot snapshot, const int32_t[::1] starts):
 
 
 cdef class Tables:
-    """A lookup's arrays, held together for the kernels.
+    """The arrays of a lookup, as the kernels take them.
 
     Parameters
     ----------
     starts, tables, offsets, positions
-        As :func:`build_tables` takes and makes them; the last may be a read-only map.
+        As :func:`build_tables` takes and returns them. The positions may be a read-only map.
     """
 
     cdef aph_lookup lookup
@@ -104,15 +106,15 @@ cdef struct lookup_job:
     const aph_codes *db
     const aph_queries *queries
     int64_t start             # the first query of the wave
-    aph_found *found          # one a query of the wave
+    aph_found *found          # one for each query of the wave
     uint8_t *done
-    int64_t *bins             # APH_BINS a thread
+    int64_t *bins             # APH_BINS for each thread
     int64_t k, radius, room
     double budget, probe_cost, code_cost
 
 
 cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
-    """Search one query; its buffer grows as a radius search needs. Out of memory counts as not done."""
+    """Search one query. Its buffer grows as a radius search needs. Where memory ends, the query is not done."""
     cdef aph_found *found = job.found + q
     cdef const aph_queries *queries = job.queries
     cdef void *bigger
@@ -137,7 +139,7 @@ cdef void look_up(lookup_job *job, int64_t q, int thread) noexcept nogil:
 
 
 cdef double look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexcept:
-    """Search the queries of a wave; return the nanoseconds that one took one thread."""
+    """Search the queries of a wave. Returns how many nanoseconds one thread needed for one query."""
     cdef int64_t q
     cdef double start = seconds()
     with nogil:
@@ -152,25 +154,26 @@ cdef double look_up_all(lookup_job *job, int64_t n_queries, int n_threads) noexc
 
 def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, int64_t radius, double budget,
                   double probe_cost, double code_cost, filter=None, int n_threads=1, bint positions=False):
-    """Search queries in a lookup; give up those that would cost too much.
+    """Search queries in a lookup, and give up those that would cost too much.
 
     Parameters
     ----------
     snapshot, queries, filter, n_threads, positions
-        As for :func:`search`; the tables must be those of the snapshot's lookup.
+        As for :func:`search`. The tables must be those of the snapshot's lookup.
     k : int
-        How many are wanted, at least 1; or 0: all within `radius`.
+        How many are wanted, at least 1; or 0 for all within `radius`.
     budget : float
-        Nanoseconds a query may cost, reckoned at `probe_cost` a probed value and `code_cost` a code found there.
+        Nanoseconds that a query may cost: `probe_cost` for each value that is probed, and `code_cost` for each code
+        that is found there.
 
     Returns
     -------
     done : bool (n_queries,)
-        False for the queries given up: they have no results here.
+        False for the queries that were given up. They have no results here.
     offsets : int64 (n_queries + 1,)
     distances : int32 (offsets[-1],)
     ids : int64 (offsets[-1],)
-        As for :func:`radius_search`; with k, k of each query that is done.
+        As for :func:`radius_search`. With k > 0, there are k of each query that is done.
     """
     cdef int64_t n_queries = len(queries)
     cdef aph_codes db = database(snapshot, filter, positions)
@@ -178,20 +181,20 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
     done = np.zeros(n_queries, np.uint8)
     offsets = np.zeros(n_queries + 1, np.int64)
     all_distances, all_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    cdef int64_t most = max(1, min(1024, BUFFER_BYTES // (8 * room_of(2 * k))))
-    founds = np.zeros(most * sizeof(aph_found), np.uint8)
+    cdef int64_t max_wave = max(1, min(1024, BUFFER_BYTES // (8 * room_of(2 * k))))
+    founds = np.zeros(max_wave * sizeof(aph_found), np.uint8)
     bins = np.empty(n_threads * (APH_BINS + 8), np.int64)
     cdef uint8_t[::1] byte_view = founds, done_view = done
     cdef aph_found *found = <aph_found *> &byte_view[0]
     cdef int64_t[::1] bin_view = bins, offset_view = offsets, id_view
     cdef uint32_t[::1] distance_view
-    cdef int64_t wave = min(most, 4), q, total
-    cdef double each = 0  # of a query, as measured: the first popcount_scan_block are searched by one thread
+    cdef int64_t wave = min(max_wave, 4), q, total
+    cdef double each = 0  # nanoseconds of a query, as measured; one thread searches the first few
     cdef int threads = 1
     cdef lookup_job job
     if n_queries == 0 or db.n == 0:
         return done.view(bool), offsets, all_distances[0], all_ids[0]
-    db.ascending = 0  # hits come in no order
+    db.ascending = 0  # since hits come in no order
     lookup.stale = snapshot.stale.values if snapshot.n_stale else NULL
     lookup.n_stale = snapshot.n_stale
     job.lookup = &lookup
@@ -230,12 +233,12 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
                                     &distance_view[offset_view[job.start + q] - offset_view[job.start]],
                                     &id_view[offset_view[job.start + q] - offset_view[job.start]])
             job.start += wave
-            wave = min(most, max(1, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(each, 1.0))))
+            wave = min(max_wave, max(1, <int64_t> (n_threads * WAVE_SECONDS * 1e9 / max(each, 1.0))))
             threads = min(threads_for(each * min(wave, n_queries - job.start), n_threads),
                           <int> min(1024, ceil_div(max(1, min(wave, n_queries - job.start)), 4)))
             check_signals()
     finally:
-        for q in range(most):
+        for q in range(max_wave):
             free(found[q].hits)
     return done.view(bool), offsets, np.concatenate(all_distances), np.concatenate(all_ids)
 
@@ -243,10 +246,12 @@ def lookup_search(Tables tables, Snapshot snapshot, Queries queries, int64_t k, 
 # ---- all pairs ----
 
 cdef class PairStream:
-    """All pairs of positions i < j with distance <= radius, each once, in blocks of bounded size and no stated order.
+    """All pairs of positions i < j with distance <= radius. Each pair comes once, in chunks of bounded size, in any
+    order.
 
-    By the pigeonhole principle two codes within the radius agree in one of radius + 1 substrings of their bits, so only codes
-    that agree in a substring are compared. Where the substrings are too short for that to pay, use a radius search.
+    Two codes within the radius agree in one of radius + 1 substrings of their bits, by the pigeonhole principle. Only
+    codes that agree in a substring are therefore compared. Where substrings are so short that too many agree, use a
+    radius search.
 
     Parameters
     ----------
@@ -257,13 +262,13 @@ cdef class PairStream:
 
     Notes
     -----
-    Memory: 4 n bytes, and 4 bytes for each of up to 2^26 groups (about n of them).
+    Needs 4 n bytes, and 4 bytes for each of up to 2^26 buckets, of which there are about n.
     """
 
     cdef aph_codes db
     cdef aph_pairs pairs
     cdef object keep, order, bounds
-    cdef int64_t n_substrings, n_groups, total_bits
+    cdef int64_t n_substrings, n_buckets, total_bits
     cdef int32_t[::1] starts
 
     def __init__(self, Snapshot snapshot, int64_t radius, filter=None):
@@ -275,21 +280,21 @@ cdef class PairStream:
         self.pairs.starts = &self.starts[0]
         self.pairs.radius = <int32_t> radius
         self.pairs.substring = -1
-        self.pairs.group = self.pairs.end = 0
+        self.pairs.bucket = self.pairs.end = 0
         self.total_bits = min(26, max(4, (<object> n).bit_length()))
         if n == 0:
             self.n_substrings = 0
 
     cdef int next_substring(self) except -1:
-        """Group the positions by the next substring."""
+        """Put the positions into buckets by the next substring."""
         self.pairs.substring += 1
         cdef int32_t start = self.starts[self.pairs.substring], stop = self.starts[self.pairs.substring + 1]
         cdef int32_t bits = <int32_t> min(self.total_bits, stop - start)
         cdef uint32_t[::1] bounds, order
         cdef int64_t first, n = self.db.n
         self.bounds = self.order = None
-        self.n_groups = 1 << bits
-        self.bounds = np.zeros(self.n_groups + 2, np.uint32)
+        self.n_buckets = 1 << bits
+        self.bounds = np.zeros(self.n_buckets + 2, np.uint32)
         self.order = np.empty(n, np.uint32)
         bounds, order = self.bounds, self.order
         for first in range(0, n, BUILD_STEP):
@@ -303,24 +308,24 @@ cdef class PairStream:
             check_signals()
         self.pairs.order = &order[0]
         self.pairs.bounds = &bounds[0]
-        self.pairs.group, self.pairs.end = 0, self.n_groups
+        self.pairs.bucket, self.pairs.end = 0, self.n_buckets
         self.pairs.a, self.pairs.b = 0, 1
         return 0
 
     def comparisons(self):
-        """Return how many pairs of codes would be compared if the bits of the substrings were random: a cost estimate."""
+        """Return how many pairs of codes would be compared if the bits were random. This estimates the cost."""
         cdef double n = self.db.n
         return sum(n * n / 2 / 2.0 ** min(self.total_bits, self.starts[j + 1] - self.starts[j])
                    for j in range(self.n_substrings))
 
     @property
     def progress(self):
-        """Share of the work done, 0 to 1, by groups."""
+        """The share of the work that has been done, from 0 to 1, by the number of buckets."""
         if self.n_substrings == 0:
             return 1.0
         if self.pairs.substring < 0:
             return 0.0
-        return (self.pairs.substring + (<double> self.pairs.group) / self.n_groups) / self.n_substrings
+        return (self.pairs.substring + (<double> self.pairs.bucket) / self.n_buckets) / self.n_substrings
 
     def read(self, int64_t room=1 << 16, int64_t work=1 << 25):
         """Return the next pairs, or None when there are no more.
@@ -328,9 +333,9 @@ cdef class PairStream:
         Parameters
         ----------
         room : int
-            The most pairs to return.
+            How many pairs to return at most.
         work : int
-            About how many comparisons to make before returning what there is, possibly nothing: bounds the time.
+            After about so many comparisons the pairs found so far are returned, possibly none. This bounds the time.
 
         Returns
         -------
@@ -338,7 +343,7 @@ cdef class PairStream:
             Positions, i < j.
         distances : int32 (m,)
         """
-        while self.pairs.group == self.pairs.end:
+        while self.pairs.bucket == self.pairs.end:
             if self.pairs.substring + 1 >= self.n_substrings:
                 return None
             self.next_substring()

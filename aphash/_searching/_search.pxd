@@ -1,4 +1,4 @@
-"""What other kinds of queries build on: see :class:`Queries`."""
+"""The base class of all kinds of queries, for modules that add a kind; see :class:`Queries`."""
 
 from libc.stdint cimport int64_t
 

@@ -1,11 +1,11 @@
-"""Threaded wrappers of the Hamming kernels: arrays in, arrays out. The caller has checked everything.
+"""Threaded wrappers of the search kernels, which take and return arrays. The caller has checked all arguments.
 
-Queries are a :class:`Queries`, an object that knows its kind. A database is a :class:`aphash._searching._store.Snapshot`.
-``positions`` says that results name positions instead of ids.
-``filter`` is None or a packed bitmap by position: uint64, at least ``ceil(n / 64)`` words, bit p % 64 of word p // 64
-set = the code at position p takes part.
+Queries are a :class:`Queries`, an object that knows its kind. A database is a
+:class:`aphash._searching._store.Snapshot`. ``positions`` says that results name positions instead of ids. ``filter`` is
+None or a packed bitmap by position: uint64, at least ``ceil(n / 64)`` words. The code at position p takes part where
+bit p % 64 of word p // 64 is set.
 
-Work is done in waves of about 50 ms, with the GIL released; between waves Ctrl-C is noticed.
+Work is done in waves of about 50 ms, with the GIL released. Ctrl-C is noticed between two waves.
 """
 
 from cython.parallel cimport prange
@@ -16,7 +16,7 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from aphash._kernels cimport (
-    APH_BINS, APH_BLOCK, APH_GROUP, APH_MARGIN, APH_POSITION_BITS, APH_QUERY_BLOCK, aph_codes, aph_found, aph_isa,
+    APH_BINS, APH_BLOCK, APH_GROUP, APH_MARGIN, APH_POSITION_BITS, APH_MAX_QUERIES, aph_codes, aph_found, aph_isa,
     aph_portable, aph_queries, aph_scan_fn, chosen_isa, omp_get_thread_num, portable)
 from aphash._searching._store cimport Snapshot
 
@@ -36,15 +36,15 @@ PAD_ID = NO_ID
 PAD_DISTANCE = 0x7fffffff
 
 cdef double WAVE_SECONDS = 0.05
-cdef double SMALL_WORK = 1e5  # nanoseconds: what one thread does in so many is not split
-cdef int64_t STRETCH = (<int64_t> 1) << APH_POSITION_BITS  # the most positions that hits are counted in
-cdef int64_t BUFFER_BYTES = 1 << 26  # of hits, a thread
+cdef double SMALL_WORK = 1e5  # nanoseconds: work that one thread does in this time is not split
+cdef int64_t MAX_SEGMENT = (<int64_t> 1) << APH_POSITION_BITS  # positions in a segment at most
+cdef int64_t BUFFER_BYTES = 1 << 26  # of the hits that one thread holds
 
 
 # ---- databases ----
 
 cdef aph_codes database(Snapshot snapshot, filter_, bint positions):
-    """The kernels' view of a snapshot and a filter, which must outlive it."""
+    """Return the view that the kernels have of a snapshot and a filter, which must live longer than the view."""
     cdef aph_codes db = snapshot.db
     cdef const uint64_t[::1] filter_view
     db.positions = positions
@@ -58,16 +58,16 @@ cdef aph_codes database(Snapshot snapshot, filter_, bint positions):
 # ---- queries ----
 
 cdef class Queries:
-    """A batch of queries of one kind, with the kernels that know it. Subclasses are the kinds.
+    """A batch of queries of one kind, with the kernels that know this kind. Each kind is a subclass.
 
     Attributes
     ----------
     values : ndarray
-        What it was made of; what the pointers point into.
+        The array that the queries were made of. The kernels' pointers point into it.
     dtype : numpy dtype
-        Of distances as the kernels give them: int32 or uint32.
+        The dtype of the distances that the kernels give: int32 or uint32.
     pad : int
-        The distance where there is no code left.
+        The distance in places of the results for which there is no code left.
     """
 
     def __len__(self):
@@ -75,16 +75,16 @@ cdef class Queries:
 
     @property
     def in_tables(self):
-        """Whether the tables of a lookup can be searched for this kind."""
+        """Whether this kind of queries can be searched in the tables of a lookup."""
         return self.q.lookup != NULL
 
     def take(self, which):
-        """Return some of the queries, by a slice or an array of numbers or booleans."""
+        """Return some of the queries: those that a slice, or an array of numbers or booleans, selects."""
         return type(self)(np.ascontiguousarray(self.values[which]))
 
 
 cdef class PackedQueries(Queries):
-    """Codes: uint64 (n_queries, n_words). The distance is the number of bits that differ."""
+    """Queries that are codes, uint64 (n_queries, n_words). The distance is the number of bits that differ."""
 
     def __init__(self, cnp.ndarray codes):
         if cnp.PyArray_TYPE(codes) != cnp.NPY_UINT64 or codes.ndim != 2 or not cnp.PyArray_IS_C_CONTIGUOUS(codes):
@@ -102,20 +102,20 @@ cdef class PackedQueries(Queries):
         self.q.lookup = chosen[0].search.lookup
 
 
-def set_limits(double small_work=1e5, stretch=None):
-    """Set how small work is that is not split, in nanoseconds, and how many positions a stretch has; for tests."""
-    global SMALL_WORK, STRETCH
+def set_limits(double small_work=1e5, max_segment=None):
+    """Set up to how many nanoseconds work is not split, and how many positions a segment has at most; for tests."""
+    global SMALL_WORK, MAX_SEGMENT
     SMALL_WORK = small_work
-    STRETCH = (<int64_t> 1) << APH_POSITION_BITS if stretch is None else stretch
+    MAX_SEGMENT = (<int64_t> 1) << APH_POSITION_BITS if max_segment is None else max_segment
 
 
 def is_small(double nanoseconds):
-    """Return whether work that takes one thread so long is not split."""
+    """Return whether work that takes one thread so long is too small to be split."""
     return nanoseconds < SMALL_WORK
 
 
 cdef int threads_for(double nanoseconds, int n_threads) noexcept:
-    """How many threads are worth their start for work that takes one of them so long."""
+    """Return how many threads are worth their start for work that takes one thread so long."""
     return n_threads if nanoseconds >= n_threads * SMALL_WORK else max(1, <int> (nanoseconds / SMALL_WORK))
 
 
@@ -128,11 +128,11 @@ def count_bits(const uint64_t[::1] bitmap, int64_t n):
 
 # ---- waves of scans ----
 
-cdef struct job_t:            # some queries against one stretch of the database
+cdef struct job_t:            # some queries, and the segment of the database that is scanned for them
     const char *queries
-    int64_t first, n_queries  # the first one's number in the batch
+    int64_t first, n_queries  # the number of the first query in the batch
     aph_found *found
-    int64_t block, end        # what is left of the stretch
+    int64_t block, end        # the blocks of the segment that are left
     void *scratch
     int64_t *bins
     int out_of_memory
@@ -153,7 +153,7 @@ cdef int64_t room_of(int64_t capacity) noexcept nogil:
 
 
 cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_blocks) noexcept nogil:
-    """Scan the next n_blocks of a job; buffers that keep everything grow when they are full."""
+    """Scan the next n_blocks of a job. Buffers that keep all hits grow when they are full."""
     cdef int64_t stop = min(job.end, job.block + n_blocks)
     cdef int64_t q
     cdef void *bigger
@@ -174,12 +174,12 @@ cdef void advance(job_t *job, const aph_codes *db, aph_scan_fn *scan, int64_t n_
 
 
 cdef int run(job_t *jobs, int64_t n_jobs, const aph_codes *db, aph_scan_fn *scan, int n_threads) except -1:
-    """Run jobs to their end, in waves; raise what a signal handler raises between them, or MemoryError."""
+    """Run jobs to their end, in waves. Raises what a signal handler raises between two waves, or MemoryError."""
     cdef int64_t j, left = 1
-    cdef double most = 1, start, took
-    for j in range(n_jobs):  # a first guess on the safe side, then as measured
-        most = max(most, APH_BLOCK * db.n_words * (1.0 + 0.2 * jobs[j].n_queries))
-    cdef int64_t step = max(1, <int64_t> (WAVE_SECONDS * 1e9 / most))
+    cdef double max_cost = 1, start, took
+    for j in range(n_jobs):  # the first wave is short for certain; later ones are as long as was measured
+        max_cost = max(max_cost, APH_BLOCK * db.n_words * (1.0 + 0.2 * jobs[j].n_queries))
+    cdef int64_t step = max(1, <int64_t> (WAVE_SECONDS * 1e9 / max_cost))
     while left > 0:
         with nogil:
             start = seconds()
@@ -217,7 +217,7 @@ cdef int check_signals() except -1:
 
 
 cdef void *aligned(size_t size) except NULL:
-    """Memory at the beginning of a cache line."""
+    """Allocate memory that begins at a cache line."""
     cdef void *memory = NULL
     if posix_memalign(&memory, 64, max(size, 64)) != 0:
         raise MemoryError(f"{size} bytes for a search")
@@ -225,22 +225,22 @@ cdef void *aligned(size_t size) except NULL:
 
 
 cdef class Plan:
-    """How a batch is cut into jobs, and their memory: each has its queries and its stretch of the database."""
+    """How a batch is cut into jobs, and their memory. A job has some of the queries, and a segment of the database."""
 
     cdef aph_codes db
     cdef aph_queries q
     cdef int n_threads
-    cdef int64_t n_queries, n_parts, sets, per_job, first_block, n_blocks, scratch_stride
-    cdef object keep  # what the pointers of db and q point into
+    cdef int64_t n_queries, n_segments, sets, per_job, first_block, n_blocks, scratch_stride
+    cdef object keep  # the objects that the pointers of db and q point into
     cdef job_t *jobs
     cdef aph_found *found
     cdef char *scratch
     cdef int64_t *bins
-    cdef uint64_t *hits  # with k: room for each found
+    cdef uint64_t *hits  # in a search for k nearest: room for the hits of each found
 
     def __cinit__(self, Snapshot snapshot, Queries queries, filter_, bint positions, int64_t first, int64_t end,
-                  int n_threads, int64_t most_queries):
-        """`first` and `end`: the stretch of positions to scan, the first a multiple of 512."""
+                  int n_threads, int64_t max_queries):
+        """Plan a scan of the positions [first, end); `first` is a multiple of 512."""
         self.q = queries.q
         self.n_queries = len(queries)
         self.db = database(snapshot, filter_, positions)
@@ -249,16 +249,17 @@ cdef class Plan:
         self.n_blocks = ceil_div(self.db.n, APH_BLOCK) - self.first_block
         cdef double each = self.q.batch if self.n_queries >= 6 else self.q.alone
         n_threads = threads_for(each * self.n_blocks * APH_BLOCK * self.db.n_words * self.n_queries, n_threads)
-        # Many queries: each thread its own. Few: each thread its stretch of the database, merged afterwards.
-        self.n_parts = 1
+        # With many queries, each thread has queries of its own. With few, each thread has a segment of the database,
+        # and the results of the segments are merged.
+        self.n_segments = 1
         if self.n_queries < 16 * n_threads and self.n_blocks >= 32 * n_threads:
-            self.n_parts = n_threads
-        self.n_parts = max(self.n_parts, ceil_div(self.n_blocks, STRETCH // APH_BLOCK))
-        self.sets = max(1, n_threads // self.n_parts)
-        if self.n_parts == 1:
+            self.n_segments = n_threads
+        self.n_segments = max(self.n_segments, ceil_div(self.n_blocks, MAX_SEGMENT // APH_BLOCK))
+        self.sets = max(1, n_threads // self.n_segments)
+        if self.n_segments == 1:
             self.sets = max(1, min(self.sets, self.n_queries))
-        cdef int64_t n_jobs = self.sets * self.n_parts
-        cdef int64_t waves = ceil_div(self.n_queries, self.sets * most_queries)
+        cdef int64_t n_jobs = self.sets * self.n_segments
+        cdef int64_t waves = ceil_div(self.n_queries, self.sets * max_queries)
         self.per_job = max(1, ceil_div(self.n_queries, self.sets * max(1, waves)))
         self.n_threads = min(n_threads, n_jobs)
         self.scratch_stride = (self.q.scratch_bytes(self.db.n_words) + 63) // 64 * 64
@@ -280,18 +281,18 @@ cdef class Plan:
         return self.per_job * self.sets
 
     cdef int64_t lay_out(self, int64_t first, int64_t n_queries) noexcept:
-        """Set up the jobs for n_queries <= queries_of_wave(), from the first on; return how many jobs there are."""
-        cdef int64_t n_jobs = 0, each = ceil_div(n_queries, self.sets), start, part, i
+        """Set up the jobs of n_queries <= queries_of_wave() queries, from number `first` on. Returns how many jobs."""
+        cdef int64_t n_jobs = 0, each = ceil_div(n_queries, self.sets), start, segment, i
         cdef job_t *job
         for start in range(0, n_queries, each):
-            for part in range(self.n_parts):
+            for segment in range(self.n_segments):
                 job = self.jobs + n_jobs
                 job.queries = self.q.first + (first + start) * self.q.stride
                 job.first = first + start
                 job.n_queries = min(each, n_queries - start)
                 job.found = self.found + n_jobs * self.per_job
-                job.block = self.first_block + self.n_blocks * part // self.n_parts
-                job.end = self.first_block + self.n_blocks * (part + 1) // self.n_parts
+                job.block = self.first_block + self.n_blocks * segment // self.n_segments
+                job.end = self.first_block + self.n_blocks * (segment + 1) // self.n_segments
                 for i in range(job.n_queries):
                     job.found[i].first = job.block * APH_BLOCK
                 job.scratch = self.scratch + n_jobs * self.scratch_stride
@@ -302,7 +303,8 @@ cdef class Plan:
 
 
 cdef int choose_compact(Plan plan, int64_t candidates) noexcept:
-    """1 where gathering the candidates of a filter, once for all queries of a job, costs less than masking hits."""
+    """Return 1 where it costs less to gather the codes that a filter lets take part, once for all queries of a job,
+    than to mask their hits."""
     cdef double selected = candidates / max(1.0, <double> plan.db.n)
     return selected * (1 + 8.0 / plan.per_job) < 0.9 if plan.per_job > 1 else selected < 0.05
 
@@ -311,7 +313,8 @@ cdef int choose_compact(Plan plan, int64_t candidates) noexcept:
 
 cdef void start_job(job_t *job, const uint64_t *sample, const int64_t *sampled, int64_t m, int64_t rank,
                     const aph_codes *db, const aph_queries *queries) noexcept nogil:
-    """Start each query from the rank-th distance in a sample of m codes; without one, from the largest distance."""
+    """Start each query with the rank-th distance in a sample of m codes as threshold, or without a sample with the
+    largest distance."""
     cdef int64_t q
     for q in range(job.n_queries):
         job.found[q].threshold = queries.max_distance
@@ -321,29 +324,29 @@ cdef void start_job(job_t *job, const uint64_t *sample, const int64_t *sampled, 
             job.found[q].threshold = c.bound_kth(<uint32_t *> job.scratch, m, rank, job.bins)
 
 
-cdef void finish_job(job_t *job, int64_t n_parts, int64_t per_job, int64_t most, const aph_codes *db,
+cdef void finish_job(job_t *job, int64_t n_segments, int64_t per_job, int64_t n_results, const aph_codes *db,
                      uint32_t *distances, int64_t *ids, int64_t k) noexcept nogil:
-    """Write the results of a job's queries. One that found fewer than `most` has PAD_ID as the last of them."""
-    cdef int64_t q, part, total, at
+    """Write the results of a job's queries. A query that found fewer than n_results gets PAD_ID as the last id."""
+    cdef int64_t q, segment, total, at
     for q in range(job.n_queries):
         total = 0
-        for part in range(n_parts):
-            total += job.found[part * per_job + q].count
+        for segment in range(n_segments):
+            total += job.found[segment * per_job + q].count
         at = (job.first + q) * k
-        if total >= most:
-            c.order(job.found + q, n_parts, per_job, most, db, job.bins, distances + at, ids + at)
+        if total >= n_results:
+            c.order(job.found + q, n_segments, per_job, n_results, db, job.bins, distances + at, ids + at)
         else:
-            ids[at + most - 1] = NO_ID
+            ids[at + n_results - 1] = NO_ID
 
 
-cdef void order_job(job_t *job, int64_t n_parts, int64_t per_job, const aph_codes *db, const int64_t *offsets,
+cdef void order_job(job_t *job, int64_t n_segments, int64_t per_job, const aph_codes *db, const int64_t *offsets,
                     int64_t base, uint32_t *distances, int64_t *ids) noexcept nogil:
-    """Write all that a job's queries found, to where `offsets` says, less `base`."""
+    """Write all that a job's queries found, those of query i from offsets[i] - base on."""
     cdef int64_t q, at, total
     for q in range(job.n_queries):
         at = offsets[job.first + q]
         total = offsets[job.first + q + 1] - at
-        c.order(job.found + q, n_parts, per_job, total, db, job.bins, distances + (at - base),
+        c.order(job.found + q, n_segments, per_job, total, db, job.bins, distances + (at - base),
                   ids + (at - base))
 
 
@@ -359,29 +362,29 @@ cdef void start_jobs(job_t *jobs, int64_t n_jobs, const uint64_t *sample, const 
                 start_job(jobs + j, sample, sampled, m, rank, db, queries)
 
 
-cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, int64_t most,
+cdef void finish_jobs(job_t *jobs, int64_t n_jobs, int64_t n_segments, int64_t per_job, int64_t n_results,
                       const aph_codes *db, uint32_t *distances, int64_t *ids, int64_t k, int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
-            for j in range(n_jobs // n_parts):
-                finish_job(jobs + j * n_parts, n_parts, per_job, most, db, distances, ids, k)
+            for j in range(n_jobs // n_segments):
+                finish_job(jobs + j * n_segments, n_segments, per_job, n_results, db, distances, ids, k)
         else:
-            for j in prange(n_jobs // n_parts, num_threads=n_threads, schedule="static", chunksize=1):
-                finish_job(jobs + j * n_parts, n_parts, per_job, most, db, distances, ids, k)
+            for j in prange(n_jobs // n_segments, num_threads=n_threads, schedule="static", chunksize=1):
+                finish_job(jobs + j * n_segments, n_segments, per_job, n_results, db, distances, ids, k)
 
 
-cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_parts, int64_t per_job, const aph_codes *db,
+cdef void order_jobs(job_t *jobs, int64_t n_jobs, int64_t n_segments, int64_t per_job, const aph_codes *db,
                      const int64_t *offsets, int64_t base, uint32_t *distances, int64_t *ids,
                      int n_threads) noexcept:
     cdef int64_t j
     with nogil:
         if n_threads == 1:
-            for j in range(n_jobs // n_parts):
-                order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
+            for j in range(n_jobs // n_segments):
+                order_job(jobs + j * n_segments, n_segments, per_job, db, offsets, base, distances, ids)
         else:
-            for j in prange(n_jobs // n_parts, num_threads=n_threads, schedule="static", chunksize=1):
-                order_job(jobs + j * n_parts, n_parts, per_job, db, offsets, base, distances, ids)
+            for j in prange(n_jobs // n_segments, num_threads=n_threads, schedule="static", chunksize=1):
+                order_job(jobs + j * n_segments, n_segments, per_job, db, offsets, base, distances, ids)
 
 
 def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_threads=1,
@@ -398,35 +401,36 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
     n_threads : int
         At least 1.
     speculate : bool
-        Start from a threshold estimated on a sample, and search again the queries for which it was too small. The
-        results are the same.
+        Whether to start from a threshold that a sample makes likely, and to search those queries again for which it
+        was too small. The results are the same.
 
     Returns
     -------
     distances : queries.dtype (n_queries, k)
     ids : int64 (n_queries, k)
-        Ordered by (distance, id); queries.pad and PAD_ID where fewer than k codes take part.
+        Ordered by (distance, id). queries.pad and PAD_ID fill the places for which no code is left.
     """
     cdef int64_t n_queries = len(queries), n_words = snapshot.db.n_words, n = snapshot.db.n
     cdef cnp.ndarray out_distances = np.empty((n_queries, k), queries.dtype)
     cdef cnp.ndarray out_ids = np.empty((n_queries, k), np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
-    cdef int64_t most = min(k, candidates)
-    if most < k:
-        out_distances[:, most:], out_ids[:, most:] = queries.pad, PAD_ID
-    if n_queries == 0 or most == 0:
+    cdef int64_t n_results = min(k, candidates)
+    if n_results < k:
+        out_distances[:, n_results:], out_ids[:, n_results:] = queries.pad, PAD_ID
+    if n_queries == 0 or n_results == 0:
         return out_distances, out_ids
-    cdef int64_t capacity = min(most + max(64, most), max(candidates, most + 1))
+    cdef int64_t capacity = min(n_results + max(64, n_results), max(candidates, n_results + 1))
     cdef int64_t room = room_of(capacity)
-    cdef int64_t most_queries = max(1, min(APH_QUERY_BLOCK, BUFFER_BYTES // (8 * room)))
-    cdef Plan plan = Plan(snapshot, queries, filter, positions, 0, n, n_threads, most_queries)
+    cdef int64_t max_queries = max(1, min(APH_MAX_QUERIES, BUFFER_BYTES // (8 * room)))
+    cdef Plan plan = Plan(snapshot, queries, filter, positions, 0, n, n_threads, max_queries)
     plan.db.compact = choose_compact(plan, candidates)
 
-    # A sample gives each query its first threshold. The k-th distance in it is certain to be enough; of a large k a
-    # smaller rank almost certainly is: the expected number of the k nearest in the sample, and three deviations.
+    # A sample gives each query its first threshold. The k-th distance in the sample is certainly large enough. For a
+    # large k a smaller rank is almost certainly enough: the number of the k nearest that the sample is expected to
+    # hold, and three standard deviations more.
     cdef int64_t m = min(4096, candidates // 512)
-    if most >= 128:  # enough for eight of the k nearest, if it costs less than a hundredth of the scan
-        m = max(m, min(8192, 8 * candidates // most, candidates // 64))
+    if n_results >= 128:  # it should hold eight of the k nearest, if that costs less than 1 % of the scan
+        m = max(m, min(8192, 8 * candidates // n_results, candidates // 64))
     m = max(m, min(plan.q.sample, candidates))
     m = min(m, 512 * n_queries) // APH_GROUP * APH_GROUP
     cdef int64_t[::1] sampled
@@ -441,10 +445,10 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
         c.gather(&plan.db, &sampled[0], m, &sample_view[0])
         sample = &sample_view[0]
         positions_of_sample = &sampled[0]
-    cdef double expected = <double> most * m / candidates
-    cdef int64_t rank = min(most, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else most
+    cdef double expected = <double> n_results * m / candidates
+    cdef int64_t rank = min(n_results, <int64_t> (expected + 3 * sqrt(expected) + 3)) if speculate else n_results
 
-    plan.hits = <uint64_t *> aligned(plan.sets * plan.n_parts * plan.per_job * room * sizeof(uint64_t))
+    plan.hits = <uint64_t *> aligned(plan.sets * plan.n_segments * plan.per_job * room * sizeof(uint64_t))
     cdef uint32_t *distances = <uint32_t *> cnp.PyArray_DATA(out_distances)
     cdef int64_t *ids = <int64_t *> cnp.PyArray_DATA(out_ids)
     cdef int64_t start, wave, n_jobs, j, i, q
@@ -457,14 +461,14 @@ def search(Snapshot snapshot, Queries queries, int64_t k, filter=None, int n_thr
                 plan.jobs[j].found[i].hits = plan.hits + (j * plan.per_job + i) * room
                 plan.jobs[j].found[i].count = 0
                 plan.jobs[j].found[i].capacity = capacity
-                plan.jobs[j].found[i].k = most
+                plan.jobs[j].found[i].k = n_results
         start_jobs(plan.jobs, n_jobs, sample, positions_of_sample, m, rank, &plan.db, &plan.q, plan.n_threads)
         run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
-        finish_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, most, &plan.db, distances, ids, k,
+        finish_jobs(plan.jobs, n_jobs, plan.n_segments, plan.per_job, n_results, &plan.db, distances, ids, k,
                     plan.n_threads)
-        if rank < most:
+        if rank < n_results:
             for q in range(start, start + wave):
-                if ids[q * k + most - 1] == NO_ID:
+                if ids[q * k + n_results - 1] == NO_ID:
                     short.append(q)
     if short:
         again = np.asarray(short)
@@ -481,16 +485,20 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
 
     Parameters
     ----------
-    As :func:`search`; radius : int, at least 0, or one for each query: a code at this distance is found; first, end :
-    the stretch of positions that is searched, the first a multiple of 512; by default all.
+    snapshot, queries, filter, n_threads, positions
+        As for :func:`search`.
+    radius : int or ndarray of int64, shape (n_queries,)
+        At least 0; a code at this distance is found.
+    first, end : int
+        The positions [first, end) are searched, by default all; `first` is a multiple of 512.
 
     Returns
     -------
     offsets : int64 (n_queries + 1,)
     distances : queries.dtype (offsets[-1],)
     ids : int64 (offsets[-1],)
-        Those of query i stand at offsets[i] .. offsets[i + 1], ordered by (distance, id). While the search runs it
-        holds about four times the result.
+        Those of query i stand at offsets[i] .. offsets[i + 1], ordered by (distance, id). While the search runs, it
+        needs about four times the memory of the result.
     """
     cdef int64_t n_queries = len(queries), n = snapshot.db.n
     n = n if end is None else min(n, end)
@@ -498,10 +506,10 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
     if n_queries == 0 or n <= first:
         return offsets, np.empty(0, queries.dtype), np.empty(0, np.int64)
     cdef int64_t candidates = n if filter is None else count_bits(filter, n)
-    cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_QUERY_BLOCK)
+    cdef Plan plan = Plan(snapshot, queries, filter, positions, first, n, n_threads, APH_MAX_QUERIES)
     plan.db.compact = choose_compact(plan, candidates)
     cdef int64_t[::1] offset_view = offsets
-    cdef int64_t start, wave, n_jobs, j, i, q, part, total, n_found = plan.sets * plan.n_parts * plan.per_job
+    cdef int64_t start, wave, n_jobs, j, i, q, segment, total, n_found = plan.sets * plan.n_segments * plan.per_job
     cdef uint32_t[::1] distance_view
     cdef int64_t[::1] id_view
     cdef const int64_t[::1] radii = np.ascontiguousarray(np.broadcast_to(np.asarray(radius, np.int64), n_queries))
@@ -518,11 +526,11 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
                     plan.jobs[j].found[i].threshold = min(radii[plan.jobs[j].first + i], plan.q.max_distance)
             run(plan.jobs, n_jobs, &plan.db, plan.q.scan, plan.n_threads)
             q = start
-            for j in range(0, n_jobs, plan.n_parts):
+            for j in range(0, n_jobs, plan.n_segments):
                 for i in range(plan.jobs[j].n_queries):
                     total = 0
-                    for part in range(plan.n_parts):
-                        total += plan.jobs[j].found[part * plan.per_job + i].count
+                    for segment in range(plan.n_segments):
+                        total += plan.jobs[j].found[segment * plan.per_job + i].count
                     offset_view[q + 1] = offset_view[q] + total
                     q += 1
             total = offset_view[start + wave] - offset_view[start]
@@ -534,7 +542,7 @@ def radius_search(Snapshot snapshot, Queries queries, radius, filter=None, int n
                 continue
             distance_view = distances.view(np.uint32)
             id_view = found_ids
-            order_jobs(plan.jobs, n_jobs, plan.n_parts, plan.per_job, &plan.db, &offset_view[0], offset_view[start],
+            order_jobs(plan.jobs, n_jobs, plan.n_segments, plan.per_job, &plan.db, &offset_view[0], offset_view[start],
                        &distance_view[0], &id_view[0], plan.n_threads)
             check_signals()
     finally:

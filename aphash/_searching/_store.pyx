@@ -1,18 +1,19 @@
-"""The store of an index: immutable snapshots of codes and ids over pages that they share. The caller checks arguments.
+"""The store of an index: immutable snapshots of codes and ids, which share their pages. The caller checks arguments.
 
-A :class:`Snapshot` is all that a search reads: a table of pages (csrc/search/pages.h), the number of codes, ways from an id to
-its position (csrc/search/id_map.h), and the lookup with the list of positions that it no longer describes. A search takes
-``store.present`` by one attribute read and needs nothing else: readers are not counted, wait for nobody, and a fork
-inherits nothing of them. Memory belongs to the pages that lie in it, and is given back with the last of them.
+A :class:`Snapshot` is all that a search reads: a table of pages (csrc/search/pages.h), the number of codes, ways from
+an id to its position (csrc/search/id_map.h), and the lookup with the list of positions that it no longer describes. A
+search takes ``store.present`` by one attribute read and needs nothing else. So readers are not counted and wait for
+nobody, and a forked process inherits no state of theirs. Memory belongs to the pages that lie in it, and is freed with
+the last of them.
 
-A change makes a :class:`Draft` from the present snapshot, under the store's lock, and publishes it as the present one by
-one assignment when it is complete. Before that nobody sees it; given up at any point, by an exception or a fork, it
-leaves nothing behind that a snapshot shows. A draft copies the pages that it writes to, but for the *tail*: it writes
-behind the last code in place, at or beyond the *mark*, the largest number of codes in that page that any snapshot was
-published with. After a removal the number of codes falls and the mark does not, so the next addition copies the page.
-What else a draft writes in place is made so that a reader cannot take harm: entries of the table of ids and lengths of
-runs, which are verified by each reader against its own pages; and entries of the list of stale positions behind those
-that any snapshot counts.
+A change makes a :class:`Draft` from the present snapshot, under the store's lock, and publishes it as the present one
+by one assignment when it is complete. Before that nobody sees it. If it is given up at any point, by an exception or a
+fork, it leaves nothing behind that a snapshot shows. A draft copies the pages that it writes to, except the *tail*:
+behind the last code it writes in place, at or beyond the *mark*, which is the largest number of codes in that page that
+any snapshot was published with. A removal makes the number of codes smaller, but not the mark, so the next addition
+copies the page. Three other things are written in place, and none of them can harm a reader. Each reader verifies
+entries of the table of ids, and lengths of runs, against its own pages. New entries of the list of stale positions
+stand behind those that any snapshot counts.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -65,21 +66,21 @@ if aph_watch_forks() != 0:
     raise MemoryError("pthread_atfork")
 
 cdef size_t HUGE_PAGE = 1 << 21
-cdef size_t SLAB_BYTES = 1 << 22       # of pages allocated together; one page alive keeps them all
-cdef int64_t SIGNAL_STEP = 1 << 20     # codes between two looks at the signals in a long change
+cdef size_t SLAB_BYTES = 1 << 22       # so many are allocated at once; one page in use keeps its slab
+cdef int64_t SIGNAL_STEP = 1 << 20     # codes between two checks for signals in a long change
 
 _page_bytes = 1 << 17
 
 
 def set_page_bytes(n_bytes):
-    """Let stores made from now on have smaller pages, for tests; returns what it was."""
+    """Set the size of the pages of stores that are made from now on, and return the size before; for tests."""
     global _page_bytes
     before, _page_bytes = _page_bytes, n_bytes
     return before
 
 
 cdef int page_bits_of(int64_t n_words) except -1:
-    """The largest power of two of codes within a page's bytes, at least a block."""
+    """Return log2 of the number of codes in a page: as many as its bytes hold, but at least 512."""
     cdef int bits = 9
     while (<int64_t> 2 << bits) * n_words * 8 <= <int64_t> _page_bytes:
         bits += 1
@@ -89,8 +90,8 @@ cdef int page_bits_of(int64_t n_words) except -1:
 # ---- memory ----
 
 cdef class Memory:
-    """Some bytes, aligned to 64, given back with the last reference. From 2 MiB on they are mapped, and huge pages
-    advised: a scan of separate 128 KiB allocations takes 1.5 times as long."""
+    """Bytes that are aligned to 64, and freed with the last reference. From 2 MiB on they are mapped, with huge pages
+    advised, because a scan of separate allocations of 128 KiB takes 1.5 times as long."""
 
     def __dealloc__(self):
         if self.mapped:
@@ -113,7 +114,7 @@ cdef Memory allocate(size_t size):
     start = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if start == MAP_FAILED:
         raise MemoryError(f"{size} bytes for an index")
-    ahead = -<size_t> start & (HUGE_PAGE - 1)  # what lies before and behind the aligned part goes back
+    ahead = -<size_t> start & (HUGE_PAGE - 1)  # what lies before and behind the aligned bytes is unmapped
     if ahead:
         munmap(start, ahead)
     if ahead < HUGE_PAGE:
@@ -125,10 +126,10 @@ cdef Memory allocate(size_t size):
     return memory
 
 
-# ---- the parts of a snapshot ----
+# ---- what a snapshot is made of ----
 
 cdef class Leaf:
-    """Some neighbouring pages, with the owners of their codes, ids and stale bits."""
+    """Neighbouring pages, with the owners of their codes, ids and stale bits."""
 
     def __cinit__(self):
         self.owners = [None] * (3 * APH_LEAF_PAGES)
@@ -141,7 +142,7 @@ cdef class Leaf:
 
 
 cdef class Table:
-    """The leaves."""
+    """The leaves of an index."""
 
     def __cinit__(self):
         self.nodes = []
@@ -175,7 +176,7 @@ cdef class Table:
 
 
 cdef class Runs:
-    """Stretches of positions whose ids count up."""
+    """Ranges of positions whose ids count up."""
 
     cdef Runs copy(self):
         cdef Runs runs = Runs.__new__(Runs)
@@ -184,11 +185,11 @@ cdef class Runs:
 
 
 cdef class IdMap:
-    """The table of the ids that runs do not find; only ever added to. Memory: 16 to 40 bytes an id."""
+    """The table of the ids that the runs do not find. Entries are only ever added. Needs 16 to 40 bytes for each id."""
 
 
 cdef IdMap new_id_map(int64_t entries):
-    """An empty table with room for so many, and an eighth of them more."""
+    """Return an empty table with room for so many entries and an eighth more."""
     cdef IdMap map = IdMap.__new__(IdMap)
     cdef int64_t size = 16
     while size < 2 * entries + entries // 4:
@@ -202,7 +203,7 @@ cdef IdMap new_id_map(int64_t entries):
 
 
 cdef int enter_all(IdMap map, const aph_codes *db, const aph_runs *runs) except -1:
-    """Enter every position; raises what a signal handler raises."""
+    """Enter every position. Raises what a signal handler raises."""
     cdef int64_t first
     for first in range(0, db.n, SIGNAL_STEP):
         with nogil:
@@ -212,7 +213,7 @@ cdef int enter_all(IdMap map, const aph_codes *db, const aph_runs *runs) except 
 
 
 cdef IdMap map_of(const aph_codes *db, const aph_runs *runs, int64_t more):
-    """A table of all that the runs do not find, with room for more."""
+    """Return a table of all ids that the runs do not find, with room for more."""
     cdef int64_t outside
     cdef IdMap map
     with nogil:
@@ -223,11 +224,11 @@ cdef IdMap map_of(const aph_codes *db, const aph_runs *runs, int64_t more):
 
 
 cdef class Positions:
-    """A list that grows at its end; who reads it knows how much of it counts."""
+    """A list of positions that grows at its end. Each reader knows how many of its entries count."""
 
 
 cdef Positions grown(Positions old, int64_t n, int64_t room):
-    """A list with more room, that begins with n entries of the old one."""
+    """Return a list with more room, which begins with n entries of the old one."""
     cdef Positions new = Positions.__new__(Positions)
     new.memory = allocate(max(64, room) * sizeof(int64_t))
     new.values = <int64_t *> new.memory.start
@@ -240,12 +241,12 @@ cdef Positions grown(Positions old, int64_t n, int64_t room):
 # ---- the lock of changes ----
 
 cdef class ChangeLock:
-    """One change at a time.
+    """The lock that lets one change happen at a time.
 
-    ``enter`` and ``leave`` are called by compiled functions only: no signal is looked at between ``enter`` and the
-    ``try`` behind it, nor inside ``leave``. A lock that is older than the last fork is replaced at its first use: the
-    thread that held it does not exist in the child. A change inside a change of the same thread, as a signal handler or
-    finaliser may ask for, would wait for ever: it is refused.
+    Only compiled functions call ``enter`` and ``leave``, so no signal is handled between ``enter`` and the ``try``
+    behind it, nor inside ``leave``. A lock that is older than the last fork is replaced at its first use, because the
+    thread that held it does not exist in the child. A signal handler or finaliser may ask for a change inside a change
+    of the same thread. This would wait for ever, so it is refused.
     """
 
     cdef object lock
@@ -257,10 +258,10 @@ cdef class ChangeLock:
         self.lock, self.forks = threading.Lock(), aph_fork_count
 
     cdef object enter(self, bint nested=False):
-        """Take the lock and return what `leave` needs. With `nested`, return None inside a change of this thread."""
+        """Take the lock, and return what `leave` needs. With `nested`, return None inside a change of this thread."""
         if self.forks != aph_fork_count:
             fresh = threading.Lock()
-            if self.forks != aph_fork_count:  # no other thread was faster
+            if self.forks != aph_fork_count:  # no other thread has replaced it meanwhile
                 self.lock, self.forks, self.busy = fresh, aph_fork_count, None
         lock = self.lock
         if self.busy is lock and self.owner == PyThread_get_thread_ident():
@@ -282,26 +283,27 @@ cdef class ChangeLock:
         return 0
 
 
-cdef ChangeLock _maps_lock = ChangeLock()  # of tables of ids that searches make when they first need them
+cdef ChangeLock _maps_lock = ChangeLock()  # for tables of ids, which searches make when they first need them
 
 
 # ---- snapshots ----
 
 cdef class Snapshot:
-    """The codes and ids of one moment. Made by a :class:`Store`; nothing of it changes.
+    """The codes and ids of an index at one moment. A :class:`Store` makes it, and nothing of it changes.
 
     Attributes
     ----------
     n_bits : int
     next_id : int
-        After the largest id that ever was in the index, at least 0.
+        One more than the largest id that ever was in the index, at least 0.
     lookup : Lookup or None
     arrangement : object
-        Another one after each change that moves codes to other positions, or gives positions to other codes.
+        A new object after each change that moves codes to other positions, or gives positions to other codes.
     fingerprint : str or None
-        Of the model that made the codes, as far as that is known.
+        The fingerprint of the model that made the codes, where it is known.
     n_stale : int
-        Positions whose codes are not those in the lookup's tables, also such as were removed since.
+        The number of positions whose codes are not those in the lookup's tables, including positions that were removed
+        since.
     """
 
     def __len__(self):
@@ -317,7 +319,7 @@ cdef class Snapshot:
         return bool(self.db.ascending)
 
     cdef IdMap id_map(self):
-        """The table of ids, made at its first use after loading; None where ids ascend."""
+        """Return the table of ids, which is made at its first use after loading; None where ids ascend."""
         cdef IdMap map = self.map
         if map is not None or self.db.ascending:
             return map
@@ -330,7 +332,7 @@ cdef class Snapshot:
         return self.map
 
     def find(self, const int64_t[::1] ids):
-        """Return the positions of ids: int64, -1 for unknown ones."""
+        """Return the positions of ids, int64; -1 for ids that are not in the index."""
         out = np.empty(ids.shape[0], np.int64)
         cdef int64_t[::1] view = out
         cdef IdMap map = self.id_map()
@@ -342,7 +344,7 @@ cdef class Snapshot:
         return out
 
     def bitmap(self, const int64_t[::1] positions, bint others=False):
-        """Return a packed bitmap by position of these positions, or of all others: uint64 (ceil(n / 64),); -1 is none."""
+        """Return a packed bitmap of these positions, or of all others: uint64 (ceil(n / 64),). -1 is no position."""
         out = np.zeros((self.db.n + 63) // 64, np.uint64)
         cdef uint64_t[::1] view = out
         cdef int64_t i
@@ -410,9 +412,10 @@ cdef class Snapshot:
         return np.sort(out[out < self.db.n])
 
     def code_pages(self):
-        """Yield the codes, a page at a time: uint64 (ceil(n / 8) * 8 * n_words,) in all, spare places zero.
+        """Yield the codes, a page at a time: uint64 (ceil(n / 8) * 8 * n_words,) in all, with zeros in the spare
+        places.
 
-        The arrays are read-only views that end with the snapshot.
+        The arrays are read-only views, which are valid as long as the snapshot lives.
         """
         cdef int64_t size = 1 << self.db.page_bits, first, n, words
         cdef const aph_page *page
@@ -422,13 +425,13 @@ cdef class Snapshot:
             words = (n + APH_GROUP - 1) // APH_GROUP * APH_GROUP * self.db.n_words
             codes = np.asarray(<uint64_t[:words]> <uint64_t *> page.codes)
             codes.flags.writeable = False
-            if n % APH_GROUP:  # the last group may be growing in another thread, and holds what was removed
+            if n % APH_GROUP:  # another thread may be filling the last group, and it may hold codes that were removed
                 codes = codes.copy()
                 codes.reshape(-1, self.db.n_words, APH_GROUP)[n // APH_GROUP, :, n % APH_GROUP:] = 0
             yield codes
 
     def memory(self):
-        """Return the bytes of codes, ids, table of ids and stale positions, each page's memory counted as a page."""
+        """Return the bytes of codes, ids, the table of ids and stale positions. Each page counts as a whole page."""
         cdef int64_t size = 1 << self.db.page_bits, i, n_pages = (self.db.n + size - 1) >> self.db.page_bits
         cdef int64_t total = <int64_t> len(self.table.nodes) * sizeof(aph_page) * APH_LEAF_PAGES
         cdef const aph_page *page
@@ -444,7 +447,7 @@ cdef class Snapshot:
 
 
 cdef int64_t room_of_first(int64_t n, int64_t size) noexcept:
-    """Codes that the first page has room for, while it is the only one: it begins small and doubles."""
+    """Return how many codes the first page has room for while it is the only one. It begins small, and doubles."""
     cdef int64_t room = 64
     while room < n:
         room *= 2
@@ -453,20 +456,20 @@ cdef int64_t room_of_first(int64_t n, int64_t size) noexcept:
 
 # ---- changes ----
 
-cdef struct tail_t:      # the last page, as far as it may be written to in place
-    uint64_t *codes      # NULL: it may not
+cdef struct tail_t:      # the last page, where it may be written to in place
+    uint64_t *codes      # NULL where it may not
     int64_t room         # places
-    int64_t mark         # places before it are published
+    int64_t mark         # the places before it have been published
 
 
 cdef class Draft:
-    """A change in the making."""
+    """A change that is being made."""
 
-    cdef aph_codes db  # as far as the change has come
+    cdef aph_codes db  # the codes as the change has made them so far
     cdef Snapshot base
     cdef Table table
     cdef bint own_table
-    cdef set own_leaves, fresh, fresh_bits  # numbers of leaves, and of pages, whose memory only this draft has
+    cdef set own_leaves, fresh, fresh_bits  # numbers of leaves and pages whose memory is this draft's own
     cdef Runs runs
     cdef bint own_runs
     cdef IdMap map
@@ -476,7 +479,7 @@ cdef class Draft:
     cdef Positions stale
     cdef int64_t n_stale
     cdef tail_t tail
-    cdef list slabs     # with room for pages; the last is in use
+    cdef list slabs     # slabs with room for pages; the last one is in use
     cdef size_t slab_at
     cdef int64_t since_signals
 
@@ -518,7 +521,7 @@ cdef class Draft:
         return aph_page_of(&self.db, i << self.db.page_bits)
 
     cdef Memory room(self, size_t n_bytes, int64_t n_pages, bint growing, size_t *at):
-        """Memory for one page of codes, the first of n_pages that are wanted now; it begins at `at`."""
+        """Return memory for one page of codes, the first of n_pages that are wanted now. The page begins at `at`."""
         cdef Memory slab
         cdef size_t page_bytes = <size_t> self.size() * 8 * self.db.n_words
         cdef int64_t together
@@ -533,7 +536,7 @@ cdef class Draft:
                 return slab
             self.slabs.pop()
             self.slab_at = 0
-        if growing:  # an eighth of what is there, so that single additions make slabs, too, once there are many
+        if growing:  # an eighth of the present pages, so that many single additions make slabs, too
             n_pages = max(n_pages, (self.db.n >> self.db.page_bits) // 8)
         together = min(n_pages, max(<int64_t> 1, <int64_t> (SLAB_BYTES // page_bytes)))
         slab = allocate(page_bytes * together)
@@ -544,7 +547,7 @@ cdef class Draft:
         return slab
 
     cdef int renew(self, int64_t i, int64_t used, int64_t wanted, int64_t n_pages, bint growing) except -1:
-        """Give page i memory of its own, with its first `used` places copied and room for `wanted`."""
+        """Give page i memory of its own, with room for `wanted` codes, and copy its first `used` places."""
         cdef int64_t size = self.size(), n_words = self.db.n_words
         cdef int64_t room = room_of_first(wanted, size) if i == 0 and wanted <= size // 2 else size
         cdef Leaf leaf = self.leaf(i >> APH_LEAF_BITS)
@@ -572,7 +575,7 @@ cdef class Draft:
         return 0
 
     cdef int64_t *explicit_ids(self, int64_t i, int64_t used) except NULL:
-        """Return page i's ids, as many as it has room for, for writing at or beyond the mark or in a fresh page."""
+        """Return the ids of page i, with its room. They may be written from the mark on, or in a fresh page."""
         cdef Leaf leaf
         cdef int64_t at = i & (APH_LEAF_PAGES - 1), room = self.size(), place
         cdef Memory memory
@@ -591,9 +594,9 @@ cdef class Draft:
         return ids
 
     cdef int mark_stale(self, int64_t position) except -1:
-        """Say that the code at a position is not the one in the tables.
+        """Note that the code at a position is not the one in the tables.
 
-        The bits are never written in place: they and the list must agree whatever becomes of this draft.
+        The bits are never written in place, since they and the list must agree whatever becomes of this draft.
         """
         cdef int64_t i = position >> self.db.page_bits, place = position & (self.size() - 1)
         cdef int64_t at = i & (APH_LEAF_PAGES - 1), n_bytes = self.size() // 8
@@ -625,7 +628,7 @@ cdef class Draft:
         return 0
 
     cdef int forget_stale(self, int64_t end) except -1:
-        """Take positions from `end` on from the list, as the bits of their pages are gone."""
+        """Remove the positions from `end` on from the list, because the bits of their pages are gone."""
         cdef Positions fewer
         cdef int64_t i, kept = 0
         if self.n_stale == 0:
@@ -641,7 +644,7 @@ cdef class Draft:
     # -- ids
 
     cdef int need_map(self, int64_t more) except -1:
-        """Have a table of ids with room for more entries; `db` must be whole."""
+        """Make sure that there is a table of ids with room for more entries. `db` must be whole."""
         cdef IdMap old = self.map, new
         cdef int64_t live
         if old is None:
@@ -657,11 +660,11 @@ cdef class Draft:
         return 0
 
     cdef int enter(self, int64_t first, int64_t count, int64_t expected) except -1:
-        """Enter the positions [first, first + count) in the table of ids, where there is one, with room for more."""
+        """Enter the positions [first, first + count) in the table of ids, if there is one. Room for more is kept."""
         if self.map is None and self.db.ascending:
             return 0
         self.need_map(max(count, expected))
-        self.map.count += count  # at most; and first, so that a fork between cannot leave it too small
+        self.map.count += count  # an upper bound, raised first: after a fork in between it is not too small
         with nogil:
             c.idmap_insert(&self.map.map, &self.db, &self.runs.runs, first, first + count)
         return 0
@@ -672,7 +675,7 @@ cdef class Draft:
         return 0
 
     cdef int find_ids(self, int64_t first, int64_t count, bint count_up, int64_t expected) except -1:
-        """Have the ids of new positions found: by a run where they count up, else by the table."""
+        """Let the ids of new positions be found: by a run where they count up, else by the table."""
         cdef int64_t first_id = aph_id_of(&self.db, first)
         cdef aph_run evicted
         cdef int64_t shortest
@@ -689,10 +692,10 @@ cdef class Draft:
                 return 0
         return self.enter(first, count, expected)
 
-    # -- what a change is made of
+    # -- the steps of a change
 
     cdef int append(self, const uint64_t *codes, int64_t count, const int64_t *ids, int64_t first_id) except -1:
-        """Add codes behind the last one; `ids`, or NULL: counted from first_id on."""
+        """Add codes behind the last one, under `ids`, or where that is NULL under ids that count up from first_id."""
         cdef int64_t size = self.size(), done = 0, first, place, take, i, j
         cdef int64_t *written
         cdef bint count_up, is_sorted
@@ -739,7 +742,7 @@ cdef class Draft:
         return 0
 
     cdef int write(self, const int64_t[::1] positions, const uint64_t[:, ::1] codes) except -1:
-        """Put codes at positions, all different."""
+        """Write codes to positions, which are all different."""
         cdef int64_t j, word, n_words = self.db.n_words
         cdef uint64_t *to
         self.own_pages(positions)
@@ -753,13 +756,13 @@ cdef class Draft:
         return 0
 
     cdef int remove(self, const int64_t[::1] positions) except -1:
-        """Take positions out, ascending: codes from the end go to their places."""
+        """Remove positions, which ascend. Codes from the end move to their places."""
         cdef int64_t n = self.db.n - positions.shape[0], j, word, hole, n_words = self.db.n_words
         cdef const uint64_t *code
         cdef uint64_t *to
         cdef int64_t n_holes = np.searchsorted(positions, n)
         cdef const int64_t[::1] holes = positions[:n_holes]
-        stay = np.ones(positions.shape[0], bool)  # of the positions from n on
+        stay = np.ones(positions.shape[0], bool)  # which of the positions from n on stay
         stay[np.asarray(positions[n_holes:]) - n] = False
         cdef const int64_t[::1] movers = n + np.flatnonzero(stay)
         cdef int64_t size = self.size()
@@ -783,7 +786,7 @@ cdef class Draft:
         return 0
 
     cdef int cut(self, int64_t n) except -1:
-        """Forget the positions from n on."""
+        """Remove the positions from n on."""
         cdef int64_t n_pages = (n + self.size() - 1) >> self.db.page_bits, at
         cdef int64_t n_leaves = (n_pages + APH_LEAF_PAGES - 1) >> APH_LEAF_BITS
         cdef Leaf leaf
@@ -805,7 +808,7 @@ cdef class Draft:
         return 0
 
     cdef int own_pages(self, const int64_t[::1] positions) except -1:
-        """Have memory of this draft's own for the pages of these positions."""
+        """Give the pages of these positions memory that is this draft's own."""
         cdef int64_t left, i, used
         in_order = np.sort(np.asarray(positions) >> self.db.page_bits)
         pages = in_order[np.flatnonzero(np.diff(in_order, prepend=-1))].tolist()
@@ -819,13 +822,13 @@ cdef class Draft:
         return 0
 
     cdef uint64_t *place(self, int64_t position) noexcept nogil:
-        """The first word of the code at a position, in a fresh page where it is written to."""
+        """Return the first word of the code at a position. It may be written to in a fresh page only."""
         cdef int64_t place = position & (((<int64_t> 1) << self.db.page_bits) - 1), i = position >> self.db.page_bits
         cdef const aph_page *page = self.db.leaves[i >> APH_LEAF_BITS] + (i & (APH_LEAF_PAGES - 1))
         return <uint64_t *> page.codes + place // APH_GROUP * self.db.n_words * APH_GROUP + place % APH_GROUP
 
     cdef int look_at_signals(self, int64_t n) except -1:
-        """Raise what a signal handler raises, once in many codes: the draft is given up then."""
+        """Raise what a signal handler raises, once in many codes. The draft is then given up."""
         self.since_signals += n
         if self.since_signals >= SIGNAL_STEP:
             self.since_signals = 0
@@ -833,7 +836,7 @@ cdef class Draft:
         return 0
 
     cdef int describe(self, lookup, Snapshot described) except -1:
-        """Take another lookup, made from `described`, or None."""
+        """Take another lookup, which was made from the snapshot `described`, or None."""
         cdef int64_t i, first, end, j, n, size = self.size()
         cdef int64_t[::1] different
         cdef Leaf leaf
@@ -850,7 +853,7 @@ cdef class Draft:
         different = np.empty(min(size, end), np.int64)
         for first in range(0, end, size):
             if aph_page_of(&self.db, first).codes == aph_page_of(&described.db, first).codes:
-                continue  # the same memory: a published place is never written again
+                continue  # this is the same memory, and a published place is never written again
             with nogil:
                 n = c.different(&self.db, &described.db, first, min(end, first + size), &different[0])
             for j in range(n):
@@ -858,7 +861,7 @@ cdef class Draft:
         return 0
 
     cdef int take_fingerprint(self, fingerprint, int64_t n) except -1:
-        """Note which model made n new codes; ValueError where another one made those that are there."""
+        """Note which model made n new codes. ValueError where another model made the codes that are there."""
         if fingerprint is None or n == 0:
             return 0
         if self.fingerprint is not None and self.fingerprint != fingerprint and self.db.n:
@@ -873,17 +876,17 @@ cdef class Draft:
         snapshot.next_id, snapshot.lookup = self.next_id, self.lookup
         snapshot.arrangement, snapshot.fingerprint = self.arrangement, self.fingerprint
         snapshot.table, snapshot.runs, snapshot.map = self.table, self.runs, self.map
-        if self.map is None and not self.db.ascending:  # the base's, if a search or this change has made it meanwhile
+        if self.map is None and not self.db.ascending:  # the base may have got one meanwhile
             snapshot.map = self.base.map
         snapshot.stale, snapshot.n_stale = self.stale, self.n_stale
         return snapshot
 
 
-cdef int64_t LARGEST_ID = 0x7fffffffffffffff
+cdef int64_t MAX_ID = 0x7fffffffffffffff
 
 
 def refuse_unknown(ids, positions):
-    """Raise KeyError where a position is -1; the ids are named."""
+    """Raise KeyError, which names the ids, where a position is -1."""
     if (positions < 0).any():
         raise KeyError(f"ids are not in the index: {some(ids[positions < 0])}")
 
@@ -923,11 +926,11 @@ cdef class Store:
         return draft
 
     def successor(self):
-        """Return a store that goes on from what this one holds; neither sees the other's changes.
+        """Return a store that begins with what this one holds. Neither sees the other's changes.
 
-        For a change of several stores that is to be seen at once or not at all: each one's successor is changed, and
-        they take the places of the stores together. The room in the last page passes to the successor; a later change
-        of this store copies that page.
+        This is for a change of several stores that is to be seen at once or not at all. The successor of each store is
+        changed, and the successors take the places of the stores together. The room in the last page passes to the
+        successor, and a later change of this store copies that page.
         """
         cdef Store store = Store(self.present.n_bits)
         lock = self.lock.enter()
@@ -941,7 +944,7 @@ cdef class Store:
         return store
 
     cdef Draft empty_draft(self):
-        """A draft of no codes, in pages of its own."""
+        """Return a draft without codes, whose pages will be its own."""
         cdef tail_t none
         cdef Draft draft = Draft.__new__(Draft)
         memset(&none, 0, sizeof(none))
@@ -953,7 +956,11 @@ cdef class Store:
         return draft
 
     cdef int publish(self, Draft draft) except -1:
-        """Make the draft the present snapshot. After its making, these are plain stores: no signal comes between."""
+        """Make the draft the present snapshot.
+
+        The stores behind the first statement run without a signal check between them, so Ctrl-C takes effect before or
+        after all of them.
+        """
         cdef Snapshot snapshot = draft.finished()
         cdef int64_t place = draft.db.n & (draft.size() - 1)
         draft.tail.mark = max(draft.tail.mark, place if place or draft.db.n == 0 else draft.size())
@@ -962,9 +969,10 @@ cdef class Store:
         return 0
 
     def add(self, const uint64_t[:, ::1] codes, ids=None, fingerprint=None):
-        """Add codes (n, n_words) under ids (int64 (n,), all different, none -1), or under counted ones; return them.
+        """Add codes (n, n_words) under ids (int64 (n,), all different, none -1), or under counted ids; return the ids.
 
-        ValueError where some are in the index already, ids cannot be counted on, or another model made the codes.
+        ValueError where some ids are in the index already, where there are no larger ids to count on, or where another
+        model made the codes.
         """
         lock = self.lock.enter()
         try:
@@ -981,7 +989,7 @@ cdef class Store:
         cdef const int64_t[::1] view
         if ids is None:
             first = draft.next_id
-            if first + n - 1 > LARGEST_ID:
+            if first + n - 1 > MAX_ID:
                 raise ValueError(f"ids cannot be counted on from {first - 1}: give them")
             ids = np.arange(first, first + n, dtype=np.int64)
             if n:
@@ -998,7 +1006,7 @@ cdef class Store:
         return ids
 
     def update(self, const uint64_t[:, ::1] codes, ids, fingerprint=None):
-        """Replace the codes of ids, all different; KeyError where some are not in the index."""
+        """Replace the codes of ids, which are all different. KeyError where some are not in the index."""
         lock = self.lock.enter()
         try:
             draft = self.draft()
@@ -1042,18 +1050,18 @@ cdef class Store:
         return len(positions)
 
     def merge(self, Snapshot other):
-        """Add all codes of another index's snapshot, of as many bits, under their ids; ValueError where some clash."""
+        """Add all codes of another snapshot of as many bits under their ids. ValueError where some ids are in both."""
         cdef int64_t first
         lock = self.lock.enter()
         try:
             draft = self.draft()
             draft.take_fingerprint(other.fingerprint, other.db.n)
             for first in range(0, other.db.n, SIGNAL_STEP):
-                part = other.load_ids(first, min(SIGNAL_STEP, other.db.n - first))
-                known = part[draft.base.find(part) >= 0]
+                new_ids = other.load_ids(first, min(SIGNAL_STEP, other.db.n - first))
+                known = new_ids[draft.base.find(new_ids) >= 0]
                 if known.size:
                     raise ValueError(f"ids are in both indexes: {some(known)}")
-                draft.next_id = max(draft.next_id, int(part.max()) + 1)
+                draft.next_id = max(draft.next_id, int(new_ids.max()) + 1)
                 PyErr_CheckSignals()
             self.copy_into(draft, other, None)
             self.publish(draft)
@@ -1061,7 +1069,7 @@ cdef class Store:
             self.lock.leave(lock)
 
     cdef int copy_into(self, Draft draft, Snapshot other, order) except -1:
-        """Append the codes of a snapshot, in the order of its positions or of those given."""
+        """Append the codes of a snapshot, in the order of its positions or of the given positions."""
         cdef int64_t first, n, step = draft.size()
         cdef const int64_t[::1] ids
         cdef const uint64_t[:, ::1] codes
@@ -1075,7 +1083,7 @@ cdef class Store:
         return 0
 
     def clear(self, lookup):
-        """Forget all codes, but not the next id; `lookup`: one of no codes, or None."""
+        """Remove all codes, but keep the next id. `lookup` is one without codes, or None."""
         lock = self.lock.enter()
         try:
             draft = self.empty_draft()
@@ -1122,7 +1130,7 @@ cdef class Store:
     def set_lookup(self, lookup, Snapshot described, replaces=None):
         """Take a lookup that was made from a snapshot of this store, or None to have none.
 
-        With `replaces`, only if that is still the present one.
+        With `replaces`, it is taken only if `replaces` is still the present lookup.
         """
         lock = self.lock.enter()
         try:
@@ -1134,38 +1142,39 @@ cdef class Store:
             self.lock.leave(lock)
 
     def renew_lookup(self):
-        """Build the lookup anew if too much has changed, outside the lock, unless another thread does so already."""
+        """Build the lookup anew if too much has changed, unless another thread does so. Does not hold the lock."""
         cdef Snapshot snapshot = self.present
         lookup = snapshot.lookup
         if lookup is None or self.renewing == aph_fork_count + 1 or not lookup.needs_rebuild(snapshot):
             return
-        self.renewing = aph_fork_count + 1  # a thread that was at it before a fork is not in the child
+        self.renewing = aph_fork_count + 1  # a thread that did this before a fork does not exist in the child
         try:
             self.set_lookup(lookup.rebuild_tables(snapshot), snapshot, lookup)
         except MemoryError:
-            pass  # the old tables are right, only slower
+            pass  # searches in the old tables are right, only slower
         finally:
             self.renewing = 0
 
-    def adopt(self, blocks, ids, int64_t first_id, next_id, bint ascending, bint look,
+    def adopt(self, codes, ids, int64_t first_id, next_id, bint ascending, bint look,
               lookup=None, stale=None, fingerprint=None):
-        """Take the arrays of a file, possibly read-only maps; the store must be empty and nobody else's.
+        """Take the arrays of a file, which may be read-only maps. The store must be empty, and nobody else may have it.
 
         Parameters
         ----------
-        blocks : uint64 (ceil(n / 8) * 8 * n_words,)
-        ids : int64 (n,), or int: so many, counted from first_id on
+        codes : uint64 (ceil(n / 8) * 8 * n_words,)
+        ids : int64 (n,), or int
+            An int is the number of ids, which count up from first_id.
         next_id : int
         ascending : bool
         look : bool
-            Whether ids may be read, to find those that count up; otherwise they stay where they are.
+            Whether the ids may be read, to find those that count up. Otherwise they stay in the array.
         lookup, stale
             A lookup and its stale positions, int64, all different.
         """
         cdef Draft draft = self.empty_draft()
         cdef bint counted = isinstance(ids, int), count_up
         cdef int64_t n = ids if counted else len(ids), size = draft.size(), i, at, place, words = size * draft.db.n_words
-        cdef const uint64_t[::1] code_view = blocks
+        cdef const uint64_t[::1] code_view = codes
         cdef const int64_t[::1] id_view
         cdef Leaf leaf
         if not counted:
@@ -1175,7 +1184,7 @@ cdef class Store:
             at = i & (APH_LEAF_PAGES - 1)
             leaf = draft.leaf(i >> APH_LEAF_BITS)
             leaf.pages[at].codes = &code_view[i * words]
-            leaf.owners[3 * at] = blocks
+            leaf.owners[3 * at] = codes
             place = min(size, n - i * size)
             if counted:
                 count_up, leaf.pages[at].first_id = True, first_id + i * size

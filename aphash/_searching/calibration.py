@@ -1,9 +1,9 @@
-"""What searches by codes find of the true neighbours: measured once, by queries whose answers are known.
+"""Calibration: what searches by codes find of the true neighbours, measured once by queries whose answers are known.
 
-The ranks of a sample of queries' true neighbours tell the recall (``_measuring.recall``). A sample of
-pairs (the query's neighbours and rows at random, each with the number of pairs that it stands for) tells how distances
-of codes and of vectors go together: what radius finds most pairs within a distance, and what distance to expect.
-Needs numpy only.
+The ranks of the true neighbours of a sample of queries tell the recall (``_measuring.recall``). A sample of pairs
+tells how distances of codes and of vectors go together: which radius finds most pairs within a distance, and which
+distance to expect. It pairs each query with some of its neighbours and with rows at random; each pair has the number of
+pairs that it stands for. Needs numpy only.
 """
 
 import functools
@@ -11,26 +11,26 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from aphash._measuring.recall import KS, MOST_CANDIDATES, of_ranks, ranks
+from aphash._measuring.recall import KS, MAX_CANDIDATES, of_ranks, ranks
 from aphash.codes import unpack_codes
 
-N_TRUE = 200  # true neighbours of a query that are looked at
+N_TRUE = 200  # true neighbours of a query that are used
 
-_GRID = 97  # numbers of candidates
-_RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # neighbours that pairs are sampled from
-_OTHERS = 16  # rows at random that each query is paired with
-_LEAST_PAIRS = 100  # of the sample that a radius is chosen by
-_KNOTS = 65  # of the tables from distances of codes to distances of vectors
-_REMEMBERED = 1024  # answers
+_GRID = 97  # numbers of candidates for which recall is measured
+_RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)  # the neighbours that are in the sample of pairs
+_OTHERS = 16  # rows at random that are paired with each query
+_MIN_PAIRS = 100  # a radius is chosen by at least so many pairs of the sample
+_KNOTS = 65  # points in the tables from distances of codes to distances of vectors
+_REMEMBERED = 1024  # answers that are remembered
 
 
 def _remembered(method):
-    """Keep what a method returns: a search for one query takes less time than finding out how many candidates."""
+    """Remember what a method returns. To compute the number of candidates takes longer than to search for one query."""
 
     @functools.wraps(method)
     def remembered(self, *args):
         key = method.__name__, *args
-        try:  # other threads may forget it meanwhile
+        try:  # another thread may clear the memory meanwhile
             return self._memory[key]
         except KeyError:
             found = method(self, *args)
@@ -44,25 +44,25 @@ def _remembered(method):
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured; all arrays, as a file holds them.
+    """What was measured, as arrays that a file can hold.
 
     Attributes
     ----------
     n : int
-        Rows that were searched.
+        The number of rows that were searched.
     candidates : ndarray of int64, shape (g,)
         Ascending.
     recall : ndarray of float64, shape (len(KS), g)
-        Of the true k nearest among the k nearest of so many candidates by the kept vectors.
+        The share of the true k nearest that is among the k nearest of so many candidates, by the kept vectors.
     errors : ndarray of float64, shape (len(KS), g)
         Standard errors of recall.
     ceiling : ndarray of float64, shape (len(KS),)
         The same with all codes as candidates.
     distances, shares, bits : ndarray of float32, float32, int32, shape (m, s)
-        Of sampled pairs: distance of the vectors, share of the query's weights on bits that differ, and bits that
-        differ.
+        For each sampled pair, the distance of the vectors, the share of the query's weights on bits that differ, and
+        the number of bits that differ.
     counts : ndarray of float64, shape (s,)
-        How many pairs each stands for.
+        How many pairs each sampled pair stands for.
     """
 
     n: int
@@ -88,7 +88,7 @@ class Calibration:
 
     @classmethod
     def from_file(cls, arrays, params):
-        """Return what :meth:`to_file` gave; KeyError, TypeError or ValueError when it is not whole."""
+        """Return what :meth:`to_file` gave. KeyError, TypeError or ValueError where it is not whole."""
         found = {each.name: np.array(arrays[each.name]) for each in fields(cls) if each.name != "n"}
         m, s = found["distances"].shape
         g = len(found["candidates"])
@@ -102,11 +102,12 @@ class Calibration:
 
     @_remembered
     def candidates_for(self, recall, k, n):
-        """Return how many candidates give a recall of k results among n codes; None where none that were measured do.
+        """Return how many candidates give a recall of k results among n codes; None where no measured number does.
 
-        They gave a recall of one standard error more, so that what the sample happened to be does not make it less.
-        Log-linear between measured numbers of candidates, and between measured k; in proportion to k beyond, and to n
-        once there are more codes than were measured with, which is more than it takes.
+        In the sample they gave a recall that is larger by one standard error, so that chance in the sample does not
+        make the recall smaller. Between measured numbers of candidates, and between measured k, the result is
+        interpolated log-linearly. Beyond the largest k it grows in proportion to k, and beyond the measured n in
+        proportion to n, which is more than is needed.
         """
         if not len(self.candidates):
             return n
@@ -133,11 +134,11 @@ class Calibration:
         return reached, self.candidates_for(reached, k, n)
 
     def _of_all(self, k):
-        """The recall of k results when all are ranked by vectors, which may be kept less finely than they were."""
+        """Return the recall of k results when all codes are ranked by vectors, as these are kept."""
         return float(self.ceiling[list(_around(k))].min())
 
     def _needed(self, measured, recall, k, n):
-        """Return how many candidates it takes, a real number; infinity where none that were measured do."""
+        """Return how many candidates are needed, a real number; infinity where no measured number is enough."""
         if not len(self.candidates):
             return np.inf
         low, high = _around(k)
@@ -152,35 +153,36 @@ class Calibration:
         at = int(np.argmax(reached >= recall))
         if at == 0:
             return float(self.candidates[0])
-        part = (recall - reached[at - 1]) / (reached[at] - reached[at - 1])
+        fraction = (recall - reached[at - 1]) / (reached[at] - reached[at - 1])
         low, high = np.log(self.candidates[at - 1 : at + 1])
-        return float(np.exp(low + part * (high - low)))
+        return float(np.exp(low + fraction * (high - low)))
 
     # ---- how far ----
 
     def radius_for(self, distance, recall, of):
-        """Return (radius, recall, precision): what radius finds such a share of the pairs within a distance.
+        """Return (radius, recall, precision) of the radius that finds such a share of the pairs within a distance.
 
         Parameters
         ----------
         distance : float
-            Of vectors.
+            Between vectors.
         recall : float
         of : {"shares", "bits"}
-            What the radius is of.
+            The distance of codes that the radius is for.
 
         Returns
         -------
         radius, recall, precision : float
-            Of the pairs in the sample; where few of them are so near, of the nearest ones, and recall is at least that.
-            Precision is the share of the pairs within the radius that are within the distance; NaN where none is.
+            They are those of the pairs in the sample. Where few of these are so near, they are those of the nearest
+            pairs, and the recall is at least that. Precision is the share of the pairs within the radius that are
+            within the distance; it is NaN where no pair is within the radius.
         """
         codes, order = getattr(self, of).ravel(), np.argsort(self.distances, axis=None)
         counts = np.broadcast_to(self.counts, self.distances.shape).ravel()
         if not len(order):
             return np.inf, 1.0, np.nan
         n_within = np.searchsorted(self.distances.ravel()[order], distance, "right")
-        within = order[: max(n_within, min(_LEAST_PAIRS, len(order)))]
+        within = order[: max(n_within, min(_MIN_PAIRS, len(order)))]
         within = within[np.argsort(codes[within], kind="stable")]
         reached = np.cumsum(counts[within])
         at = min(np.searchsorted(reached, recall * reached[-1] * (1 - 1e-12)), len(within) - 1)
@@ -191,13 +193,13 @@ class Calibration:
         return float(radius), float(reached[at] / reached[-1]), float(good)
 
     def estimated(self, codes, of):
-        """Return the distances, float32, that vectors have on average whose codes have these distances."""
+        """Return the mean distances, float32, of vectors whose codes have these distances."""
         knots, values = getattr(self, f"_by_{of}")
         return np.interp(codes, knots, values).astype(np.float32)
 
 
 def _table(codes, distances, counts):
-    """Return (knots, values): the mean distance where codes have a distance, never falling, 0 for no pairs at all."""
+    """Return (knots, values): the mean distance of vectors by that of codes. It never falls, and is 0 without pairs."""
     if not len(codes):
         return np.array([0.0, 1.0]), np.array([0.0, 0.0])
     order = np.argsort(codes, kind="stable")
@@ -210,7 +212,7 @@ def _table(codes, distances, counts):
 
 
 def _around(k):
-    """Return the places in KS between which k is."""
+    """Return the two places in KS between which k lies."""
     high = min(int(np.searchsorted(KS, k)), len(KS) - 1)
     return (high if k >= KS[high] else high - 1), high
 
@@ -221,14 +223,14 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
     Parameters
     ----------
     codes : HammingIndex
-        Its positions are the rows.
+        The index whose positions are the rows.
     weights : ndarray of float32, shape (m, n_bits)
-        Of queries that are rows of their own.
+        The weights of queries, which are rows of the index themselves.
     own_codes : ndarray of uint64, shape (m, n_words)
     own_rows : ndarray of int64, shape (m,)
     true, true_distances, kept_distances : ndarray, shape (m, l)
-        Rows of the true neighbours without the query itself, ascending in distance; their distances by the vectors as
-        they were given, and as they are kept.
+        The true neighbours without the query itself, ascending in distance, and their distances by the vectors as they
+        were given and as they are kept.
     random_rows, random_distances : ndarray, shape (m, r)
     """
     n, n_true = len(codes), true.shape[1]
@@ -238,8 +240,8 @@ def measure(codes, weights, own_codes, own_rows, true, true_distances, kept_dist
     def find(some, k):
         return position[np.searchsorted(in_order, codes.search(weights[some], k)[1])]
 
-    most = min(n - 1, MOST_CANDIDATES)
-    grid = np.unique(np.rint(np.geomspace(1, most, _GRID)).astype(np.int64))
+    max_candidates = min(n - 1, MAX_CANDIDATES)
+    grid = np.unique(np.rint(np.geomspace(1, max_candidates, _GRID)).astype(np.int64))
     places = [rank - 1 for rank in _RANKS if rank <= n_true]
     counts = np.diff([0, *(place + 1 for place in places[:-1]), n_true]) if places else np.zeros(0)
     rest = max(0, n - 1 - n_true)
@@ -283,7 +285,7 @@ def _code_distances(codes, weights, own_codes, rows):
 
 
 def other_rows(n, own_rows, true, rng):
-    """Return rows at random for each query, (m, r), neither its own nor its true neighbours."""
+    """Return rows at random for each query, (m, r), which are neither its own nor its true neighbours."""
     m, n_true = true.shape
     r = _OTHERS if n - 1 > n_true else 0
     out = rng.randint(0, max(1, n - 1 - n_true), (m, r), np.int64)

@@ -1,25 +1,26 @@
-"""What answers a search: the scan, the tables of a lookup. Each is an engine.
+"""The engines that answer searches: the scan, and the tables of a lookup (``lookup``).
 
 An engine answers two questions about a snapshot, for a query object (:class:`aphash._searching._search.Queries`) and a
 filter that has been prepared for the snapshot (a packed bitmap by position, or None):
 
 ``nearest(snapshot, queries, k, bitmap, n_threads)``
-    The k nearest of each query: integer distances (n_queries, k) and ids int64 (n_queries, k), by (distance, id),
-    padded.
+    Returns the k nearest codes of each query: integer distances (n_queries, k) and ids int64 (n_queries, k), ordered by
+    (distance, id) and padded.
 ``within(snapshot, queries, radius, bitmap, n_threads)``
-    All within a radius, one or one of each query: offsets int64 (n_queries + 1,), integer distances, ids int64, each
-    query's by (distance, id).
+    Returns all codes within a radius, which is one number or one for each query: offsets int64 (n_queries + 1,),
+    integer distances and ids int64. Those of a query are ordered by (distance, id).
 
-Distances are int32 of codes and uint32 of weights.
+Distances are int32 for codes and uint32 for weights.
 
-All engines give the same results. One that does not serve a kind of query hands it to the scan, which serves all.
+All engines give the same results. An engine that does not serve a kind of query hands it to the scan, which serves all
+kinds.
 """
 
 from aphash._searching import _search
 
 
 class Scan:
-    """Looks at every code."""
+    """The engine that looks at every code."""
 
     @staticmethod
     def nearest(snapshot, queries, k, bitmap=None, n_threads=1):
@@ -34,5 +35,5 @@ SCAN = Scan()
 
 
 def engine_of(snapshot):
-    """Return the engine for searches of a snapshot."""
+    """Return the engine that answers searches of a snapshot."""
     return snapshot.lookup or SCAN

@@ -1,11 +1,11 @@
-"""The file of an index: its arrays as they are in memory, so that a map of the file can be searched.
+"""The file of an index. Its arrays are as they are in memory, so that a map of the file can be searched.
 
-``blocks`` (uint64, groups of 8 codes as csrc/search/pages.h lays them out, one page behind the other, the last group
-padded with zeros) and ``ids`` (int64), with ``n_bits``, ``next_id`` and ``ascending`` as parameters. Where ids count up
-from one, there is no array of them, but the parameters ``first_id`` and ``n``. Where the index has a lookup, its arrays
-follow as ``lookup.*``, with ``lookup.stale``: the positions whose codes are not those in the tables; its
-``max_scan_fraction`` (null: infinity) is the parameter ``lookup``, under its first name, ``share``. Version 1 always
-has ``ids``.
+``blocks`` (uint64) are the codes in groups of 8, as csrc/search/pages.h lays them out, one page behind the other; the
+last group is padded with zeros. ``ids`` are int64. ``n_bits``, ``next_id`` and ``ascending`` are parameters. Where all
+ids count up from the first one, there is no array of ids, but there are the parameters ``first_id`` and ``n``. Where
+the index has a lookup, its arrays follow as ``lookup.*``, with the positions whose codes are not those in the tables as
+``lookup.stale``. The parameter ``lookup`` holds its ``max_scan_fraction`` (null stands for infinity) under the name
+that it had first, ``share``. Version 1 always has ``ids``.
 """
 
 import math
@@ -20,12 +20,12 @@ from aphash.codes import check_n_bits, n_words
 
 KIND, VERSION = "HammingIndex", 2
 
-_CHECK_GROUPS = 1 << 16  # looked at together
-_IDS = 1 << 20  # written together
+_CHECK_GROUPS = 1 << 16  # groups that are checked together
+_IDS = 1 << 20  # ids that are written together
 
 
 def write(snapshot, path, **more):
-    """Write a snapshot, with ``more`` parameters that readers leave alone."""
+    """Write a snapshot, with ``more`` parameters, which readers ignore."""
     arrays, params = to_file(snapshot)
     container.write(path, arrays, kind=KIND, version=VERSION, params=params | more)
 
@@ -37,7 +37,7 @@ def read(path, mmap, verify):
 
 
 def to_file(snapshot):
-    """Return (arrays, params) of a snapshot; nothing is copied."""
+    """Return (arrays, params) of a snapshot. Nothing is copied."""
     n, words = len(snapshot), snapshot.n_words
     arrays = {"blocks": container.Chunks(np.dtype(np.uint64), (-(-n // 8) * 8 * words,), snapshot.code_pages)}
     params = {"n_bits": snapshot.n_bits, "next_id": int(snapshot.next_id), "ascending": snapshot.ascending}
@@ -46,10 +46,10 @@ def to_file(snapshot):
     first_id = snapshot.first_id_of_range()
     if n and first_id is None:
 
-        def parts():
+        def chunks():
             return (snapshot.load_ids(start, min(_IDS, n - start)) for start in range(0, n, _IDS))
 
-        arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), parts)
+        arrays["ids"] = container.Chunks(np.dtype(np.int64), (n,), chunks)
     else:
         params |= {"first_id": first_id or 0, "n": n}
     lookup = snapshot.lookup
@@ -62,10 +62,11 @@ def to_file(snapshot):
 
 
 def from_file(path, arrays, params, version, check):
-    """Return the store of a file's parts; ValueError with the path unless they fit each other.
+    """Return the store of the arrays and parameters of a file. ValueError, with the path, where they do not fit each
+    other.
 
-    ``check``: whether the contents are looked at, too: padding bits, ids that must ascend or must not be -1, and ids
-    that count up, which are not held.
+    ``check`` says whether the contents are checked, too: padding bits, ids that must ascend, and ids that must not be
+    -1. It also lets ids that count up be found, which then take no memory.
     """
     if not 1 <= version <= VERSION:
         raise ValueError(
@@ -73,13 +74,13 @@ def from_file(path, arrays, params, version, check):
         )
     try:
         n_bits, next_id, ascending = check_n_bits(params["n_bits"]), params["next_id"], params["ascending"]
-        blocks = arrays["blocks"]
+        codes = arrays["blocks"]
         words = n_words(n_bits)
         ids, n, first_id = _ids_of_file(arrays, params, version)
-        if blocks.dtype != np.uint64:
+        if codes.dtype != np.uint64:
             raise ValueError("blocks must be uint64")
-        if blocks.shape != (-(-n // 8) * 8 * words,):
-            raise ValueError(f"{n} ids and blocks of shape {blocks.shape} for {n_bits} bits")
+        if codes.shape != (-(-n // 8) * 8 * words,):
+            raise ValueError(f"{n} ids and blocks of shape {codes.shape} for {n_bits} bits")
         if type(next_id) is not int or not 0 <= next_id <= 1 << 63 or type(ascending) is not bool:
             raise ValueError("next_id must be an integer of at most 2^63, ascending true or false")
         fingerprint = params.get("fingerprint")
@@ -87,11 +88,11 @@ def from_file(path, arrays, params, version, check):
             raise ValueError("fingerprint must be a text")
         lookup, stale = _lookup_from_file(arrays, params, n_bits, check)
         if check:
-            _check_contents(blocks.reshape(-1, words, 8), ids, n_bits, ascending)
+            _check_contents(codes.reshape(-1, words, 8), ids, n_bits, ascending)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{container.name_of(path)}: not a whole index: {error}") from None
     store = Store(n_bits)
-    store.adopt(blocks, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
+    store.adopt(codes, n if ids is None else ids, first_id, next_id, ascending, check, lookup, stale, fingerprint)
     return store
 
 
@@ -112,15 +113,15 @@ def _ids_of_file(arrays, params, version):
 
 
 def _lookup_from_file(arrays, params, n_bits, check):
-    parts = {name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")}
+    members = {name.removeprefix("lookup."): array for name, array in arrays.items() if name.startswith("lookup.")}
     about = params.get("lookup")
-    if about is None and not parts:
+    if about is None and not members:
         return None, None
     if not isinstance(about, dict) or set(about) != {"share"}:
         raise ValueError("lookup must have its share")
-    stale = parts.pop("stale")
+    stale = members.pop("stale")
     fraction = math.inf if about["share"] is None else about["share"]
-    lookup = Lookup.from_arrays(n_bits, fraction, **parts, check=check)
+    lookup = Lookup.from_arrays(n_bits, fraction, **members, check=check)
     if stale.dtype != np.int64 or stale.ndim != 1:
         raise ValueError(f"lookup: stale must be int64, got {stale.dtype} of shape {stale.shape}")
     if stale.size and not 0 <= stale.min() <= stale.max() < lookup.n_indexed:

@@ -1,8 +1,8 @@
-"""Vectors that are kept beside an index's codes, by id: float32, float16, or int8 with a scale a row.
+"""Vectors that are kept by id beside the codes of an index: float32, float16, or int8 with a scale for each row.
 
-Kept vectors never change: a change of them gives others, which share the rows, so that codes and vectors can be seen
-together as they were at one moment. Rows are only ever added; a table from ids to rows (a store of the row's number as
-a code of 64 bits) says which of them count. Needs numpy only.
+Kept vectors never change. A change returns other kept vectors, which share the rows, so that codes and vectors can be
+seen together as they were at one moment. Rows are only ever added. A table from ids to rows says which rows count; it
+is a store that holds the number of the row as a code of 64 bits. Needs numpy only.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from aphash.rescore import VectorRescore
 
 KINDS = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "int8": np.dtype(np.int8)}
 
-_BLOCK_BYTES = 1 << 24  # of float32 rows that are made or written at a time
-_GROWTH = 8  # room for an n-th more rows is allocated at a time
-_DEAD_ROWS = 4096  # in memory that may be more than those that count
+_CHUNK_BYTES = 1 << 24  # of the float32 rows that are made or written at a time
+_GROWTH = 8  # an eighth more rows are allocated at a time
+_DEAD_ROWS = 4096  # rows in memory that do not count: up to so many are always kept
 
 
 @dataclass
-class _Part:
-    """Rows from number ``start`` on, in memory or in a map; ``scales`` (n,) float32 of int8."""
+class _Extent:
+    """Rows from number ``start`` on, in memory or in a map. ``scales`` is float32 (n,) where rows are int8."""
 
     rows: np.ndarray
     scales: np.ndarray | None
@@ -42,22 +42,22 @@ class KeptVectors:
 
     def __init__(self, kind, n_features):
         self.kind, self.n_features = kind, n_features
-        self._table, self._parts, self._n = Store(64), (), 0
-        self._n_mapped = self._dead = 0  # rows of a file; rows in memory that do not count any more
-        self._may_write = False  # behind row n in the last part: the right passes to the next change
+        self._table, self._extents, self._n = Store(64), (), 0
+        self._n_mapped = self._dead = 0  # rows that are in a file; rows in memory that no longer count
+        self._may_write = False  # behind row n in the last extent; the right passes to the next change
 
     def __len__(self):
         return len(self._table.present)
 
     @property
     def nbytes(self):
-        held = sum(part.rows.nbytes + (0 if part.scales is None else part.scales.nbytes) for part in self._parts)
+        held = sum(each.rows.nbytes + (0 if each.scales is None else each.scales.nbytes) for each in self._extents)
         return held + self._table.present.memory()
 
     # ---- changes: each returns other kept vectors ----
 
     def put(self, X, ids):
-        """Return kept vectors with rows X (n, d) under ids, added or in place of theirs; ValueError on overflow."""
+        """Return kept vectors in which rows X (n, d) are added under ids, or replace theirs. ValueError on overflow."""
         after = self._followed()
         first = after._append(X)
         numbers = np.arange(first, first + len(X), dtype=np.uint64)[:, np.newaxis]
@@ -66,14 +66,14 @@ class KeptVectors:
         return after._tidied()
 
     def without(self, ids):
-        """Return kept vectors without those of ids, of which some may be unknown."""
+        """Return kept vectors without those of ids. Some ids may be unknown."""
         after = self._followed()
         after._note_dead(self._numbers(ids))
         after._table.remove(ids, True)
         return after._tidied()
 
     def compacted(self):
-        """Return kept vectors with a part of their own for the rows that count, in the order of their ids."""
+        """Return kept vectors with an extent of their own for the rows that count, in the order of their ids."""
         present = self._table.present
         ids = np.sort(present.load_ids(0, len(present)))
         after = KeptVectors(self.kind, self.n_features)
@@ -83,31 +83,31 @@ class KeptVectors:
 
     def _followed(self):
         after = KeptVectors(self.kind, self.n_features)
-        after._table, after._parts, after._n = self._table.successor(), self._parts, self._n
+        after._table, after._extents, after._n = self._table.successor(), self._extents, self._n
         after._n_mapped, after._dead = self._n_mapped, self._dead
         after._may_write, self._may_write = self._may_write, False
         return after
 
     def _append(self, X):
-        """Write rows behind all others; return the number of the first. Whoever had the rows before sees none of it."""
+        """Write rows behind all others, and return the number of the first. Older kept vectors do not see them."""
         first, done = self._n, 0
         if self._may_write:
-            last = self._parts[-1]
+            last = self._extents[-1]
             done = min(len(X), len(last.rows) - (self._n - last.start))
             self._write(last, self._n - last.start, X[:done])
             self._n += done
         if done < len(X):
-            part = self._new_part(max(len(X) - done, self._n // _GROWTH))
-            self._write(part, 0, X[done:])
-            self._parts, self._n, self._may_write = (*self._parts, part), self._n + len(X) - done, True
+            extent = self._new_extent(max(len(X) - done, self._n // _GROWTH))
+            self._write(extent, 0, X[done:])
+            self._extents, self._n, self._may_write = (*self._extents, extent), self._n + len(X) - done, True
         return first
 
-    def _new_part(self, room):
+    def _new_extent(self, room):
         rows = np.empty((room, self.n_features), KINDS[self.kind])
-        return _Part(rows, np.empty(room, np.float32) if self.kind == "int8" else None, self._n)
+        return _Extent(rows, np.empty(room, np.float32) if self.kind == "int8" else None, self._n)
 
-    def _write(self, part, at, X):
-        step = max(1, _BLOCK_BYTES // (4 * self.n_features))
+    def _write(self, extent, at, X):
+        step = max(1, _CHUNK_BYTES // (4 * self.n_features))
         for start in range(0, len(X), step):
             rows = X[start : start + step]
             place = slice(at + start, at + start + len(rows))
@@ -117,39 +117,39 @@ class KeptVectors:
                 largest = np.finfo(self.dtype).max
                 raise ValueError(f"X has values beyond {largest:.6g}, which {self.kind} vectors cannot hold: see keep")
             if self.kind == "int8":
-                part.scales[place] = scales = _scales(floats)
+                extent.scales[place] = scales = _scales(floats)
                 floats = np.rint(floats / scales[:, np.newaxis])
-            part.rows[place] = floats
+            extent.rows[place] = floats
 
     def _note_dead(self, numbers):
         self._dead += int((numbers >= self._n_mapped).sum())
 
     def _tidied(self):
-        """Give up the rows in memory that do not count, where most do not. Rows of a file stay where they are."""
+        """Free the rows in memory that do not count, if most do not. Rows of a file stay where they are."""
         if self._dead <= max(_DEAD_ROWS, (self._n - self._n_mapped) // 2):
             return self
         present = self._table.present
         ids = present.load_ids(0, len(present))
         ids = np.sort(ids[self._numbers(ids) >= self._n_mapped])
         after = KeptVectors(self.kind, self.n_features)
-        after._parts, after._n = tuple(p for p in self._parts if p.start < self._n_mapped), self._n_mapped
+        after._extents, after._n = tuple(p for p in self._extents if p.start < self._n_mapped), self._n_mapped
         after._n_mapped, after._table = self._n_mapped, self._table
         after._copy_from(self, ids)
         after._table.upsert(np.arange(self._n_mapped, after._n, dtype=np.uint64)[:, np.newaxis], ids)
         return after
 
     def _copy_from(self, other, ids):
-        """Append the rows of ids as they are, in one part."""
+        """Append the rows of ids as they are, in one extent."""
         if not len(ids):
             return
-        part = self._new_part(len(ids))
-        step = max(1, _BLOCK_BYTES // (4 * self.n_features))
+        extent = self._new_extent(len(ids))
+        step = max(1, _CHUNK_BYTES // (4 * self.n_features))
         for start in range(0, len(ids), step):
             rows, scales = other._stored(other._numbers(ids[start : start + step]))
-            part.rows[start : start + step] = rows
+            extent.rows[start : start + step] = rows
             if scales is not None:
-                part.scales[start : start + step] = scales
-        self._parts, self._n, self._may_write = (*self._parts, part), self._n + len(ids), True
+                extent.scales[start : start + step] = scales
+        self._extents, self._n, self._may_write = (*self._extents, extent), self._n + len(ids), True
 
     # ---- by id ----
 
@@ -160,7 +160,7 @@ class KeptVectors:
         return self.oindex[numbers]
 
     def _numbers(self, ids):
-        """Return the rows' numbers, -1 where there is none."""
+        """Return the numbers of the rows, -1 where there is none."""
         ids = np.ascontiguousarray(ids, np.int64)
         present = self._table.present
         positions = present.find(ids.ravel())
@@ -172,18 +172,18 @@ class KeptVectors:
         return numbers.reshape(ids.shape)
 
     def _stored(self, numbers):
-        """Return rows by their numbers as they are stored, and their scales or None."""
-        if len(self._parts) == 1:
-            (part,) = self._parts
-            return part.rows[numbers], None if part.scales is None else part.scales[numbers]
+        """Return rows by their numbers, as they are stored, and their scales or None."""
+        if len(self._extents) == 1:
+            (extent,) = self._extents
+            return extent.rows[numbers], None if extent.scales is None else extent.scales[numbers]
         rows = np.empty((len(numbers), self.n_features), KINDS[self.kind])
         scales = np.empty(len(numbers), np.float32) if self.kind == "int8" else None
-        which = np.searchsorted([part.start for part in self._parts], numbers, "right") - 1
-        for i, part in enumerate(self._parts):
+        which = np.searchsorted([extent.start for extent in self._extents], numbers, "right") - 1
+        for i, extent in enumerate(self._extents):
             some = which == i
-            rows[some] = part.rows[numbers[some] - part.start]
+            rows[some] = extent.rows[numbers[some] - extent.start]
             if scales is not None:
-                scales[some] = part.scales[numbers[some] - part.start]
+                scales[some] = extent.scales[numbers[some] - extent.start]
         return rows, scales
 
     # ---- what VectorRescore reads: an array of n rows, by rows ----
@@ -198,28 +198,28 @@ class KeptVectors:
 
     @property
     def oindex(self):
-        """``oindex[numbers]``: rows by their numbers, as of zarr's arrays."""
+        """``oindex[numbers]`` are rows by their numbers, as zarr's arrays give them."""
         return _Rows(self)
 
     # ---- files ----
 
     def to_file(self, ids):
-        """Return (arrays, params) of the rows of ids, in that order; nothing is copied."""
-        n, step = len(ids), max(1, _BLOCK_BYTES // (4 * self.n_features))
+        """Return (arrays, params) of the rows of ids, in this order. Nothing is copied."""
+        n, step = len(ids), max(1, _CHUNK_BYTES // (4 * self.n_features))
 
-        def parts(which):
+        def chunks(which):
             return (self._stored(self._numbers(ids[at : at + step]))[which] for at in range(0, n, step))
 
-        arrays = {"rows": container.Chunks(KINDS[self.kind], (n, self.n_features), lambda: parts(0))}
+        arrays = {"rows": container.Chunks(KINDS[self.kind], (n, self.n_features), lambda: chunks(0))}
         if self.kind == "int8":
-            arrays["scales"] = container.Chunks(np.dtype(np.float32), (n,), lambda: parts(1))
+            arrays["scales"] = container.Chunks(np.dtype(np.float32), (n,), lambda: chunks(1))
         numbers = np.zeros(-(-n // 8) * 8, np.uint64)
         numbers[:n] = np.arange(n)
         return arrays | {"numbers": numbers}, {"kind": self.kind, "n_features": self.n_features}
 
     @classmethod
     def from_file(cls, path, arrays, params, index_arrays, index_params, index_version):
-        """Return what :meth:`to_file` wrote of the ids of an index, whose arrays and parameters tell them."""
+        """Return what :meth:`to_file` wrote. The arrays and parameters of the index say which ids it was for."""
         kind, d = params["kind"], params["n_features"]
         if kind not in KINDS or type(d) is not int or d < 1:
             raise ValueError("vectors of an unknown kind")
@@ -236,19 +236,19 @@ class KeptVectors:
         kept._table = index_file.from_file(path, table, about | {"n_bits": 64}, index_version, False)
         if len(kept) != n:
             raise ValueError(f"{len(kept)} codes and {n} vectors")
-        kept._parts, kept._n, kept._n_mapped = (_Part(rows, scales, 0),) if n else (), n, n
+        kept._extents, kept._n, kept._n_mapped = (_Extent(rows, scales, 0),) if n else (), n, n
         return kept
 
 
 class KeptRescore(VectorRescore):
-    """Re-rank by kept vectors: a VectorRescore that finds rows by the kept vectors' own table."""
+    """Re-rank by kept vectors. This VectorRescore finds rows by the table of the kept vectors."""
 
     __module__ = "aphash._searching.kept"
 
     def __init__(self, kept, metric):
         self.X, self.metric, self.factor = kept, metric, 1
         self._dtype = np.dtype(np.float32)
-        self._ids = kept  # not None: rows are found by ids, whatever the index's are
+        self._ids = kept  # not None, since rows are found by ids, whatever ids the index has
 
     def _rows_of(self, ids):
         numbers = self.X._numbers(ids)
@@ -268,5 +268,5 @@ class _Rows:
 
 
 def _scales(rows):
-    """Return the scale of each row, by which its largest number is 127."""
+    """Return the scale of each row, with which the largest magnitude becomes 127."""
     return np.maximum(np.abs(rows).max(axis=1) / np.float32(127), np.finfo(np.float32).tiny)

@@ -1,14 +1,14 @@
-"""Groups of near pairs: connected components (single linkage), or groups of which every two items are near."""
+"""Groups of near pairs: connected components (single linkage), or groups in which every two items are near."""
 
 import numpy as np
 
 from aphash._searching._linkage import CompleteLinkage
 
-_PAIRS_AT_A_TIME = 1 << 16  # that are taken between two looks for Ctrl-C
+_PAIRS_AT_A_TIME = 1 << 16  # so many are taken between two checks for Ctrl-C
 
 
 def join(labels, i, j):
-    """Return the labels of n items, numbers below n, when the labels of each pair are made the same. O(n + pairs)."""
+    """Return labels of n items, numbers below n, in which each pair has the same label. Takes O(n + pairs)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -17,11 +17,11 @@ def join(labels, i, j):
     return connected_components(edges, directed=False)[1][labels]
 
 
-def single(n, blocks):
-    """Return the labels of n items, where each pair (i, j, distance) of the blocks is in one group."""
+def single(n, chunks):
+    """Return labels of n items, so that each pair in the chunks (i, j, distances) is in one group."""
     labels = np.arange(n)
     waiting, n_waiting = [], 0
-    for i, j, _ in blocks:  # as many pairs as items for each merge, which costs O(n)
+    for i, j, _ in chunks:  # at least n pairs are merged at a time, since a merge costs O(n)
         waiting.append((i, j))
         n_waiting += len(i)
         if n_waiting >= max(n, _PAIRS_AT_A_TIME):
@@ -30,14 +30,14 @@ def single(n, blocks):
     return join(labels, *map(np.concatenate, zip(*waiting))) if waiting else labels
 
 
-def complete(n, blocks):
-    """Return the labels of n items, where any two of a group are among the pairs (i, j, distance) of the blocks.
+def complete(n, chunks):
+    """Return labels of n items, so that any two items of a group are among the pairs in the chunks (i, j, distances).
 
-    Agglomerative complete linkage: the two groups whose farthest items are nearest are joined, as long as all pairs
-    between them are given. Among equal distances the pair with the smallest i, then j, comes first. Needs some 200
-    bytes a pair.
+    This is agglomerative complete linkage: the two groups whose farthest items are nearest are joined, as long as all
+    pairs between them are given. Among equal distances the pair with the smallest i, then j, comes first. Needs about
+    200 bytes for each pair.
     """
-    i, j, distances = (np.concatenate(each) for each in zip(_NO_PAIRS, *blocks))
+    i, j, distances = (np.concatenate(each) for each in zip(_NO_PAIRS, *chunks))
     order = np.lexsort((j, i, distances))
     i, j = i[order], j[order]
     taken = np.unique(np.concatenate([i, j]))

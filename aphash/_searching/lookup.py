@@ -1,4 +1,4 @@
-"""Lookup: multi-index hashing beside an index's scan, exact, with a cost model that chooses between them."""
+"""Lookup: multi-index hashing, which is exact. A cost model chooses between it and the scan."""
 
 import numbers
 
@@ -9,38 +9,40 @@ from aphash._searching import _search
 from aphash._searching.engines import SCAN
 from aphash.codes import check_n_bits
 
-# Nanoseconds, measured on one Zen 3 core over 10 million codes (bench/speed/kernels.py search), like a scan's in
-# csrc/isa.def.
-PROBE_COST = 12.0  # for a probed value of a substring: two cache misses, overlapping
-CODE_COST = 12.0  # for a code found there: another
+# Costs are nanoseconds, measured on one Zen 3 core over 10 million codes (bench/speed/kernels.py search), as the costs
+# of a scan in csrc/isa.def.
+PROBE_COST = 12.0  # for each probed value of a substring: two cache misses, which overlap
+CODE_COST = 12.0  # for each code that is found there: another cache miss
 
-MAX_SCAN_FRACTION = 0.1  # of a scan's cost after which a query is given up, so that it costs at most 1.2 scans in all
-PILOT = 64  # queries of a batch that are tried first: if nearly all are given up, so is the rest
-MAX_LOOSE = 1 / 32  # share of codes that may be missing from the tables before they are built anew
+MAX_SCAN_FRACTION = 0.1  # a query is given up at this share of a scan's cost; with its scan it costs 1.2 scans at most
+PILOT = 64  # queries of a batch that are tried first; if nearly all are given up, so are the others
+MAX_LOOSE = 1 / 32  # the share of codes that may be missing in the tables before these are built anew
 
 
 class Lookup:
-    """Tables from substrings of bits to positions, over the codes of one snapshot; they never change.
+    """Tables from substrings of bits to positions, for the codes of one snapshot. They never change.
 
-    Later snapshots share them: each knows which positions hold another code by now, and those are looked at one by one.
+    Later snapshots share the tables. Each snapshot knows which positions hold another code by now, and these are
+    compared one by one.
 
     Parameters
     ----------
     snapshot : Snapshot
-        Of fewer than 2^32 codes.
+        With fewer than 2^32 codes.
     max_scan_fraction : float
-        Of the scan's cost, by the constants above: a query that would cost more in the tables is scanned. 0: all are
-        scanned, infinity: none is (but where fewer than k codes take part, which only a scan finds out).
+        A share of the scan's cost, by the constants above. A query that would cost more in the tables is scanned. With
+        0 all queries are scanned, with infinity none is, except where fewer than k codes take part, which only a scan
+        can find out.
 
     Attributes
     ----------
     n_indexed : int
-        Codes at the positions [0, n_indexed) stand in the tables; later ones are looked at one by one.
+        The codes at the positions [0, n_indexed) stand in the tables. Later codes are compared one by one.
 
     Notes
     -----
-    Memory: n_substrings * (4 n + 4 * 2^(n_bits / n_substrings)) bytes, about 8 n * n_substrings, with n_substrings =
-    n_bits / log2(n).
+    Needs n_substrings * (4 n + 4 * 2^(n_bits / n_substrings)) bytes, which is about 8 n * n_substrings, with
+    n_substrings = n_bits / log2(n).
     """
 
     def __init__(self, snapshot, max_scan_fraction=MAX_SCAN_FRACTION):
@@ -63,10 +65,10 @@ class Lookup:
 
     @classmethod
     def from_arrays(cls, n_bits, max_scan_fraction, starts, tables, offsets, positions, check=False):
-        """Make a lookup of saved arrays, possibly read-only maps; ValueError where they do not fit each other.
+        """Make a lookup of saved arrays, which may be read-only maps. ValueError where they do not fit each other.
 
-        ``check``: whether all of the tables is looked at, too. Without it wrong tables give wrong results, but nothing
-        outside the arrays is read.
+        ``check`` says whether the contents of the tables are checked, too. Without it wrong tables give wrong results,
+        but nothing outside the arrays is read.
         """
         self = cls.__new__(cls)
         self.n_bits = check_n_bits(n_bits)

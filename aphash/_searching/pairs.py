@@ -1,4 +1,4 @@
-"""All near pairs of a snapshot: streamed, as groups, and the graph of nearest neighbours."""
+"""All near pairs of a snapshot, as a stream or as groups, and the graph of nearest neighbours."""
 
 import numpy as np
 
@@ -14,28 +14,28 @@ COMPARE_COST = (
 
 _BLOCK_CODES = 512  # a scan begins at a multiple of it
 _TILE_QUERIES, _TILE_CODES = 64, 1 << 16  # multiples of 64, and of _BLOCK_CODES
-_BLOCK = 1 << 16  # pairs that are handed out at a time, at least, until the last
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: a product by it mixes bits
-_EQUAL_PAIRS = 1  # of equal codes, for each code, that may be compared: joining so few costs more
-_CANDIDATES = 1 << 20  # neighbours that are held at a time for a graph
-_HASHED_BYTES = 1 << 20  # of codes that are hashed, or compared with their copies, at a time
+_CHUNK_PAIRS = 1 << 16  # pairs in a chunk at least, except in the last one
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio; to multiply by it mixes bits
+_EQUAL_PAIRS = 1  # pairs of equal codes for each code; up to so many are compared, since joining them costs more
+_CANDIDATES = 1 << 20  # neighbours of a graph that are held at a time
+_HASHED_BYTES = 1 << 20  # of the codes that are hashed, or compared with equal ones, at a time
 
 
 def pairs(snapshot, radius, bitmap, threads, verbose):
     """Return a generator of (ids, ids, distances) of all near pairs; see ``HammingIndex.pairs``.
 
-    ``bitmap``: a filter that is prepared for the snapshot, or None.
+    ``bitmap`` is a filter that was prepared for the snapshot, or None.
     """
     stream = _with_progress(_pairs(snapshot, radius, bitmap, threads), len(snapshot), verbose)
-    return (_as_ids(snapshot, *block) for block in _in_blocks(stream, _BLOCK))
+    return (_as_ids(snapshot, *chunk) for chunk in _in_chunks(stream, _CHUNK_PAIRS))
 
 
 def groups(snapshot, radius, bitmap, threads, verbose):
     """Return ids and the group of each; see ``HammingIndex.groups``."""
     joined = _Joined(snapshot, bitmap, _EQUAL_PAIRS if radius else 0)
     stream = _with_progress(_distinct_pairs(snapshot, radius, joined.filter, threads), len(snapshot), verbose)
-    blocks = ((joined.number[i], joined.number[j], distances) for i, j, distances, _ in stream)
-    labels = linkage.single(len(joined.first), blocks)  # the group of each distinct code
+    chunks = ((joined.number[i], joined.number[j], distances) for i, j, distances, _ in stream)
+    labels = linkage.single(len(joined.first), chunks)  # the group of each distinct code
     of_item = np.empty(len(joined.items), np.int64)
     of_item[joined.order] = np.repeat(labels, joined.sizes)
     return snapshot.ids_at(joined.items), linkage.numbered(of_item)
@@ -57,7 +57,7 @@ def knn_graph(snapshot, k, threads):
         for place in range(starts[first], starts[last], step):
             places = np.arange(place, min(place + step, starts[last]))
             numbers = np.searchsorted(starts, places, "right") - 1
-            itself = places - starts[numbers]  # where it is among the nearest; maybe behind them
+            itself = places - starts[numbers]  # its own place among its nearest, which may be behind them
             chosen = others + (others >= itself[:, np.newaxis])
             rows = joined.order[places]
             distances[rows] = np.take_along_axis(near_distances[numbers - first], chosen, axis=1)
@@ -70,24 +70,24 @@ def knn_graph(snapshot, k, threads):
 
 
 class _Joined:
-    """The codes that take part, as items in the order of their ids, and the distinct ones among them.
+    """The codes that take part, as items in the order of their ids, and the distinct codes among them.
 
-    Up to ``tolerated`` pairs of equal codes for each code are left alone: all count as distinct then.
+    Where there are up to ``tolerated`` pairs of equal codes for each code, all codes count as distinct.
 
     Attributes
     ----------
     items : ndarray of int64, shape (m,)
         The position of each item.
     order : ndarray of int64, shape (m,)
-        Numbers of items, those with equal codes side by side and in the order of their ids.
+        Numbers of items. Those with equal codes stand side by side, in the order of their ids.
     starts, sizes : ndarray of int64, shape (n_distinct + 1,), (n_distinct,)
-        Those with the d-th distinct code stand at ``order[starts[d] : starts[d + 1]]``.
+        The items with the d-th distinct code stand at ``order[starts[d] : starts[d + 1]]``.
     first : ndarray of int64, shape (n_distinct,)
-        The position of the one with the smallest id.
+        The position of the item with the smallest id, for each distinct code.
     number : ndarray of int64, shape (n,)
-        At the positions of ``first``: d.
+        At the positions in ``first``, the number d of the distinct code.
     filter : packed bitmap or None
-        Of the positions in ``first``.
+        The filter that lets the positions in ``first`` take part.
     """
 
     def __init__(self, snapshot, filter, tolerated=0):
@@ -113,12 +113,12 @@ def _hashes(snapshot, positions=None):
     n, n_words = len(snapshot) if positions is None else len(positions), snapshot.n_words
     out = np.empty(n, np.uint64)
     factors = np.arange(1, n_words + 1, dtype=np.uint64) * _ODD
-    factors = (factors ^ factors >> np.uint64(31)) * _ODD | np.uint64(1)  # an odd number a word, each another one
+    factors = (factors ^ factors >> np.uint64(31)) * _ODD | np.uint64(1)  # another odd number for each word
     step = max(1, _HASHED_BYTES // (8 * n_words))
     for start in range(0, n, step):
         stop = min(n, start + step)
         codes = snapshot.load(start, stop - start) if positions is None else snapshot.codes_at(positions[start:stop])
-        if n_words > 1:  # a word's high bits go down first, for a product moves bits up only
+        if n_words > 1:  # the high bits of a word are moved down first, since a product moves bits up only
             codes ^= codes >> np.uint64(29)
             codes *= _ODD
             codes ^= codes >> np.uint64(32)
@@ -137,18 +137,18 @@ def _n_equal_pairs(hashes):
 
 
 def _sorted(snapshot, positions, hashes):
-    """Return an order of the positions in which equal codes are neighbours and else as given, and where each begins."""
+    """Return an order of the positions that is stable and puts equal codes side by side, and where each code begins."""
     order = np.argsort(hashes, kind="stable")
     same = hashes[order[1:]] == hashes[order[:-1]]
     if snapshot.n_words > 1 and not _are_equal(snapshot, positions[order], np.flatnonzero(same)):
-        codes = snapshot.codes_at(positions)  # by all their words, if two share a hash: hardly ever by chance
+        codes = snapshot.codes_at(positions)  # two codes share a hash, which is rare: sort by all words
         order = np.lexsort(codes.T)
         same = (codes[order[1:]] == codes[order[:-1]]).all(axis=1)
     return order, np.concatenate([[0], np.flatnonzero(~same) + 1, [len(order)]])
 
 
 def _are_equal(snapshot, positions, places):
-    """Return whether the code at each of the places is the next one's."""
+    """Return whether the code at each of the places equals the next code."""
     step = max(1, _HASHED_BYTES // (8 * snapshot.n_words))
     for start in range(0, len(places), step):
         some = places[start : start + step]
@@ -158,17 +158,17 @@ def _are_equal(snapshot, positions, places):
 
 
 def _spread(firsts, counts):
-    """Yield (row, place) of all places firsts[row] .. firsts[row] + counts[row] - 1, at most _BLOCK at a time."""
+    """Yield (row, place) of all places firsts[row] .. firsts[row] + counts[row] - 1, at most _CHUNK_PAIRS at a time."""
     ends = np.cumsum(counts)
     begins = ends - counts
     shifts = firsts - begins
-    for low in range(0, ends[-1] if len(ends) else 0, _BLOCK):
-        high = min(low + _BLOCK, ends[-1])
+    for low in range(0, ends[-1] if len(ends) else 0, _CHUNK_PAIRS):
+        high = min(low + _CHUNK_PAIRS, ends[-1])
         touched = slice(np.searchsorted(ends, low, "right"), np.searchsorted(begins, high, "left"))
-        parts = np.minimum(ends[touched], high) - np.maximum(begins[touched], low)
+        lengths = np.minimum(ends[touched], high) - np.maximum(begins[touched], low)
         yield (
-            np.repeat(np.arange(touched.start, touched.stop), parts),
-            np.repeat(shifts[touched], parts) + np.arange(low, high),
+            np.repeat(np.arange(touched.start, touched.stop), lengths),
+            np.repeat(shifts[touched], lengths) + np.arange(low, high),
         )
 
 
@@ -176,7 +176,7 @@ def _equal_pairs(joined):
     """Yield i, j, distances, progress of the pairs of equal codes."""
     several = np.repeat(joined.sizes > 1, joined.sizes)
     members, starts = joined.items[joined.order[several]], np.repeat(joined.starts[:-1], joined.sizes)
-    before = np.flatnonzero(several) - starts[several]  # each one's partners: those of its code that come before it
+    before = np.flatnonzero(several) - starts[several]  # each item's partners: those before it with its code
     ranks = np.arange(len(members))
     n_rows = max(1, len(members))
     for row, place in _spread(ranks - before, before):
@@ -187,20 +187,20 @@ def _equal_pairs(joined):
 
 
 def _nearest(snapshot, joined, first, last, k, threads):
-    """Return distances and items, (last - first, k), of the k items nearest to each distinct code, in order of both."""
+    """Return distances and items, (last - first, k), of the k items nearest to each distinct code, ordered by both."""
     wide = min(k, len(joined.first))
     queries = _search.PackedQueries(snapshot.codes_at(joined.first[first:last]))
     d, ids = engine_of(snapshot).nearest(snapshot, queries, wide, joined.filter, threads)
     numbers = joined.number[snapshot.find(ids.ravel())].reshape(ids.shape)
-    # Codes come in order of (distance, smallest id), so behind j others at most k - j of one's items are wanted, and
-    # none of those that are farther than a code up to which there are enough.
+    # Codes come in order of (distance, smallest id). So of a code that comes after j others, at most k - j items are
+    # wanted, and none of a code that is farther than the one with which there are enough.
     counts = np.minimum(joined.sizes[numbers], k - np.arange(wide))
     enough = (np.cumsum(counts, axis=1) >= k).argmax(axis=1)
     counts[d > np.take_along_axis(d, enough[:, np.newaxis], axis=1)] = 0
     distances, items = np.empty((len(d), k), np.int32), np.empty((len(d), k), np.int64)
     ends = np.cumsum(counts.sum(axis=1))
     start = 0
-    while start < len(d):  # so many rows that the candidates are not too many
+    while start < len(d):  # as many rows at a time as the limit of candidates allows
         done = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + 2 * _CANDIDATES, "right")))
         rows = slice(start, stop)
@@ -217,7 +217,7 @@ def _first_items(joined, numbers, d, counts, k):
     distances = np.repeat(d.ravel(), flat)
     totals = counts.sum(axis=1)
     begins = np.cumsum(totals) - totals
-    mixed = np.repeat(((counts > 1) & (d > 0)).any(axis=1), totals)  # else they are in order
+    mixed = np.repeat(((counts > 1) & (d > 0)).any(axis=1), totals)  # the others are in order already
     if mixed.any():
         rows, near, which = np.repeat(np.arange(len(d)), totals)[mixed], distances[mixed], items[mixed]
         order = np.lexsort((which, near, rows))
@@ -242,8 +242,8 @@ def _pairs(snapshot, radius, filter, threads):
         yield i, j, distances, progress / 2
     members, starts, sizes = joined.items[joined.order], joined.starts, joined.sizes
     for i, j, distances, progress in _distinct_pairs(snapshot, radius, joined.filter, threads):
-        for start in range(0, len(i), _BLOCK):
-            some = slice(start, start + _BLOCK)
+        for start in range(0, len(i), _CHUNK_PAIRS):
+            some = slice(start, start + _CHUNK_PAIRS)
             one, other, near = joined.number[i[some]], joined.number[j[some]], distances[some]
             for pair, of_i in _spread(starts[one], sizes[one]):
                 partner = other[pair]
@@ -270,7 +270,7 @@ def _as_ids(snapshot, i, j, distances):
 
 
 def _tiles(snapshot, radius, filter, threads):
-    """Compare all codes, in tiles above the diagonal: (i, j, distances, progress)."""
+    """Compare all codes in tiles above the diagonal, and yield (i, j, distances, progress)."""
     n = len(snapshot)
     for top in range(0, n, _TILE_QUERIES):
         rows = np.arange(top, min(n, top + _TILE_QUERIES))
@@ -291,8 +291,8 @@ def _read(reader):
         yield *found, reader.progress
 
 
-def _in_blocks(stream, size):
-    """Put small blocks together, to `size` pairs at least, until the last."""
+def _in_chunks(stream, size):
+    """Join small chunks to chunks of at least `size` pairs, except the last one."""
     waiting, n = [], 0
     for i, j, distances, _ in stream:
         if len(i):
@@ -305,9 +305,9 @@ def _in_blocks(stream, size):
         yield tuple(map(np.concatenate, zip(*waiting)))
 
 
-def _with_progress(blocks, n, verbose):
+def _with_progress(chunks, n, verbose):
     with ProgressBar(verbose, n, "code", "pairs") as bar:
-        for block in blocks:
-            bar.update(int(block[-1] * n) - bar.n)
-            yield block
+        for chunk in chunks:
+            bar.update(int(chunk[-1] * n) - bar.n)
+            yield chunk
         bar.update(n - bar.n)

@@ -1,7 +1,7 @@
-"""What is searched for: packed codes, or weights. The dtype tells which; either becomes a query object for the engines.
+"""Queries: packed codes or weights. The dtype tells which; either becomes a query object for the engines.
 
-Engines give integer distances. Those of weights are turned into the weights' own unit at the very end, so that answers
-of several parts, or of several machines, are merged by integers and have one order.
+Engines give integer distances. Those of weights are turned into the weights' own unit at the very end. So the answers
+of several chunks, or of several machines, are merged by integers and have one order.
 """
 
 import numbers
@@ -14,7 +14,7 @@ from aphash._common.checks import check_count
 from aphash._searching import _search, _weighted
 from aphash.codes import check_codes, from_list, n_words
 
-_TABLE_BYTES = 1 << 26  # of weights that are made tables of at a time
+_TABLE_BYTES = 1 << 26  # of the tables that are made of weights at a time
 
 
 def check_queries(queries, n_bits, name="queries"):
@@ -31,10 +31,10 @@ def check_queries(queries, n_bits, name="queries"):
     Raises
     ------
     TypeError
-        For dtypes that are neither.
+        For dtypes that are neither codes nor floats.
     ValueError
-        When the shape is not that of n_bits; for NaN and infinity; for weights whose sum float32 does not hold; for
-        floats that are only zeros and ones, which are bits.
+        When the shape does not fit n_bits; for NaN and infinity; for weights whose sum float32 does not hold; for
+        floats that are only zeros and ones, since these are bits.
     """
     array = as_array(queries, name)
     if isinstance(queries, list | tuple):
@@ -92,11 +92,11 @@ def nearest(engine, snapshot, rows, k, bitmap, n_threads):
     step = _step(rows)
     if len(rows) <= step:
         return engine.nearest(snapshot, make(rows), k, bitmap, n_threads)
-    parts = [
+    chunks = [
         engine.nearest(snapshot, make(rows[start : start + step]), k, bitmap, n_threads)
         for start in range(0, len(rows), step)
     ]
-    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+    return tuple(np.concatenate(each) for each in zip(*chunks, strict=True))
 
 
 def within(engine, snapshot, rows, radius, bitmap, n_threads):
@@ -114,12 +114,12 @@ def within(engine, snapshot, rows, radius, bitmap, n_threads):
 
 
 def shown(distances, ids, rows):
-    """Return distances (n, k) of checked rows as a search returns them: of weights float32, in their unit."""
+    """Return distances (n, k) of checked rows as a search returns them: those of weights as float32, in their unit."""
     return _weighted.in_their_unit(distances, ids, scales(rows)[:, np.newaxis]) if is_float(rows) else distances
 
 
 def shown_within(offsets, distances, ids, rows):
-    """As :func:`shown`, of a radius search."""
+    """As :func:`shown`, for a radius search."""
     if not is_float(rows):
         return distances
     return _weighted.in_their_unit(distances, ids, np.repeat(scales(rows), np.diff(offsets)))

@@ -1,4 +1,4 @@
-"""What a VectorIndex found: the arrays, as a tuple of them, and what is known about them."""
+"""The results of a VectorIndex: arrays, which unpack like a tuple, and what is known about them."""
 
 from collections.abc import Generator, Iterator
 from typing import Self
@@ -7,80 +7,80 @@ import numpy as np
 
 
 class Found:
-    """What a search found: ``distances, ids = found``; and where the distances come from.
+    """The results of a search, ``distances, ids = found``, and what is known about them.
 
     Attributes
     ----------
     distances, ids : ndarray
     offsets : ndarray
-        Of a radius search, which unpacks as ``offsets, distances, ids = found``.
+        A radius search has them, too, and unpacks as ``offsets, distances, ids = found``.
     exact : bool
-        Whether the distances are those of vectors; otherwise they are estimated from the codes.
+        Whether the distances are those of vectors. Otherwise they are estimated from the codes.
     candidates : int
-        How many codes were ranked anew for each query (of a radius search, on average), 0 where none were.
+        How many codes were ranked anew for each query, 0 where none were. For a radius search this is the mean.
     recall : float
         The share of the true nearest neighbours that is expected in the results.
     """
 
-    def __init__(self, parts: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
-        self._parts, self.exact, self.candidates, self.recall = parts, exact, candidates, recall
+    def __init__(self, arrays: tuple[np.ndarray, ...], exact: bool, candidates: int, recall: float) -> None:
+        self._arrays, self.exact, self.candidates, self.recall = arrays, exact, candidates, recall
 
     @property
     def distances(self) -> np.ndarray:
-        return self._parts[-2]
+        return self._arrays[-2]
 
     @property
     def ids(self) -> np.ndarray:
-        return self._parts[-1]
+        return self._arrays[-1]
 
     @property
     def offsets(self) -> np.ndarray:
         if len(self) != 3:
             raise AttributeError("only a radius search has offsets")
-        return self._parts[0]
+        return self._arrays[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._parts)
+        return iter(self._arrays)
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._arrays)
 
     def __getitem__(self, place: int) -> np.ndarray:
-        return self._parts[place]
+        return self._arrays[place]
 
     def __repr__(self) -> str:
         kind = f"exact, of {self.candidates} candidates" if self.exact else "estimated"
-        parts = ", ".join(map(repr, self._parts))
-        return f"<found: {parts}; distances {kind}; expected recall {self.recall:.3g}>"
+        arrays = ", ".join(map(repr, self._arrays))
+        return f"<found: {arrays}; distances {kind}; expected recall {self.recall:.3g}>"
 
 
 class Pairs:
-    """The near pairs of an index, block by block: an iterator over ``(ids_i, ids_j, distances)``.
+    """The near pairs of an index, chunk by chunk: an iterator over ``(ids_i, ids_j, distances)``.
 
     Attributes
     ----------
     radius : int
-        Bits by which codes may differ.
+        The number of bits by which codes may differ.
     recall : float
         The share of all pairs within the distance that is expected.
     precision : float
-        The share of what is found that is expected to be within the distance: 1 where vectors verify it.
+        The share of the pairs found that is expected to be within the distance. It is 1 where vectors verify it.
     exact : bool
         Whether distances are those of vectors.
     """
 
-    def __init__(self, blocks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
-        self._blocks, self.radius, self.recall, self.precision, self.exact = blocks, radius, recall, precision, exact
+    def __init__(self, chunks: Generator, radius: int, recall: float, precision: float, exact: bool) -> None:
+        self._chunks, self.radius, self.recall, self.precision, self.exact = chunks, radius, recall, precision, exact
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return next(self._blocks)
+        return next(self._chunks)
 
     def close(self) -> None:
-        """Stop; what the pairs keep of the index is given back."""
-        self._blocks.close()
+        """Stop, and release what the pairs hold of the index."""
+        self._chunks.close()
 
     def __repr__(self) -> str:
         kind = "verified" if self.exact else f"precision {self.precision:.3g}"
@@ -93,13 +93,13 @@ class Groups:
     Attributes
     ----------
     ids : ndarray of int64, shape (n,)
-        Of the vectors that take part, ascending.
+        The ids of the vectors that take part, ascending.
     labels : ndarray of int64, shape (n,)
-        The group of each. Groups are numbered from 0 by their smallest id.
+        The group of each id. Groups are numbered from 0, in the order of their smallest ids.
     representatives : ndarray of int64, shape (n_groups,)
-        Whom to keep: the smallest id of each group.
+        The vectors to keep: the smallest id of each group.
     duplicates : ndarray of int64, shape (n - n_groups,)
-        All others, ascending: ``index.remove(groups.duplicates)`` leaves one of each group.
+        All other ids, ascending. ``index.remove(groups.duplicates)`` leaves one vector of each group.
     exact : bool
         Whether vectors verified the distances.
     recall : float

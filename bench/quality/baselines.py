@@ -24,7 +24,7 @@ def random_orthonormal(p, r, rng):
     return (q if p >= r else q.T).astype(np.float32)
 
 
-def towards_signs(V, R, n_iter):
+def itq_rotation(V, R, n_iter):
     """Alternate T = sign(V R) and R = argmin |T - V R| over orthonormal projections (Gong & Lazebnik, CVPR 2011)."""
     for _ in range(n_iter):
         U, _, Zt = linalg.svd(V.T @ signs(V @ R), full_matrices=False)
@@ -107,7 +107,7 @@ class ITQ(Linear):
         Xc = self.centred(X)
         D = principal_directions(Xc, self.n_components or self.n_bits)
         rng = np.random.default_rng(self.random_state)
-        self.W_ = D @ towards_signs(Xc @ D, random_orthonormal(D.shape[1], self.n_bits, rng), self.n_iter)
+        self.W_ = D @ itq_rotation(Xc @ D, random_orthonormal(D.shape[1], self.n_bits, rng), self.n_iter)
         return self
 
 
@@ -141,7 +141,7 @@ class Control(Linear):
         start = random_orthonormal(D.shape[1], r, rng)
         rows = 20_000 if self.rotation == "random" else max(20_000, min(100_000, 6_400_000 // r))
         sample = rng.permutation(len(X))[:rows]
-        B = B @ towards_signs(B[sample], start, 100)
+        B = B @ itq_rotation(B[sample], start, 100)
         X1 = np.hstack([Xc, np.ones((len(Xc), 1), np.float32)])
         G = (X1.T @ X1).astype(np.float64)
         unit = np.trace(G) / len(G) * np.eye(len(G))
@@ -150,7 +150,7 @@ class Control(Linear):
             B /= np.abs(B).mean()
             B -= B.mean(axis=0)
             start = random_orthonormal(r, r, rng) if self.rotation == "random" else np.eye(r, dtype=np.float32)
-            B = B @ towards_signs(B[sample], start, 30)
+            B = B @ itq_rotation(B[sample], start, 30)
             W = linalg.cho_solve(
                 last if number == self.n_rounds else factor, (X1.T @ signs(B)).astype(np.float64)
             ).astype(np.float32)
@@ -205,16 +205,16 @@ class NeighborMeans(Linear):
         centre = mapped.mean(axis=0)
         D = principal_directions(mapped - centre, self.n_bits)
         R = random_orthonormal(D.shape[1], self.n_bits, rng)
-        R = towards_signs((mapped - centre)[some] @ D, R, ITQ.n_iter)
+        R = itq_rotation((mapped - centre)[some] @ D, R, ITQ.n_iter)
         self.W_, self.bias_ = W[:-1] @ D @ R, (W[-1] - centre) @ D @ R
         return self
 
 
 class MeanBits(Linear):
-    """Score-aware bits of the mean of an item's nearest neighbours: what a query's scores rank are the means.
+    """Score-aware bits of the mean of an item's nearest neighbours.
 
-    v, the mean of x's k nearest rows, centred, is rebuilt by b D, and what is lost along v, which scores see, weighs eta
-    times what is lost across (the anisotropic loss of Guo et al. 2020, for an additive code of bits):
+    v, the mean of x's k nearest rows, centred, is rebuilt by b D, and what is lost along v, which scores see, weighs
+    eta times what is lost across (the anisotropic loss of Guo et al. 2020, for an additive code of bits):
 
         loss = |e|^2 + (eta - 1) (e . v)^2 / |v|^2,  e = v - b D
 
@@ -236,7 +236,7 @@ class MeanBits(Linear):
         V = means_of(X, lists[np.sort(rng.permutation(len(X))[:_MEANS_ROWS]), :k]) - self.mean_
         self.start_ = principal_directions(V, self.n_bits)
         R = random_orthonormal(self.start_.shape[1], self.n_bits, rng)
-        self.start_ = self.start_ @ towards_signs(V @ self.start_, R, 30)
+        self.start_ = self.start_ @ itq_rotation(V @ self.start_, R, 30)
         B = signs(V @ self.start_)
         self.W_ = self._decoder(B, V).T
         for _ in range(self.n_rounds):
@@ -372,7 +372,7 @@ class FullAffinity(Linear):
         Xc = self.centred(X)
         D = principal_directions(Xc, r)
         B = Xc @ D
-        B = B @ towards_signs(B, random_orthonormal(D.shape[1], r, rng), 50)
+        B = B @ itq_rotation(B, random_orthonormal(D.shape[1], r, rng), 50)
         B /= np.abs(B).mean()
         d = np.sqrt(np.maximum(squared_distances(Xc, Xc), 0))
         theta = np.partition(d, max(1, n // 20) - 1, axis=1)[:, : max(1, n // 20)].mean(axis=1)

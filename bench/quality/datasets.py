@@ -245,11 +245,11 @@ def sentences(data_dir, cache_dir):
     return Dataset("sentences", l2_normalised(X), y, len(X) - 5000)
 
 
-def youtube_faces(data_dir, cache_dir, least=500):
+def youtube_faces(data_dir, cache_dir, min_frames=500):
     """YouTube Faces (Wolf, Hassner & Maoz 2011): aligned_images_DB/PERSON/VIDEO/*.jpg, LBP-1770, people as classes.
 
     The middle third to two thirds in each direction of an aligned frame is the face (centre crop by one half), in grey;
-    people with at least ``least`` frames are classes; one frame in ten, drawn once, is the test part.
+    people with at least ``min_frames`` frames are classes; one frame in ten, drawn once, is the test part.
     """
     from PIL import Image
 
@@ -257,10 +257,10 @@ def youtube_faces(data_dir, cache_dir, least=500):
     people = {}
     for person in sorted(p for p in root.iterdir() if p.is_dir()):
         frames = sorted(person.glob("*/*.jpg"))
-        if len(frames) >= least:
+        if len(frames) >= min_frames:
             people[person.name] = frames
     if not people:
-        raise MissingData(f"{root} has nobody with at least {least} frames (PERSON/VIDEO/*.jpg)")
+        raise MissingData(f"{root} has nobody with at least {min_frames} frames (PERSON/VIDEO/*.jpg)")
     files = [frame for frames in people.values() for frame in frames]
 
     def extract():
@@ -271,7 +271,7 @@ def youtube_faces(data_dir, cache_dir, least=500):
             out.append(features.uniform_lbp(grey[h // 4 : h - h // 4, w // 4 : w - w // 4]))
         return np.array(out)
 
-    X = _cached(cache_dir, f"youtube-faces-lbp-{least}", files, extract)
+    X = _cached(cache_dir, f"youtube-faces-lbp-{min_frames}", files, extract)
     y = np.repeat(np.arange(len(people)), [len(frames) for frames in people.values()])
     order = np.random.default_rng(0).permutation(len(X))
     n_test = max(1, len(X) // 10)

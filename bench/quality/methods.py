@@ -92,5 +92,5 @@ def label(spec):
     if name == "mean-bits":
         return f"score-aware bits of means of {params.get('k', 200)}"
     if name == "itq" and set(params) == {"n_components"}:
-        return f"PCA-{params['n_components']} + frame"
+        return f"PCA-{params['n_components']} + projection"
     return f"{NAMES.get(name, name)}, {', '.join(f'{key}={value}' for key, value in params.items())}"

@@ -188,9 +188,9 @@ def targets(table, margin_rows):
             name = f"{title_of(row['dataset'])}, {row['bits']} bits, semantic"
             add(f"{name}: mAP over the front at equal recall", 1 + row["gain_mAP"], 1.015, 1.05)
             add(f"{name}: P@100 over the front", row["gain_P"], -0.003, 0.0, "{:+.3f}")
-    for dataset, least in (("cnn", 0.595), ("fashion", 0.64)):
+    for dataset, minimum in (("cnn", 0.595), ("fashion", 0.64)):
         found = table.mean(dataset, 64, "aphash-neighbors", "recall10@100")
-        add(f"{title_of(dataset)}, 64 bits, neighbors: recall10@100", found, least)
+        add(f"{title_of(dataset)}, 64 bits, neighbors: recall10@100", found, minimum)
     for dataset in ("cnn", "gist", "fashion", "wordnet"):
         for bits in (64, 128):
             ours, itq = (table.mean(dataset, bits, m, "recall10@100") for m in ("aphash-neighbors", "itq"))
@@ -201,9 +201,9 @@ def targets(table, margin_rows):
                 words = label(peer) if peer != "rabitq:inside=False" else "RaBitQ's with 8 bytes more"
                 add(f"{title_of(dataset)}, {bits} bits: mAP over {words}", ours and other and ours / other, 1.0)
     for dataset, figures in (("gist", (0.183, 0.19, 0.201, 0.203)), ("fashion", (0.5, 0.505, 0.535, 0.54))):
-        for bits, least in zip((16, 32, 64, 128), figures):
+        for bits, minimum in zip((16, 32, 64, 128), figures):
             found = table.mean(dataset, bits, "aphash-semantic", "mAP")
-            add(f"{title_of(dataset)}, {bits} bits, semantic: mAP", found, least, least * 1.05)
+            add(f"{title_of(dataset)}, {bits} bits, semantic: mAP", found, minimum, minimum * 1.05)
     return rows
 
 
@@ -277,7 +277,7 @@ def plane(table, dataset, bits):
     caption += "Grey line: the controls' front. " if drawn else ""
     return svg(
         fig,
-        caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + frame. "
+        caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + projection. "
         "Hollow: the same codes asked by weights.",
     )
 

@@ -254,16 +254,16 @@ class Vectors:
         rng = np.random.default_rng(6)
         self.n = n
         self.centres = rng.standard_normal((1000, DIMENSIONS), np.float32)
-        self.frames = rng.standard_normal((50, 24, DIMENSIONS), np.float32) / 5
+        self.bases = rng.standard_normal((50, 24, DIMENSIONS), np.float32) / 5
 
     def chunk(self, seed, rows):
         rng = np.random.default_rng([7, seed])
         cluster = rng.integers(0, 1000, rows)
         noise = rng.standard_normal((rows, 24), np.float32)
         out = self.centres[cluster] + 0.1 * rng.standard_normal((rows, DIMENSIONS), np.float32)
-        for frame in range(50):
-            here = cluster % 50 == frame
-            out[here] += noise[here] @ self.frames[frame]
+        for number in range(50):
+            here = cluster % 50 == number
+            out[here] += noise[here] @ self.bases[number]
         return out
 
     def chunks(self, rows=50_000):
@@ -272,12 +272,12 @@ class Vectors:
 
 
 def projection(vectors, n_bits):
-    """PCA and a random rotation, or a random frame of more directions: (mean, matrix)."""
+    """PCA and a random rotation, or a random projection with orthonormal rows to more bits: (mean, matrix)."""
     sample = vectors.chunk(10**6, 20_000)
     mean = sample.mean(0)
     directions = np.linalg.eigh(np.cov(sample.T))[1][:, ::-1][:, :n_bits].astype(np.float32)
-    frame = np.random.default_rng(8).standard_normal((max(n_bits, directions.shape[1]), directions.shape[1]))
-    return mean, directions @ np.linalg.qr(frame)[0].T.astype(np.float32)
+    random = np.random.default_rng(8).standard_normal((max(n_bits, directions.shape[1]), directions.shape[1]))
+    return mean, directions @ np.linalg.qr(random)[0].T.astype(np.float32)
 
 
 def check_weighted(codes, weights, distances, ids):

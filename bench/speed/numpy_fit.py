@@ -11,7 +11,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 sys.path.append(str(Path(__file__).parents[1] / "quality"))
-from baselines import signs, towards_signs
+from baselines import itq_rotation, signs
 
 TILE = 4096  # items of a tile: its temporaries stay in the L3 cache
 
@@ -140,7 +140,7 @@ def descend(H, B, P, counts, s, history):
     return H
 
 
-def frame(p, r, rng):
+def random_orthonormal(p, r, rng):
     q, upper = linalg.qr(rng.standard_normal((p, r)), mode="economic")
     return (q * np.where(np.diag(upper) < 0, -1.0, 1.0)).astype(np.float32)
 
@@ -162,7 +162,7 @@ def fit(X, s, rng):
     projected = V[sample] @ directions
     deviations = projected.std(axis=0, dtype=np.float64)
     weights = ((deviations / deviations[0]) ** -s.whitening).astype(np.float32)
-    B = V @ (directions * weights @ towards_signs(projected * weights, frame(r, r, rng), 100))
+    B = V @ (directions * weights @ itq_rotation(projected * weights, random_orthonormal(r, r, rng), 100))
     history = []
     for number in range(1, s.n_rounds + 1):
         B /= np.abs(B).mean()
@@ -170,7 +170,7 @@ def fit(X, s, rng):
         P, counts = affinity(V, V[items], s.n_neighbors)
         descend(B[items], B, P, counts, s, history)
         B -= B.mean(axis=0)
-        B = B @ towards_signs(B[sample], frame(r, r, rng), 30)
+        B = B @ itq_rotation(B[sample], random_orthonormal(r, r, rng), 30)
         T = signs(B)
         right = np.vstack([V.T @ T, T.sum(axis=0)[None]]).astype(np.float64)
         W = linalg.cho_solve(factors[s.last_ridge if number == s.n_rounds else s.ridge], right).astype(np.float32)

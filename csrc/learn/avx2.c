@@ -1,4 +1,5 @@
-/* Training kernels for AVX2 + FMA: 12 accumulators, 2 columns and 1 broadcast of 16 registers. */
+/* The training kernels for AVX2 and FMA. Of 16 registers, 12 are accumulators, 2 hold columns and 1 a broadcast
+ * value. */
 #include "learn/kernels.h"
 
 #if defined(__x86_64__)

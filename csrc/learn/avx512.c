@@ -1,5 +1,5 @@
-/* Training kernels for AVX-512: 16 accumulators, 2 columns and 1 broadcast of 32 registers. Four columns would load less
- * but pad codes of 16 and 32 bits to 64. */
+/* The training kernels for AVX-512. Of 32 registers, 16 are accumulators, 2 hold columns and 1 a broadcast value. Four
+ * columns would need fewer loads, but they would pad codes of 16 and 32 bits to 64. */
 #include "learn/kernels.h"
 
 #if defined(__x86_64__)

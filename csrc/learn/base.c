@@ -1,4 +1,4 @@
-/* Training kernels for every CPU: 128-bit vectors (SSE2 on x86-64, NEON on aarch64). */
+/* The training kernels for every CPU: 128-bit vectors, which are SSE2 on x86-64 and NEON on aarch64. */
 #include "learn/kernels.h"
 
 #define VL 4

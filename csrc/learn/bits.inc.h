@@ -1,24 +1,27 @@
-/* (D) The bits of items whose queries are real: mode "scores". Part of kernels.inc.h.
+/* (D) The bits of items where queries are real numbers: mode "scores". Included by kernels.inc.h.
  *
- * With the anchors' weights p_i = V a_i and an item's bits b in {-1, 1}^r, Q(j | i) = exp(p_i.b_j) / Z_i is the softmax of
- * the scores, and an item's share of J0 = sum_i KL(P_i || Q_i) is, for Z_i held fixed, log Z_i = z_i,
+ * p_i = V a_i are the weights of anchor i, and b in {-1, 1}^r the bits of an item. Q(j | i) = exp(p_i.b_j) / Z_i is the
+ * softmax of the scores. While Z_i is held fixed, with log Z_i = z_i, the share of one item in J0 = sum_i KL(P_i ||
+ * Q_i) is
  *
  *     f(b) = sum_i [ exp(p_i.b - z_i) - P(j | i) p_i.b ]
  *
- * The anchors near the item are summed as they are; for the many others exp(b F b / 2 + w) stands, the mean of exp(p.b)
- * for normal p, fitted to a sample. What keeps an item from answering to its few anchors alone is rho |s x - b V|^2. One
- * item at a time, bit after bit, a bit is flipped where that lowers the sum. The items' products with the matrices are kept
- * up to date, so that a bit costs its near anchors and a row of each matrix.
+ * The anchors near the item are summed one by one. exp(b F b / 2 + w) stands for the many others: it is the mean of
+ * exp(p.b) for normally distributed p, fitted to a sample. A last term, rho |s x - b V|^2, keeps an item from being
+ * fitted to its few anchors alone. Items are treated one at a time, and their bits one after the other: a bit is
+ * flipped where that lowers the sum. The products of the bits with the matrices are kept up to date, so a flip costs
+ * work for the near anchors and for one row of each matrix only.
  */
 
-/* e^x; beyond 87 and -87 it stays what it is there. As in negative_power. */
+/* e^x, as in negative_power. Beyond -87 and 87 it has the value at these ends. */
 INLINE vf exponential(vf x)
 {
     static const float exp_c[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                   4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
     const float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     x = -V_MAX(-V_MAX(x, splat(-87.0f)), splat(-87.0f));
-    const vf n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* the nearest integer: 1.5 * 2^23 has no fraction */
+    const vf n = (x * 1.44269504f + 12582912.0f) -
+                 12582912.0f; /* the nearest integer, since floats around 1.5 * 2^23 have no fraction */
     const vf y = (x - n * ln2_high) - n * ln2_low;
     const vf exp = (polynomial(y, exp_c, 6) * (y * y) + y) + 1.0f;
     return (vf)((vi)exp + (__builtin_convertvector(n, vi) << 23));
@@ -48,7 +51,8 @@ static void signs_times(const float *b, const float *m, int64_t r, float *out)
         add_row(out, m + j * r, b[j], r);
 }
 
-/* Descent on |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2: bits that rebuild the item, at one length for all items. */
+/* Descends on |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2. The bits then reconstruct the item, with one norm for all
+ * items. */
 static void start_bits(const struct aph_scores *m, const float *x_d, float *b, int sweeps, void *scratch)
 {
     const int64_t r = m->r;
@@ -61,7 +65,7 @@ static void start_bits(const struct aph_scores *m, const float *x_d, float *b, i
     for (int sweep = 0; sweep < sweeps; sweep++) {
         int flips = 0;
         for (int64_t j = 0; j < r; j++) {
-            const double longer = 4 * ((double)g[j * r + j] - (double)b[j] * s[j]); /* of |b D|^2 */
+            const double longer = 4 * ((double)g[j * r + j] - (double)b[j] * s[j]); /* what a flip adds to |b D|^2 */
             if (longer + 4 * (double)b[j] * x_d[j] + m->equal_norms * longer * (2 * (norm - m->norm) + longer) >= 0)
                 continue;
             add_row(s, g + j * r, -2 * b[j], r);
@@ -83,7 +87,7 @@ INLINE float from_bfloat16(uint16_t x)
     return y.value;
 }
 
-/* |x - a|^2 of a candidate, in lanes that do not depend on the instruction set's width. */
+/* |x - a|^2 of a candidate. It is added in lanes whose number does not depend on the instruction set. */
 static float distance_to_anchor(const struct aph_scores *m, const float *x, float x_norm, int64_t anchor)
 {
     const uint16_t *a = m->anchors + anchor * m->d;
@@ -130,7 +134,7 @@ static uint64_t select_key(uint64_t *keys, int64_t n, int64_t k)
     return keys[k];
 }
 
-enum { OWN_SHARE = 100000 }; /* an anchor nearer than |x|^2 / OWN_SHARE is the item itself, as bfloat16 has it */
+enum { OWN_SHARE = 100000 }; /* an anchor nearer than |x|^2 / OWN_SHARE is the item itself, rounded to bfloat16 */
 
 static int64_t near_anchors(const struct aph_scores *m, const float *x, const int64_t *candidates, int64_t n, int64_t k,
                             int32_t *near, float *share, void *scratch)
@@ -168,11 +172,11 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
 INLINE int64_t whole_vectors(int64_t n) { return (n + VL - 1) / VL * VL; }
 
 struct score_scratch {
-    float *grown;         /* [r][whole_vectors(k)]: exp(p.b) grows by this when bit j is flipped */
+    float *grown;         /* [r][whole_vectors(k)]: the factor by which exp(p.b) grows when bit j is flipped */
     float *mass;          /* [whole_vectors(k)]: exp(p.b - z) */
     float *share;         /* [whole_vectors(k)]: P */
-    float *pull;          /* [r][VL]: sum of P p */
-    float *far, *rebuilt; /* b F, b V V^T */
+    float *pull;          /* [r][VL]: the sum of P p */
+    float *far, *rebuilt; /* b F and b V V^T */
 };
 
 INLINE struct score_scratch carve_scores(char **at, int64_t ld, int64_t k)
@@ -195,9 +199,9 @@ static int64_t bits_scratch(int64_t ld, int64_t n_candidates, int64_t k)
     return scores > 16 * n_candidates + 128 ? scores : 16 * n_candidates + 128;
 }
 
-/* Fills what depends on the near anchors, a square of anchors and bits at a time. */
-static void weigh_anchors(const struct aph_scores *m, const float *b, const int32_t *near, int64_t k,
-                          const struct score_scratch *s)
+/* Computes all that depends on the near anchors, for a square of anchors and bits at a time. */
+static void load_anchors(const struct aph_scores *m, const float *b, const int32_t *near, int64_t k,
+                         const struct score_scratch *s)
 {
     const int64_t kp = whole_vectors(k);
     for (int64_t i = 0; i < kp; i += VL) {
@@ -233,7 +237,7 @@ static void score_bits(const struct aph_scores *m, const float *x_v, const int32
     memset(s.pull, 0, 4 * m->ld * VL);
     memset(s.share, 0, 4 * kp);
     memcpy(s.share, share, 4 * k);
-    weigh_anchors(m, b, near, k, &s);
+    load_anchors(m, b, near, k, &s);
     signs_times(b, m->far, r, s.far);
     signs_times(b, m->gram_v, r, s.rebuilt);
     float form = 0; /* b F b */

@@ -1,11 +1,11 @@
-/* (A) Squared distances between anchors and items, and what is kept of them. Part of kernels.inc.h. */
+/* (A) Squared distances between anchors and items, and the selection among them. Included by kernels.inc.h. */
 
-enum { DISTANCE_GROUP = 96 }; /* anchors whose piece of APH_DEPTH stays in the L2 cache beside the tile */
+enum { DISTANCE_BAND = 96 }; /* so many anchors' pieces of APH_DEPTH stay in the L2 cache beside the tile */
 
 static void square_norms(const float *a, int64_t m, int64_t d, float *out)
 {
     for (int64_t i = 0; i < m; i++) {
-        double sum = 0; /* in the same pieces as an item's */
+        double sum = 0; /* in the same pieces as the norm of an item */
         for (int64_t k = 0; k < d; k += APH_DEPTH)
             sum += sum_squares(a + i * d + k, min(APH_DEPTH, d - k));
         out[i] = (float)sum;
@@ -59,12 +59,12 @@ static void distances(const struct aph_source *items, int64_t start, int64_t cou
             }
             transpose(s.rows, APH_DEPTH, depth, 1.0f, s.panels + j * APH_DEPTH);
         }
-        for (int64_t group = 0; group < m; group += DISTANCE_GROUP)
+        for (int64_t band = 0; band < m; band += DISTANCE_BAND)
             for (int64_t j = 0; j < n_panels * WIDTH; j += WIDTH) {
                 float norms[WIDTH];
                 for (int l = 0; l < WIDTH; l++)
                     norms[l] = (float)s.norms[j + l];
-                for (int64_t i = group; i < min(m, group + DISTANCE_GROUP); i += MR) {
+                for (int64_t i = band; i < min(m, band + DISTANCE_BAND); i += MR) {
                     const float *p[MR];
                     vf acc[MR][NV];
                     row_pointers(p, a + i * d + from, d, m - i);
@@ -95,7 +95,7 @@ INLINE int any_within(const float *d2, float bound)
 
 static int64_t count_within(const float *d2, int64_t count, float bound)
 {
-    int32_t hits = 0; /* count is at most a wave of items */
+    int32_t hits = 0; /* count is at most the number of items in a wave */
     for (int64_t j = 0; j < count; j++)
         hits += d2[j] <= bound;
     return hits;
@@ -125,20 +125,21 @@ INLINE void insertion_sort(uint64_t *keys, int64_t n)
 
 enum { SAMPLE = 16 };
 
-/* Moves the k smallest of n >= k distinct keys to the front, the k-th of them to place k - 1; spare: n keys. After Floyd and
- * Rivest (1975): the pivot is the key of a sorted sample that is expected just beyond the k-th. The sample's places come
- * from a fixed sequence of pseudo-random numbers, which no order of the data can defeat in practice. */
+/* Moves the k smallest of n >= k distinct keys to the front, and the largest of these to place k - 1. spare has room
+ * for n keys. After Floyd and Rivest (1975): the pivot is the key of a sorted sample that is expected just beyond the
+ * k-th. The places of the sample come from a fixed sequence of pseudo-random numbers, which no order of the data can
+ * defeat in practice. */
 static void select_keys(uint64_t *keys, int64_t n, int64_t k, uint64_t *spare)
 {
     uint64_t random = 0x9e3779b97f4a7c15u;
-    while (n > SAMPLE) { /* the k-th of all is the k-th of these n */
+    while (n > SAMPLE) { /* the k-th key of all is the k-th of these n keys */
         uint64_t sample[SAMPLE];
         for (int t = 0; t < SAMPLE; t++) {
             random = random * 6364136223846793005u + 1442695040888963407u;
             sample[t] = keys[(random >> 32) * (uint64_t)n >> 32];
         }
         insertion_sort(sample, SAMPLE);
-        int64_t rank = SAMPLE * k / n; /* two beyond it, or before it where most keys stay */
+        int64_t rank = SAMPLE * k / n; /* two beyond the k-th, or two before it where k is more than half of n */
         rank += 2 * k > n ? -2 : 2;
         const uint64_t pivot = sample[rank < 0 ? 0 : min(rank, SAMPLE - 1)];
         int64_t below = 0, above = 0;
@@ -152,7 +153,7 @@ static void select_keys(uint64_t *keys, int64_t n, int64_t k, uint64_t *spare)
         }
         memcpy(keys + below, spare, 8 * above);
         if (k <= below) {
-            if (above == 0) { /* the pivot was the largest: set it apart, so that n falls */
+            if (above == 0) { /* the pivot is the largest key: it is set apart, so that n becomes smaller */
                 int64_t place = 0;
                 while (keys[place] != pivot)
                     place++;
@@ -174,7 +175,7 @@ static void select_keys(uint64_t *keys, int64_t n, int64_t k, uint64_t *spare)
 
 static void sort_keys(uint64_t *keys, int64_t n, uint64_t *spare)
 {
-    while (n > SAMPLE) { /* one half by recursion, the other one here */
+    while (n > SAMPLE) { /* one half is sorted by recursion, the other one here */
         const int64_t half = n / 2;
         select_keys(keys, n, half, spare);
         sort_keys(keys, half, spare);
@@ -184,7 +185,7 @@ static void sort_keys(uint64_t *keys, int64_t n, uint64_t *spare)
     insertion_sort(keys, n);
 }
 
-/* Merges the spare keys into best, which keeps the k smallest, the largest of them last. */
+/* Merges the spare keys into best, which keeps the k smallest. The largest of them comes last. */
 static void merge_spare(int64_t k, uint64_t *best, int64_t *n_best, const uint64_t *spare, int64_t *n_spare,
                         uint64_t *scratch)
 {

@@ -1,8 +1,8 @@
-/* The body of the training kernels, included once per instruction set with VL (floats of a vector), MR x NV (the
- * register block: rows x vectors) and LEARN_TABLE defined, under a pragma of the target.
+/* The body of the training kernels. Each instruction set includes it once, under a pragma of the target, and defines VL
+ * (the floats of a vector), MR x NV (the register block: rows x vectors) and LEARN_TABLE.
  *
- * All three kernels are one multiplication with three epilogues: rows are broadcast against columns packed in panels of
- * WIDTH = NV * VL, the sums stay in registers.
+ * Distances, affinities and projections are one multiplication with three epilogues. Numbers of the rows are broadcast
+ * against columns, which are packed in panels of WIDTH = NV * VL, and the sums stay in registers.
  */
 #include <math.h>
 #include <string.h>
@@ -11,8 +11,7 @@
 #define WIDTH (NV * VL)
 #define UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 
-_Static_assert(APH_TILE % WIDTH == 0 && APH_ROW_GROUP % MR == 0 && APH_SCAN % VL == 0,
-               "tiles are whole register blocks");
+_Static_assert(APH_TILE % WIDTH == 0 && APH_BAND % MR == 0 && APH_SCAN % VL == 0, "tiles are whole register blocks");
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
@@ -22,7 +21,8 @@ INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
 INLINE vf splat(float x) { return x - (vf){0}; }
 
-/* SHUFFLE(a, b, lanes): lanes below VL are a's, the others b's. LANES(f, t): f(l, t) for each lane l. */
+/* In SHUFFLE(a, b, lanes), lanes below VL are those of a, the others those of b. LANES(f, t) is f(l, t) for each lane
+ * l. */
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -58,7 +58,7 @@ INLINE int V_ANY(vi mask)
 INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t panels_of(int64_t n) { return (n + WIDTH - 1) / WIDTH; }
 
-/* Carves aligned pieces from scratch memory; the same calls on NULL give the size. */
+/* Cuts an aligned array from scratch memory. The same calls on NULL give the size of all arrays. */
 INLINE void *carve(char **at, int64_t bytes)
 {
     char *piece = *at;
@@ -66,7 +66,7 @@ INLINE void *carve(char **at, int64_t bytes)
     return piece;
 }
 
-/* Pointers to MR rows; beyond the last valid one they repeat it, so that one kernel serves every edge. */
+/* Sets pointers to MR rows. Beyond the last valid row they repeat it, so that one kernel serves every edge. */
 INLINE void row_pointers(const float *p[MR], const float *first, int64_t ld, int64_t valid)
 {
     UNROLL_FOR (int i = 0; i < MR; i++)
@@ -92,7 +92,7 @@ INLINE void multiply(vf acc[MR][NV], const float *const p[MR], const float *pane
     }
 }
 
-/* Sum of squares in float64, eight lanes in a fixed order. */
+/* The sum of squares in float64. It is added in eight lanes, and these in a fixed order. */
 static double sum_squares(const float *x, int64_t n)
 {
     double lane[8] = {0};
@@ -105,8 +105,8 @@ static double sum_squares(const float *x, int64_t n)
     return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
-/* The vectors of a square change rows with columns: for t = 1, 2, 4, .. the blocks of t x t beside the diagonal of each
- * 2t x 2t block are exchanged. */
+/* Transposes a square of VL vectors: for t = 1, 2, 4, .. the t x t squares beside the diagonal of each 2t x 2t square
+ * are exchanged. */
 INLINE void transpose_square(vf v[VL])
 {
 #define LOW(l, t) ((l) & (t) ? VL + (l) - (t) : (l))
@@ -131,7 +131,7 @@ INLINE void transpose_square(vf v[VL])
 #undef HIGH
 }
 
-/* panel[k * WIDTH + l] = factor * rows[l * ld + k] for k < n: WIDTH rows become one panel. */
+/* panel[k * WIDTH + l] = factor * rows[l * ld + k] for k < n, so that WIDTH rows become one panel. */
 INLINE void transpose(const float *rows, int64_t ld, int64_t n, float factor, float *panel)
 {
     int64_t k = 0;
@@ -156,7 +156,7 @@ static float multiply_add(int64_t rounds)
         for (int v = 0; v < NV; v++)
             acc[i][v] = splat(0.001f * (float)(i * NV + v));
     vf x = splat(0.999f), y = splat(1e-6f);
-    __asm__ volatile("" : "+x"(x), "+x"(y)); /* not known to the compiler */
+    __asm__ volatile("" : "+x"(x), "+x"(y)); /* the compiler must not know these numbers */
     for (int64_t k = 0; k < rounds; k++)
         UNROLL_FOR (int i = 0; i < MR; i++)
             UNROLL_FOR (int v = 0; v < NV; v++)
@@ -176,7 +176,7 @@ static float multiply_add(int64_t rounds)
 
 const struct aph_learn LEARN_TABLE = {
     .width = WIDTH,
-    .block = MR,
+    .register_rows = MR,
     .working_vector = working_vector,
     .square_norms = square_norms,
     .distances = distances,

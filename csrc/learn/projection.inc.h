@@ -1,20 +1,20 @@
-/* (C) Projections of items, as numbers and as packed signs. Part of kernels.inc.h. */
+/* (C) Projections of items, as numbers and as packed signs. Included by kernels.inc.h. */
 
-/* Features of a row converted at a time: long runs, which the memory prefetcher follows. The odd line keeps a register
- * block's rows out of one another's cache sets. */
+/* RUN features of a row are converted at a time: a long run, which the hardware prefetcher follows. The 16 floats more,
+ * one cache line, keep the rows of a register block in different cache sets. */
 enum { RUN = 4 * APH_DEPTH, RUN_LD = RUN + 16 };
 
-/* Panels that a row alone meets together: their sums are enough to hide how long a multiply-add takes. */
+/* A single row meets so many panels together. Their sums are enough to hide the latency of a multiply-add. */
 enum { TOGETHER = 4 };
 
 struct project_scratch {
-    float *rows; /* [APH_ROW_GROUP, or count where that is less][RUN_LD] */
+    float *rows; /* [APH_BAND, or count where that is smaller][RUN_LD] */
     float *sums; /* [the same][ld] */
 };
 
 INLINE struct project_scratch carve_project(char **at, int64_t r, int64_t count)
 {
-    const int64_t n_rows = min(APH_ROW_GROUP, count);
+    const int64_t n_rows = min(APH_BAND, count);
     struct project_scratch s;
     s.rows = carve(at, 4 * n_rows * RUN_LD);
     s.sums = carve(at, 4 * n_rows * panels_of(r) * WIDTH);
@@ -36,7 +36,7 @@ static void pack_panel(const float *w, int64_t d, int64_t r, int64_t panel, floa
         memcpy(out + k * WIDTH, w + k * r + first, 4 * valid);
 }
 
-/* Bit f of the code is 1 where y[f] >= 0; bits from r on are zero. y has room for whole words. */
+/* Sets bit f of the code to 1 where y[f] >= 0. Bits from r on are zero. */
 static void pack_signs(const float *y, int64_t r, uint64_t *code)
 {
     for (int64_t f = 0; f < r; f += 64) {
@@ -53,7 +53,7 @@ static void pack_signs(const float *y, int64_t r, uint64_t *code)
     }
 }
 
-/* acc[c] = row (1 x depth) times panel c (depth x WIDTH): the sums that `multiply` makes of the row, to the bit. */
+/* acc[c] = row (1 x depth) times panel c (depth x WIDTH). The sums have the same bits as those of `multiply`. */
 INLINE void multiply_row(vf acc[TOGETHER][NV], const float *row, const float *const panels[TOGETHER], int64_t depth)
 {
     UNROLL_FOR (int c = 0; c < TOGETHER; c++)
@@ -67,7 +67,7 @@ INLINE void multiply_row(vf acc[TOGETHER][NV], const float *row, const float *co
     }
 }
 
-/* Adds a row's products with the features from .. from + depth to its sums, or to the bias where from is 0. */
+/* Adds the products of the features from .. from + depth of a row to its sums, or to the bias where from is 0. */
 static void project_row(const float *row, int64_t from, int64_t depth, const float *panels, int64_t d,
                         const float *bias, int64_t ld, float *sums)
 {
@@ -93,8 +93,8 @@ static void project(const struct aph_source *items, int64_t start, int64_t count
     char *at = scratch;
     const struct project_scratch s = carve_project(&at, r, count);
     const int64_t d = items->d, ld = panels_of(r) * WIDTH, words = (r + 63) / 64;
-    for (int64_t j = 0; j < count; j += APH_ROW_GROUP) {
-        const int64_t n_rows = min(APH_ROW_GROUP, count - j);
+    for (int64_t j = 0; j < count; j += APH_BAND) {
+        const int64_t n_rows = min(APH_BAND, count - j);
         for (int64_t from = 0; from < d; from += APH_DEPTH) {
             const int64_t depth = min(APH_DEPTH, d - from), run = min(RUN, d - from);
             const float *rows = s.rows + from % RUN;

@@ -1,7 +1,7 @@
-/* Rows of X, of any dtype, as working vectors or as float64. Part of kernels.inc.h. */
+/* Rows of X, of any dtype, as working vectors or as float64. Included by kernels.inc.h. */
 
-/* IEEE half to single precision, without the F16C instructions: the exponent is moved by a multiplication, which also
- * normalises subnormal halves. Infinities and NaN do not come here. */
+/* Converts IEEE half precision to single, without the F16C instructions. The multiplication moves the exponent, and
+ * also normalises subnormal halves. Infinities and NaN do not come here. */
 INLINE float from_half(uint16_t half)
 {
     union {
@@ -42,7 +42,7 @@ static void working_vector(const struct aph_source *s, int64_t item, int64_t fro
     }
 }
 
-/* Asks the caches for a piece of the item that is converted next: pieces end before the hardware sees a pattern. */
+/* Prefetches a piece of the item that is converted next. A piece ends before the hardware prefetcher sees a pattern. */
 INLINE void fetch(const struct aph_source *s, int64_t item, int64_t from, int64_t n)
 {
     const int64_t size = s->dtype == APH_FLOAT16 ? 2 : s->dtype == APH_FLOAT32 ? 4 : 8;
@@ -53,7 +53,7 @@ INLINE void fetch(const struct aph_source *s, int64_t item, int64_t from, int64_
 
 enum { DISTANCE_LANES = 16 };
 
-/* Sum of (a - x)^2 in DISTANCE_LANES fixed lanes. `get` is an expression of x and k. */
+/* The sum of (a - x)^2 in DISTANCE_LANES fixed lanes. `get` converts a number of x. */
 #define SQUARED_DISTANCE(type, get)                                                                                    \
     {                                                                                                                  \
         const type *restrict x = (const type *)s->x + at;                                                              \

@@ -1,4 +1,4 @@
-/* AVX2: 256-bit vectors; bits are counted by nibbles, as in Mula, Kurz, Lemire (2018). */
+/* The set AVX2: 256-bit vectors. Bits are counted by nibbles, as in Mula, Kurz, Lemire (2018). */
 #if defined(__x86_64__)
 #include "target.h"
 
@@ -32,7 +32,8 @@ static inline __attribute__((always_inline)) vec4 count_bits(vec4 v)
 #define MASK16(a, limit) ((uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi16((__m256i)MIN16(a, limit), (__m256i)(a))))
 #define ZIP(half, bits, a, b) ((vec)_mm256_unpack##half##_epi##bits((__m256i)(a), (__m256i)(b)))
 
-/* A table of 16 numbers is two registers, of which bit 3 of the index chooses. Eight codes at a time. */
+/* A table of 16 numbers fills two registers, between which bit 3 of the index chooses. Eight codes are summed at a
+ * time. */
 #define HAS_WEIGHTED_SUMS
 static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, const uint32_t *tables, int64_t n_tables,
                           uint32_t *sums)

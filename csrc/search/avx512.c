@@ -1,4 +1,4 @@
-/* AVX-512 with VPOPCNTDQ: 512-bit vectors; a full adder is two instructions. */
+/* The set AVX-512 with VPOPCNTDQ: 512-bit vectors. A full adder takes two instructions. */
 #if defined(__x86_64__)
 #include "target.h"
 
@@ -28,8 +28,8 @@ static inline __attribute__((always_inline)) vec8 count_bits(vec8 v) { return (v
     ((uint64_t)_mm512_movepi8_mask(_mm512_movm_epi16(_mm512_cmple_epu16_mask((__m512i)(a), (__m512i)(limit)))))
 #define ZIP(half, bits, a, b) ((vec)_mm512_unpack##half##_epi##bits((__m512i)(a), (__m512i)(b)))
 
-/* A table of 16 numbers is a register, which permutexvar looks up in for 16 codes; it needs no more than the low four bits.
- * 64 codes at a time, and what is left by 8. */
+/* A table of 16 numbers fills one register, in which permutexvar looks up the entries of 16 codes. It uses the low four
+ * bits of an index only. 64 codes are summed at a time, then 16 at a time. */
 #define HAS_WEIGHTED_SUMS
 static inline __attribute__((always_inline)) void sums_of_groups(const uint64_t *groups, int pairs, int64_t apart,
                                                                  int64_t n_words, const uint32_t *tables,
@@ -66,7 +66,7 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
         sums_of_groups(groups + i * n_words, 4, n_words, n_words, tables, n_tables, sums + i);
     for (; i + 8 < n; i += 16)
         sums_of_groups(groups + i * n_words, 1, n_words, n_words, tables, n_tables, sums + i);
-    if (i < n) { /* eight are left: the register's other half is theirs once more */
+    if (i < n) { /* eight codes are left: both halves of the register hold them */
         uint32_t both[16];
         sums_of_groups(groups + i * n_words, 1, 0, n_words, tables, n_tables, both);
         memcpy(sums + i, both, 8 * sizeof *sums);

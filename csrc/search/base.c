@@ -1,4 +1,4 @@
-/* Any CPU: 128-bit vectors in portable C (SSE2 on x86-64, NEON on aarch64). */
+/* The set for any CPU: 128-bit vectors in portable C, which are SSE2 on x86-64 and NEON on aarch64. */
 #include <stdint.h>
 
 #if defined(__aarch64__)
@@ -27,7 +27,7 @@ count_bits(uint64_t __attribute__((vector_size(16))) v)
 #define ADD16(a, b) ((vec)vqaddq_u16((uint16x8_t)(a), (uint16x8_t)(b)))
 #define MIN8(a, b) ((vec)vminq_u8((uint8x16_t)(a), (uint8x16_t)(b)))
 #define MIN16(a, b) ((vec)vminq_u16((uint16x8_t)(a), (uint16x8_t)(b)))
-static inline __attribute__((always_inline)) uint64_t bits_of_bytes(uint8x16_t v) /* the top bit of each */
+static inline __attribute__((always_inline)) uint64_t bits_of_bytes(uint8x16_t v) /* the top bit of each byte */
 {
     static const uint8_t places[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t bits = vandq_u8(v, vld1q_u8(places));

@@ -1,6 +1,7 @@
-/* Bits and bytes: counted, transposed, listed. Included by kernels.inc.h. */
+/* Functions that count, transpose and list bits and bytes. Included by kernels.inc.h. */
 
-/* One round of an 8-row bit-matrix transposition, log-step `j`: exchange the high j bits of row a with the low of b. */
+/* One step of the transposition of a bit matrix of 8 rows: exchange the high j bits of row a with the low j bits of row
+ * b. */
 #define EXCHANGE(a, b, j, m)                                                                                           \
     do {                                                                                                               \
         const __typeof__(r[0]) t = ((r[a] >> (j)) ^ r[b]) & (m);                                                       \
@@ -37,7 +38,7 @@ static inline int32_t count_word(uint64_t x)
 {
 #if defined(__POPCNT__) || !defined(__x86_64__)
     return (int32_t)__builtin_popcountll(x);
-#else /* the compiler would call a function */
+#else /* here the compiler would call a function for the builtin */
     x -= (x >> 1) & UINT64_C(0x5555555555555555);
     x = (x & UINT64_C(0x3333333333333333)) + ((x >> 2) & UINT64_C(0x3333333333333333));
     x = (x + (x >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
@@ -49,7 +50,7 @@ static inline int32_t count_word(uint64_t x)
 INLINE void transpose_bytes(vec *r)
 {
 #ifdef ZIP
-    vec pairs[8], fours[8], eights[8]; /* of rows; [odd lanes][..] */
+    vec pairs[8], fours[8], eights[8]; /* pairs, fours and eights of rows; [odd lanes][..] */
     for (int i = 0; i < 4; i++)
         pairs[i] = ZIP(lo, 8, r[2 * i], r[2 * i + 1]), pairs[4 + i] = ZIP(hi, 8, r[2 * i], r[2 * i + 1]);
     for (int o = 0; o < 8; o += 4)
@@ -70,7 +71,8 @@ INLINE void transpose_bytes(vec *r)
 #endif
 }
 
-/* List the set bits of a block. Four of each word are written unasked: fewer branches that nobody can predict. */
+/* List the set bits of a block. Four places are written for each word, however many bits it has set: this saves
+ * branches that no CPU can predict. */
 INLINE int list_bits(const uint64_t *runs, uint16_t *list)
 {
     int n = 0;

@@ -1,7 +1,7 @@
 #include "search/id_map.h"
 
-/* The finaliser of MurmurHash3 (A. Appleby, public domain): every bit of the id reaches the low bits, so counted ids,
- * multiples of a power of two and negative ids spread alike. */
+/* The slot where the search for an id begins, by the finaliser of MurmurHash3 (A. Appleby, public domain). Every bit of
+ * the id reaches the low bits, so counted ids, multiples of a power of two and negative ids are spread equally well. */
 static int64_t home_of(const aph_idmap *map, int64_t id)
 {
     uint64_t x = (uint64_t)id;
@@ -10,7 +10,7 @@ static int64_t home_of(const aph_idmap *map, int64_t id)
     return (int64_t)(x ^ x >> 33) & map->mask;
 }
 
-/* Slots and lengths of runs are read while a writer extends them; each is one aligned word. */
+/* Slots, and lengths of runs, are read while a writer extends them. Each is one aligned word. */
 static inline int64_t read_word(const int64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
 static inline void write_word(int64_t *word, int64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
@@ -49,7 +49,7 @@ int64_t aph_find(const aph_codes *db, const aph_runs *runs, const aph_idmap *map
     if (in_run >= 0 || db->n == 0)
         return in_run;
     if (!map) {
-        int64_t low = 0, high = db->n; /* the first position whose id is not below */
+        int64_t low = 0, high = db->n; /* the search ends at the first position whose id is not smaller */
         while (low < high) {
             const int64_t middle = (low + high) / 2;
             if (aph_id_of(db, middle) < id)
@@ -80,8 +80,8 @@ static int insert(aph_idmap *map, int64_t id, int64_t position)
     return 1;
 }
 
-/* The first position from `position` on, before `end`, that may be outside the runs: whole pages of one run are passed
- * over at once. */
+/* The first position in [position, end) that may be outside the runs, or `end`. Pages that lie in one run as a whole
+ * are passed over at once. */
 static int64_t pass_over(const aph_codes *db, const aph_runs *runs, int64_t position, int64_t end)
 {
     while (position < end) {
@@ -93,7 +93,7 @@ static int64_t pass_over(const aph_codes *db, const aph_runs *runs, int64_t posi
         const int64_t id = aph_id_of(db, position), last_id = aph_id_of(db, last);
         const int64_t at = place_in(runs, id);
         if (at == 0 || at != place_in(runs, last_id))
-            break; /* ids of one run, if of any */
+            break; /* the ids are not of one run */
         if (aph_find_in_runs(db, runs, id) != position || aph_find_in_runs(db, runs, last_id) != last)
             break;
         position = last + 1;
@@ -152,7 +152,8 @@ int64_t aph_outside_runs(const aph_codes *db, const aph_runs *runs, int64_t firs
 
 /* ---- runs ---- */
 
-/* How long a run is inside a database of n codes; what a given-up change added to it lies behind. */
+/* How long a run is inside a database of n codes. What a change that was given up has added to the run lies behind
+ * n. */
 static int64_t length_in(const aph_run *run, int64_t n)
 {
     return run->length < n - run->position ? run->length : n - run->position;
@@ -182,7 +183,7 @@ int aph_runs_insert(aph_runs *runs, int64_t first_id, int64_t position, int64_t 
     if (runs->n == APH_RUNS || !room_at(runs, at, first_id, count))
         return 0;
     if (at > 0 && (uint64_t)first_id - (uint64_t)runs->runs[at - 1].first_id < (uint64_t)runs->runs[at - 1].length)
-        return 0; /* ids that stood in that run before they were removed */
+        return 0; /* these ids stood in that run before they were removed */
     for (int64_t i = runs->n; i > at; i--)
         runs->runs[i] = runs->runs[i - 1];
     runs->runs[at] = (aph_run){first_id, position, count};

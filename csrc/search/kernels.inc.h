@@ -15,7 +15,7 @@
 typedef uint64_t vec __attribute__((vector_size(8 * APH_LANES), may_alias));
 typedef uint64_t vec_u __attribute__((vector_size(8 * APH_LANES), may_alias, aligned(8)));
 
-#define PARTS (APH_GROUP / APH_LANES) /* vectors in a row of 8 codes */
+#define VECTORS (APH_GROUP / APH_LANES) /* vectors that hold one word of the 8 codes of a group */
 #define INLINE static inline __attribute__((always_inline))
 
 #ifndef ANY
@@ -29,7 +29,7 @@ INLINE int any_bit(vec v)
 #define ANY(v) any_bit(v)
 #endif
 #ifndef XOR3
-/* `a` may come late: sums wait for it, and for nothing else. */
+/* `a` may be ready last: only the last operation waits for it. */
 #define XOR3(a, b, c) ((a) ^ ((b) ^ (c)))
 #define MAJ(a, b, c) (((b) & (c)) | (((b) ^ (c)) & (a)))
 #endif

@@ -7,7 +7,7 @@
 
 int aph_linkage_begin(aph_linkage *linkage, int64_t n)
 {
-    enum { SMALLEST = 1024 };
+    enum { MIN_SIZE = 1024 };
     memset(linkage, 0, sizeof *linkage);
     linkage->n = n;
     const size_t count = n ? (size_t)n : 1;
@@ -15,13 +15,13 @@ int aph_linkage_begin(aph_linkage *linkage, int64_t n)
     linkage->size = malloc(count * sizeof(int64_t));
     linkage->first_link = malloc(count * sizeof(int64_t));
     linkage->degree = calloc(count, sizeof(int64_t));
-    linkage->keys = malloc(SMALLEST * sizeof(uint64_t));
-    linkage->counts = malloc(SMALLEST * sizeof(int64_t));
+    linkage->keys = malloc(MIN_SIZE * sizeof(uint64_t));
+    linkage->counts = malloc(MIN_SIZE * sizeof(int64_t));
     if (!linkage->group || !linkage->size || !linkage->first_link || !linkage->degree || !linkage->keys ||
         !linkage->counts)
         return -1;
-    linkage->mask = SMALLEST - 1;
-    memset(linkage->keys, 0xff, SMALLEST * sizeof(uint64_t));
+    linkage->mask = MIN_SIZE - 1;
+    memset(linkage->keys, 0xff, MIN_SIZE * sizeof(uint64_t));
     for (int64_t item = 0; item < n; item++) {
         linkage->group[item] = item;
         linkage->size[item] = 1;
@@ -59,7 +59,7 @@ static uint64_t key_of(int64_t a, int64_t b)
     return a < b ? (uint64_t)a << 32 | (uint64_t)b : (uint64_t)b << 32 | (uint64_t)a;
 }
 
-/* The place of a key, or the free one where it belongs. */
+/* The place of a key, or the free place where it belongs. */
 static int64_t place_of(const aph_linkage *linkage, uint64_t key)
 {
     uint64_t x = (key ^ key >> 33) * UINT64_C(0xff51afd7ed558ccd); /* half of MurmurHash3's finaliser */
@@ -69,7 +69,8 @@ static int64_t place_of(const aph_linkage *linkage, uint64_t key)
     return place;
 }
 
-/* Make the table anew without the keys that count nothing, four times as large as those that are left. */
+/* Make the table anew without the keys that count nothing. Its size is at least four times the number of the other
+ * keys. */
 static int rebuild(aph_linkage *linkage)
 {
     const int64_t old = linkage->mask + 1;
@@ -120,7 +121,7 @@ static int push_link(aph_linkage *linkage, int64_t to, int64_t group)
     return 0;
 }
 
-/* Count `more` pairs between two groups and link them if they were not. Returns the count, or -1. */
+/* Count `more` pairs between two groups, and link the groups if they were not linked. Returns the count, or -1. */
 static int64_t count_pairs(aph_linkage *linkage, int64_t a, int64_t b, int64_t more)
 {
     if (2 * (linkage->n_keys + 1) > linkage->mask + 1 && rebuild(linkage) != 0)
@@ -150,8 +151,8 @@ static int64_t take_count(aph_linkage *linkage, int64_t a, int64_t b)
 
 /* ---- joining ---- */
 
-/* The group with fewer links goes into the other. No two groups become complete by that: those that both were complete
- * with would have been joined before. */
+/* Join two groups: the one with fewer links goes into the other. No other two groups become complete by that, since a
+ * group that was complete with both would have been joined before. */
 static int join(aph_linkage *linkage, int64_t a, int64_t b)
 {
     if (linkage->degree[a] < linkage->degree[b]) {

@@ -1,6 +1,6 @@
 #include "search/lookup.h"
 
-/* Positions to the end of the page, or to `end`. */
+/* The end of the page of a position, or `end` if that comes first. */
 static int64_t end_of_page(const aph_codes *db, int64_t position, int64_t end)
 {
     const int64_t next = ((position >> db->page_bits) + 1) << db->page_bits;

@@ -1,16 +1,17 @@
-/* Multi-index hashing: exact search without looking at every code (Norouzi, Punjani, Fleet, "Fast exact search in
+/* Multi-index hashing: an exact search that does not look at every code (Norouzi, Punjani, Fleet, "Fast exact search in
  * Hamming space with multi-index hashing", 2014), and all pairs within a radius by the same pigeonhole.
  *
- * A code is cut into substrings of consecutive bits; each substring has a table from its value to the positions that hold it.
- * Step (r, j) probes the values at distance exactly r in substring j. After it, all codes are found whose distance is at
- * most s r + j (s substrings): one that is missed differs by more than r in substrings 0 .. j and by at least r in the others,
- * so by at least (j + 1)(r + 1) + (s - 1 - j) r = s r + j + 1. */
+ * A code is cut into s substrings of consecutive bits. Each substring has a table from its value to the positions of
+ * the codes that have this value. Step (r, j) probes the values at distance exactly r in substring j. After it, all
+ * codes have been found whose distance is at most s r + j. A code that was missed differs by more than r bits in each
+ * of the substrings 0 .. j and by at least r bits in each of the others, so by at least (j + 1)(r + 1) + (s - 1 - j) r
+ * = s r + j + 1 bits. */
 #ifndef APH_LOOKUP_H
 #define APH_LOOKUP_H
 
 #include "search/kernels.h"
 
-enum { APH_SUBSTRING_BITS = 28 }; /* the most bits of a substring of a lookup */
+enum { APH_SUBSTRING_BITS = 28 }; /* the largest number of bits in a substring of a lookup */
 
 typedef struct aph_lookup_s {
     int64_t n_substrings;
@@ -19,31 +20,33 @@ typedef struct aph_lookup_s {
     const uint32_t *offsets;   /* of substring j: 2^bits + 1 offsets into its positions */
     const uint32_t *positions; /* n_substrings x n_indexed */
     int64_t n_indexed;         /* positions [0, n_indexed) stand in the tables; later ones are looked at one by one */
-    const int64_t *stale;      /* positions < n_indexed whose pages say so: their code is not the one in the tables. */
-    int64_t n_stale;           /* Each once; also those that the database no longer reaches */
+    const int64_t *stale;      /* positions < n_indexed whose code is not the one in the tables; their pages say so, */
+    int64_t n_stale;           /* too. Each is listed once, also if the database has become shorter since */
 } aph_lookup;
 
-/* Count (into counts[value + 1]) or place (advancing offsets[value]) the substring's values of positions [first, end). */
+/* Count the values of a substring at the positions [first, end), in counts[value + 1]; or write each position to the
+ * place that offsets[value] says, and advance it. */
 void aph_substring_count(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t bits,
                          uint32_t *counts);
 void aph_substring_place(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t bits,
                          uint32_t *offsets, uint32_t *positions);
 
-enum { APH_LOOKUP_DONE = 0, APH_LOOKUP_DEAR = 1, APH_LOOKUP_FULL = 2 }; /* what aph_lookup_fn returns */
+enum { APH_LOOKUP_DONE = 0, APH_LOOKUP_GIVEN_UP = 1, APH_LOOKUP_FULL = 2 }; /* what aph_lookup_fn returns */
 
-/* All pairs within a radius. `order`: positions grouped by the hash of one substring, so that equal substrings stand together. */
+/* The state of the search for all pairs within a radius. A bucket holds the positions whose substrings have the same
+ * hash, so equal substrings stand together. */
 typedef struct aph_pairs_s {
     const uint32_t *order;
-    const uint32_t *bounds; /* group g = order[bounds[g]] .. order[bounds[g + 1] - 1] */
-    int64_t group, end;     /* groups that are left */
-    int64_t a, b;           /* places inside the group */
-    const int32_t *starts;  /* of all substrings: a pair is reported for the first substring in which it agrees */
+    const uint32_t *bounds; /* bucket g is order[bounds[g]] .. order[bounds[g + 1] - 1] */
+    int64_t bucket, end;    /* the buckets that are left are [bucket, end) */
+    int64_t a, b;           /* the next two places in the bucket to be compared */
+    const int32_t *starts;  /* of all substrings; a pair is reported for the first substring in which it agrees */
     int64_t substring;
     int32_t radius;
 } aph_pairs;
 
-/* Count (into counts[hash + 1]) or place (advancing offsets[hash]) the positions [first, end) that take part, by the hash
- * of the substring [start, stop): its value where it has no more than `bits` bits. */
+/* The same for the hash of the substring [start, stop), at those of the positions [first, end) that take part. Where
+ * the substring has at most `bits` bits, its hash is its value. */
 void aph_hash_count(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t stop, int32_t bits,
                     uint32_t *counts);
 void aph_hash_place(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t stop, int32_t bits,

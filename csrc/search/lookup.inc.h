@@ -1,4 +1,4 @@
-/* One query in the tables of a lookup (lookup.h). Included by kernels.inc.h. */
+/* The search of one query in the tables of a lookup (lookup.h). Included by kernels.inc.h. */
 #include "search/lookup.h"
 #include "search/select.h"
 
@@ -26,7 +26,7 @@ static inline uint64_t query_value(const uint64_t *query, int32_t start, int32_t
     return value & ((UINT64_C(1) << bits) - 1);
 }
 
-/* Whether an earlier step than (r, substring) has met this code: each is to be reported once. */
+/* Whether an earlier step than (r, substring) has met this code. Each code is to be reported once. */
 static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint64_t *query, int r, int64_t substring)
 {
     for (int64_t j = 0; j < lookup->n_substrings; j++) {
@@ -61,7 +61,8 @@ typedef struct {
     int n;
 } waiting_codes;
 
-/* Look at the codes that wait, which have been prefetched. Returns 0 when a buffer that keeps all is full. */
+/* Compare the codes that wait, which have been prefetched by now. Returns 0 when a buffer that keeps all hits is
+ * full. */
 static int verify_candidates(waiting_codes *waiting, const aph_lookup *lookup, const aph_codes *db,
                              const uint64_t *query, int r, int64_t substring, aph_found *found, int64_t *bins)
 {
@@ -86,15 +87,16 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
 {
     const uint64_t *query = state;
     const int64_t loose = db->n > lookup->n_indexed ? db->n - lookup->n_indexed : 0;
-    double spent = (double)(loose + lookup->n_stale) * code_cost * 0.2; /* in order: cheaper */
+    double spent =
+        (double)(loose + lookup->n_stale) * code_cost * 0.2; /* these codes are read in order, which is cheaper */
     if (spent > budget)
-        return APH_LOOKUP_DEAR;
-    /* Tables may be a map of a damaged file: whatever they say, nothing outside the arrays is read. */
+        return APH_LOOKUP_GIVEN_UP;
+    /* The tables may be a map of a damaged file. Whatever they say, nothing outside the arrays is read. */
     const uint32_t n_listed = (uint32_t)lookup->n_indexed, limit = (uint32_t)(loose ? lookup->n_indexed : db->n);
     for (int64_t i = 0; i < loose + lookup->n_stale; i++) {
         const int64_t position = i < loose ? lookup->n_indexed + i : lookup->stale[i - loose];
         if (position >= db->n)
-            continue; /* removed since */
+            continue; /* the code was removed after the tables were made */
         const int32_t distance = distance_to(aph_code_of(db, position), db->n_words, query);
         if (distance > found->threshold || !aph_takes_part(db, position))
             continue;
@@ -114,7 +116,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
             const uint32_t *positions = lookup->positions + j * lookup->n_indexed;
             const double probes = r <= bits ? binomial(bits, r) : 0;
             if (spent + probes * (probe_cost + code_cost * (double)lookup->n_indexed / (double)end) > budget)
-                return APH_LOOKUP_DEAR;
+                return APH_LOOKUP_GIVEN_UP;
             const int64_t before = found->count;
             uint64_t flips =
                 r == 0 || r > bits ? 0 : (UINT64_C(1) << r) - 1; /* the values with r bits, in rising order */
@@ -125,7 +127,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
                     values[n] = centre ^ flips;
                     __builtin_prefetch(offsets + values[n]);
                     n++;
-                    const uint64_t low = flips & -flips, carry = flips + low; /* Gosper's next value */
+                    const uint64_t low = flips & -flips, carry = flips + low; /* Gosper's hack gives the next value */
                     if (flips == 0)
                         more = 0;
                     else {
@@ -140,13 +142,13 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
                 }
                 spent += n * probe_cost + (double)in_batch * code_cost;
                 if (spent > budget)
-                    return APH_LOOKUP_DEAR;
+                    return APH_LOOKUP_GIVEN_UP;
                 for (int i = 0; i < n; i++) {
                     const uint32_t last = offsets[values[i] + 1] < n_listed ? offsets[values[i] + 1] : n_listed;
                     for (uint32_t at = offsets[values[i]]; at < last; at++) {
                         const uint32_t position = positions[at];
                         if (position >= limit)
-                            continue; /* removed since */
+                            continue; /* the code was removed after the tables were made */
                         const uint64_t *code = aph_code_of(db, position);
                         __builtin_prefetch(code);
                         waiting.codes[waiting.n] = code;
@@ -169,6 +171,6 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
             if (found->count >= found->k && certain >= found->threshold)
                 return APH_LOOKUP_DONE;
             if (certain >= 64 * db->n_words)
-                return APH_LOOKUP_DEAR; /* fewer than k take part: the caller pads */
+                return APH_LOOKUP_GIVEN_UP; /* fewer than k codes take part: the scan finds that out */
         }
 }

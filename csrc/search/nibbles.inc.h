@@ -1,41 +1,43 @@
-/* Bounds for any tables, by lookups of four bits. Included by weighted.inc.h, which says what LOOKUP and the others are.
+/* Bounds for any tables, by lookups of four bits. Included by weighted.inc.h, which says what LOOKUP and the other
+ * macros are.
  *
- * A block's codes are turned into nibble planes: for each four bits, a byte of every code. A table of 16 bytes in a
- * register then gives what those bits add for as many codes at once as a vector has bytes. Sources: Andre, Kermarrec, Le
- * Scouarnec, "Cache locality is not enough: high-performance nearest neighbor search with product quantization fast scan"
- * (2015), "Accelerated nearest neighbor search with Quick ADC" (2017).
+ * The codes of a block are turned into nibble planes: a plane holds four bits of every code, a byte for each code. A
+ * table of 16 bytes in a register then gives what those bits add, for as many codes at once as a vector has bytes.
+ * Sources: Andre, Kermarrec, Le Scouarnec, "Cache locality is not enough: high-performance nearest neighbor search with
+ * product quantization fast scan" (2015), "Accelerated nearest neighbor search with Quick ADC" (2017).
  *
- * Entry u of a table, less the table's least entry, becomes floor(u scale), and these bytes are added with saturation, so
- * the sum is at most scale times the distance's own. A code is a candidate while that sum is within `limit`, the largest
- * that the threshold allows. When the threshold has fallen by an eighth, scale is raised.
+ * The smallest entry of a table is subtracted from all of its entries. Then each entry u becomes floor(u scale), and
+ * these bytes are added with saturation. Their sum is at most scale times the distance's own sum. A code is a candidate
+ * while the sum of bytes is at most `limit`, the largest that the threshold allows. When the threshold has become
+ * smaller by an eighth, scale is raised.
  *
- * Few tables: sums of 8 bits, the threshold at 254. Each table's floor loses half a unit, which is too much of 254 once
- * there are many: then STEP tables have a sum of 8 bits, for which the mean code is at FILL, and these sums are added in
- * 16 bits. The STEP tables are taken from all over the code, for the bits of some learners fall in weight. */
+ * With few tables, sums have 8 bits, and the threshold is at 254. The floor of each table loses half a unit on average,
+ * which is too much of 254 where there are many tables. There a step of STEP tables has a sum of 8 bits, in which the
+ * mean code is at FILL, and the sums of the steps are added in 16 bits. The tables of a step are taken from all over
+ * the code, because the weights of some learners decrease from the first bit to the last. */
 #include <math.h>
 
 enum {
-    NARROW = 32, /* tables up to which sums of 8 bits serve */
-    STEP = 16,   /* tables whose sum has 8 bits, where the whole sum has 16 */
-    FILL = 210,  /* where the mean sum of STEP tables is put: few are beyond 255, and fewer of those that are near */
-    FETCH = 128, /* how many rows of codes are fetched ahead */
-    CHUNK = 4    /* steps whose planes fit in a first-level cache: they serve all queries before the next are touched */
+    NARROW = 32, /* up to so many tables, sums have 8 bits */
+    STEP = 16,   /* the tables of one step, whose sum has 8 bits where the whole sum has 16 */
+    FILL = 210,  /* the mean sum of a step: few codes exceed 255, and fewer of those that are near */
+    FETCH = 128, /* how many words of groups of codes are fetched ahead */
+    STRIP = 4    /* the steps of a strip: its planes fit in a first-level cache, and serve all queries in turn */
 };
 
 typedef struct {
-    float scale;  /* of the tables of 8 bits */
-    float finest; /* the largest scale for which sums of STEP tables hardly ever saturate */
+    float scale;     /* the scale of the tables of bytes */
+    float max_scale; /* the largest scale at which the sums of steps hardly ever saturate */
     int32_t limit;
 } nibble_bound;
 
 struct bounds_s {
-    nibble_bound each[APH_QUERY_BLOCK];
-    int64_t n_steps; /* 0: sums have 8 bits */
-    uint8_t
-        *planes; /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; table t has its place by place_of */
-    uint16_t *partial; /* [query][512]: sums of 16 bits between two chunks */
+    nibble_bound each[APH_MAX_QUERIES];
+    int64_t n_steps;   /* 0 where sums have 8 bits */
+    uint8_t *planes;   /* [place][512]: byte 64 r + 8 l + g is of code 64 r + 8 g + l; see place_of */
+    uint16_t *partial; /* [query][512]: sums of 16 bits, kept between two strips */
     uint8_t *tables;   /* [query][place][APH_ENTRIES] */
-    int64_t stride;    /* bytes from one query's tables to the next's */
+    int64_t stride;    /* bytes from the tables of one query to those of the next */
 };
 
 static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
@@ -43,11 +45,11 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
 
 static int64_t bounds_bytes(int64_t n_words)
 {
-    const int64_t partial = APH_QUERY_BLOCK * APH_BLOCK * (int64_t)sizeof(uint16_t);
-    return round64(sizeof(bounds)) + partial + n_words * 16 * (APH_BLOCK + APH_QUERY_BLOCK * APH_ENTRIES);
+    const int64_t partial = APH_MAX_QUERIES * APH_BLOCK * (int64_t)sizeof(uint16_t);
+    return round64(sizeof(bounds)) + partial + n_words * 16 * (APH_BLOCK + APH_MAX_QUERIES * APH_ENTRIES);
 }
 
-/* Steps take their tables from all over the code. */
+/* The place of table t: the tables of a step come from all over the code. */
 INLINE int64_t place_of(const weighted_scan *w, int64_t t)
 {
     return w->bounds->n_steps ? t % w->bounds->n_steps * STEP + t / w->bounds->n_steps : t;
@@ -65,10 +67,10 @@ static void make_byte_tables(const weighted_scan *w, int64_t q)
     const float scale = w->bounds->each[q].scale;
     for (int64_t t = 0; t < w->n_tables; t++) {
         const uint32_t *table = tables + t * APH_ENTRIES;
-        const uint32_t least = least_entry(table);
+        const uint32_t min = min_entry(table);
         uint8_t *bytes = w->bounds->tables + q * w->bounds->stride + place_of(w, t) * APH_ENTRIES;
         for (int v = 0; v < APH_ENTRIES; v++)
-            bytes[v] = scaled_down(table[v] - least, scale);
+            bytes[v] = scaled_down(table[v] - min, scale);
     }
 }
 
@@ -76,7 +78,7 @@ static void start_bound(const weighted_scan *w, int64_t q)
 {
     const uint32_t *tables = w->queries[q].tables;
     const int64_t n_steps = w->bounds->n_steps;
-    double heaviest = 1;
+    double max_sum = 1;
     for (int64_t step = 0; step < n_steps; step++) {
         double sum = 0;
         for (int64_t t = step; t < w->n_tables; t += n_steps) {
@@ -84,11 +86,11 @@ static void start_bound(const weighted_scan *w, int64_t q)
             double mean = 0;
             for (int v = 0; v < APH_ENTRIES; v++)
                 mean += table[v];
-            sum += mean / APH_ENTRIES - least_entry(table);
+            sum += mean / APH_ENTRIES - min_entry(table);
         }
-        heaviest = sum > heaviest ? sum : heaviest;
+        max_sum = sum > max_sum ? sum : max_sum;
     }
-    w->bounds->each[q] = (nibble_bound){.finest = (float)(FILL / heaviest)};
+    w->bounds->each[q] = (nibble_bound){.max_scale = (float)(FILL / max_sum)};
 }
 
 static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
@@ -97,8 +99,9 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     bounds *b = w->bounds = (bounds *)scratch;
     b->planes = (uint8_t *)scratch + round64(sizeof(bounds));
     b->partial = (uint16_t *)(b->planes + n_words * 16 * APH_BLOCK);
-    b->tables = (uint8_t *)(b->partial + APH_QUERY_BLOCK * APH_BLOCK);
-    b->n_steps = w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for whole words */
+    b->tables = (uint8_t *)(b->partial + APH_MAX_QUERIES * APH_BLOCK);
+    b->n_steps =
+        w->n_tables <= NARROW ? 0 : (w->n_tables + STEP - 1) / STEP; /* there are planes for all bits of a word */
     b->stride = (b->n_steps ? b->n_steps * STEP : w->n_tables) * APH_ENTRIES;
     if (b->n_steps * STEP > w->n_tables)
         memset(b->tables, 0, (size_t)(n_queries * b->stride));
@@ -107,20 +110,21 @@ static void start_bounds(weighted_scan *w, char *scratch, int64_t n_queries)
     w->scan.count = count_bounded;
 }
 
-/* Set the limit of a query, and its tables where their scale does not suit it. */
+/* Set the limit of a query, and make its tables anew where their scale is too small or too large for it. */
 static void set_bound(weighted_scan *w, int64_t q, int64_t room)
 {
     nibble_bound *bound = w->bounds->each + q;
     const int n_steps = w->bounds->n_steps != 0;
-    const int32_t top = n_steps ? 65000 : 254; /* the largest limit: sums saturate above it */
-    /* Entries are at most u scale (1 + 2^-23), for u and the product are rounded, so the sums of hits are at most this. */
+    const int32_t top = n_steps ? 65000 : 254; /* the largest limit, since larger sums saturate */
+    /* An entry is at most u scale (1 + 2^-23), since u and the product are rounded. So the sums of hits are at most
+     * this. */
     const double slack = 1 + 1e-6;
     double scale =
-        room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, whatever saturates */
-    if (n_steps && scale < bound->finest) {
+        room > 0 ? 254.9 / (room * slack) : 256; /* a code with more than 254 is farther, also where a sum saturates */
+    if (n_steps && scale < bound->max_scale) {
         scale = 65000.9 / ((room + 1) * slack);
-        if (scale > bound->finest)
-            scale = bound->finest;
+        if (scale > bound->max_scale)
+            scale = bound->max_scale;
     }
     const double limit = (double)room * bound->scale * slack;
     if (limit >= top + 1 || scale * 7 > bound->scale * 8.0) {
@@ -133,18 +137,18 @@ static void set_bound(weighted_scan *w, int64_t q, int64_t room)
         bound->limit = (int32_t)limit;
 }
 
-/* The planes of a block: bytes are transposed, 64 codes at a time, and split. */
+/* Make the planes of a block: bytes are transposed, 64 codes at a time, and split into nibbles. */
 static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
 {
     const int64_t n_words = w->scan.db->n_words;
     for (int64_t word = 0; word * 16 < w->n_tables; word++) {
-        uint8_t *rows[16];
+        uint8_t *planes[16];
         for (int i = 0; i < 16; i++)
-            rows[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
+            planes[i] = w->bounds->planes + place_of(w, word * 16 + i) * APH_BLOCK;
         for (int run = 0; run < 8; run++)
-            for (int part = 0; part < PARTS; part++) {
-                const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + part * APH_LANES;
-                const int at = run * 64 + part * (int)sizeof(vec);
+            for (int vector = 0; vector < VECTORS; vector++) {
+                const uint64_t *in = groups + (run * 8 * n_words + word) * APH_GROUP + vector * APH_LANES;
+                const int at = run * 64 + vector * (int)sizeof(vec);
                 vec r[8];
                 for (int g = 0; g < 8; g++) {
                     r[g] = *(const vec_u *)(in + g * n_words * APH_GROUP);
@@ -152,22 +156,23 @@ static void make_nibbles(const weighted_scan *w, const uint64_t *groups)
                 }
                 transpose_bytes(r);
                 for (int b = 0; b < 8; b++) {
-                    *(vec *)(rows[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
-                    *(vec *)(rows[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
+                    *(vec *)(planes[2 * b] + at) = r[b] & UINT64_C(0x0F0F0F0F0F0F0F0F);
+                    *(vec *)(planes[2 * b + 1] + at) = r[b] >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F);
                 }
             }
     }
 }
 
-/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. As many vectors of sums as
- * there are registers for, of each. */
+/* Sums of 8 bits are made for two queries at a time, so that a plane is loaded once for both. AHEAD is the number of
+ * vectors of sums of each query, as many as the registers hold. */
 #define AHEAD(n_queries) (APH_LANES == 8 || (n_queries) == 1 ? 8 : 4)
 #define AHEAD_WIDE (APH_LANES == 8 ? 8 : 4)
 #define WIDE_PAIRS (APH_LANES == 8)
 
 INLINE vec splat(uint8_t byte) { return (vec){0} + byte * UINT64_C(0x0101010101010101); }
 
-/* Add what a table gives for n vectors of bytes to the sums [query][n]; the next query's table is `apart` bytes away. */
+/* Add what a table gives for n vectors of bytes to the sums [query][n]. The table of the next query is `apart` bytes
+ * away. */
 INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const uint8_t *planes, int n, vec *sums)
 {
     vec entries[2];
@@ -180,20 +185,21 @@ INLINE void add_table(const uint8_t *table, int64_t apart, int n_queries, const 
     }
 }
 
-typedef struct {           /* one or two queries against a block */
-    const uint8_t *tables; /* the first one's */
+typedef struct {           /* one or two queries, and what is found of them in a block */
+    const uint8_t *tables; /* the tables of the first query */
     int64_t apart;
     int32_t limits[2];
-    vec *partial[2];      /* sums of 16 bits between chunks */
-    unsigned hot[2];      /* out: the runs r that have a candidate, by bits; before the last chunk: whether any may */
-    uint64_t masks[2][8]; /* out: [run], bit 8 l + g = code 64 r + 8 g + l is one; those of other runs mean nothing */
+    vec *partial[2]; /* sums of 16 bits, kept between strips */
+    unsigned
+        hot[2]; /* result: bit r is set where run r holds candidates; before the last strip: whether any may come */
+    uint64_t masks[2][8]; /* result: bit 8 l + g of run r is code 64 r + 8 g + l; runs without candidates are not set */
 } weighted_pair;
 
-/* Set the masks of n vectors from number `at` on; `masks` come from MASK8 or both of MASK16. */
+/* Set the masks of n vectors from number `at` on. The mask of a vector is `expression`, in which `a` is its number. */
 #define SET_MASKS(pair, i, at, n, expression)                                                                          \
     for (int a = 0; a < (n); a++) {                                                                                    \
         const uint64_t mask = (expression);                                                                            \
-        const int byte = ((at) + a) * APH_LANES; /* of masks; little-endian: bit i of byte j is bit 8 j + i */         \
+        const int byte = ((at) + a) * APH_LANES; /* in `masks`, little-endian: bit i of byte j is bit 8 j + i */       \
         (pair)->hot[i] |= (unsigned)(mask != 0) << byte / 8;                                                           \
         memcpy((uint8_t *)(pair)->masks[i] + byte, &mask, APH_LANES);                                                  \
     }
@@ -209,16 +215,16 @@ INLINE void narrow_block(const uint8_t *planes, int64_t n_tables, int n_queries,
         for (int64_t t = 0; t < n_tables; t++)
             add_table(pair->tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * APH_BLOCK, n, sums);
         for (int i = 0; i < n_queries; i++) {
-            const vec most = splat((uint8_t)pair->limits[i]);
-            vec least = sums[i * n];
+            const vec limit = splat((uint8_t)pair->limits[i]);
+            vec minimum = sums[i * n];
             for (int a = 1; a < n; a++)
-                least = MIN8(least, sums[i * n + a]);
-            if (MASK8(least, most) == 0) {
+                minimum = MIN8(minimum, sums[i * n + a]);
+            if (MASK8(minimum, limit) == 0) {
                 if (APH_LANES < 8)
                     memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
                 continue;
             }
-            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], most))
+            SET_MASKS(pair, i, at, n, MASK8(sums[i * n + a], limit))
         }
     }
 }
@@ -228,14 +234,14 @@ static void narrow(const uint8_t *planes, int64_t n_tables, int n_queries, weigh
     if (n_queries == 1)
         narrow_block(planes, n_tables, 1, pair);
     else if (n_tables == 16)
-        narrow_block(planes, 16, 2, pair); /* unrolled for the usual widths */
+        narrow_block(planes, 16, 2, pair); /* the compiler unrolls these for the usual widths */
     else if (n_tables == 32)
         narrow_block(planes, 32, 2, pair);
     else
         narrow_block(planes, n_tables, 2, pair);
 }
 
-/* As narrow_block with sums of 16 bits, of even bytes and odd ones, for the steps of a chunk. */
+/* As narrow_block, for the steps of a strip, with sums of 16 bits: of the even bytes and of the odd ones. */
 INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int first, int last, weighted_pair *pair)
 {
     typedef uint16_t shorts __attribute__((vector_size(8 * APH_LANES)));
@@ -251,22 +257,22 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
             }
         for (int step = 0; step < n_steps; step++) {
             const uint8_t *tables = pair->tables + step * STEP * APH_ENTRIES;
-            const uint8_t *rows = planes + step * STEP * APH_BLOCK + at * (int)sizeof(vec);
+            const uint8_t *here = planes + step * STEP * APH_BLOCK + at * (int)sizeof(vec);
             vec bytes[AHEAD_WIDE] = {{0}};
 #pragma GCC unroll 16
             for (int t = 0; t < STEP; t++)
-                add_table(tables + t * APH_ENTRIES, pair->apart, n_queries, rows + t * APH_BLOCK, n, bytes);
+                add_table(tables + t * APH_ENTRIES, pair->apart, n_queries, here + t * APH_BLOCK, n, bytes);
             for (int a = 0; a < n_queries * n; a++) {
                 even[a] = ADD16(even[a], bytes[a] & low);
                 odd[a] = ADD16(odd[a], (vec)((shorts)bytes[a] >> 8));
             }
         }
         for (int i = 0; i < n_queries; i++) {
-            const vec most = (vec){0} + (uint64_t)pair->limits[i] * UINT64_C(0x0001000100010001);
-            vec least = MIN16(even[i * n], odd[i * n]);
+            const vec limit = (vec){0} + (uint64_t)pair->limits[i] * UINT64_C(0x0001000100010001);
+            vec minimum = MIN16(even[i * n], odd[i * n]);
             for (int a = 1; a < n; a++)
-                least = MIN16(least, MIN16(even[i * n + a], odd[i * n + a]));
-            const int any = MASK16(least, most) != 0;
+                minimum = MIN16(minimum, MIN16(even[i * n + a], odd[i * n + a]));
+            const int any = MASK16(minimum, limit) != 0;
             if (!last) {
                 for (int a = 0; a < n; a++)
                     pair->partial[i][2 * (at + a)] = even[i * n + a],
@@ -274,8 +280,8 @@ INLINE void wide_block(const uint8_t *planes, int n_steps, int n_queries, int fi
                 pair->hot[i] |= (unsigned)any;
             } else if (any) {
                 SET_MASKS(pair, i, at, n,
-                          (MASK16(even[i * n + a], most) & UINT64_C(0x5555555555555555)) |
-                              (MASK16(odd[i * n + a], most) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
+                          (MASK16(even[i * n + a], limit) & UINT64_C(0x5555555555555555)) |
+                              (MASK16(odd[i * n + a], limit) & UINT64_C(0xAAAAAAAAAAAAAAAA)))
             } else if (APH_LANES < 8)
                 memset((uint8_t *)pair->masks[i] + at * APH_LANES, 0, (size_t)n * APH_LANES);
         }
@@ -311,10 +317,10 @@ static void count_bounded(scan_state *scan, const uint64_t *groups, const uint64
     if (n_alive == 0)
         return;
     make_nibbles(w, groups);
-    const int64_t chunk = b->n_steps ? CHUNK : 1, end = b->n_steps ? b->n_steps : 1;
-    for (int64_t step = 0; step < end; step += chunk) {
-        const int last = step + chunk >= end;
-        const int64_t first_table = step * STEP, n_steps = last ? end - step : chunk;
+    const int64_t strip = b->n_steps ? STRIP : 1, end = b->n_steps ? b->n_steps : 1;
+    for (int64_t step = 0; step < end; step += strip) {
+        const int last = step + strip >= end;
+        const int64_t first_table = step * STEP, n_steps = last ? end - step : strip;
         const uint8_t *planes = b->planes + first_table * APH_BLOCK;
         int64_t kept = 0;
         for (int64_t a = 0, n; a < n_alive; a += n) {

@@ -47,7 +47,7 @@ void aph_gather(const aph_codes *db, const int64_t *positions, int64_t n, uint64
 
 int aph_is_range(const int64_t *ids, int64_t n)
 {
-    for (int64_t i = 1; i < n; i++) /* compared without overflow: the largest id has no successor */
+    for (int64_t i = 1; i < n; i++) /* the sum is unsigned, since the largest id has no successor */
         if (ids[i] != (int64_t)((uint64_t)ids[0] + (uint64_t)i) || ids[i] < ids[0])
             return 0;
     return 1;

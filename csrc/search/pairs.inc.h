@@ -15,17 +15,17 @@ static int64_t pairs_step(aph_pairs *pairs, const aph_codes *db, int64_t room, i
 {
     int64_t n = 0;
     const int64_t n_words = db->n_words;
-    for (; pairs->group < pairs->end; pairs->group++, pairs->a = 0, pairs->b = 1) {
-        const uint32_t *group = pairs->order + pairs->bounds[pairs->group];
-        const int64_t size = pairs->bounds[pairs->group + 1] - pairs->bounds[pairs->group];
+    for (; pairs->bucket < pairs->end; pairs->bucket++, pairs->a = 0, pairs->b = 1) {
+        const uint32_t *bucket = pairs->order + pairs->bounds[pairs->bucket];
+        const int64_t size = pairs->bounds[pairs->bucket + 1] - pairs->bounds[pairs->bucket];
         for (; pairs->a + 1 < size; pairs->a++, pairs->b = pairs->a + 1) {
-            const int64_t x = group[pairs->a];
+            const int64_t x = bucket[pairs->a];
             const uint64_t *cx = aph_code_of(db, x);
             for (; pairs->b < size; pairs->b++) {
                 if (n == room || work <= 0)
                     return n;
                 work--;
-                const int64_t y = group[pairs->b];
+                const int64_t y = bucket[pairs->b];
                 const uint64_t *cy = aph_code_of(db, y);
                 int32_t distance = 0;
                 for (int64_t w = 0; w < n_words && distance <= pairs->radius; w++)
@@ -39,7 +39,7 @@ static int64_t pairs_step(aph_pairs *pairs, const aph_codes *db, int64_t room, i
                        !agree(cx, cy, pairs->starts[substring], pairs->starts[substring + 1]))
                     substring++;
                 if (substring < pairs->substring)
-                    continue; /* reported for that substring */
+                    continue; /* the pair was reported for that substring */
                 i[n] = x;
                 j[n] = y;
                 distances[n++] = distance;

@@ -1,5 +1,5 @@
-/* The functions that are the same for every instruction set, in one table: modules that call them need not link them.
- * What each does stands where it is declared. */
+/* The functions that are the same for every instruction set, in one table, so that modules can call them without
+ * linking them. The header that declares a function says what it does. */
 #ifndef APH_PORTABLE_H
 #define APH_PORTABLE_H
 

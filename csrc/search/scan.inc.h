@@ -1,6 +1,8 @@
-/* The scan for codes: blocks in turn, thresholds that tighten, hits. Included by kernels.inc.h. */
+/* The scan for queries that are codes. It takes one block after the other, collects hits, and lowers the thresholds as
+ * it finds more. Included by kernels.inc.h. */
 
-/* From [lane], bit r: code 8 r + lane, to the order of positions: bit i of word i / 64. Bytes first, then bits. */
+/* Reorder a mask from lanes, where bit r of lane l is code 8 r + l, to positions, where bit i % 64 of word i / 64 is
+ * code i. The bytes are transposed first, then the bits. */
 INLINE void order_lanes(const uint64_t *lanes, uint64_t *r)
 {
     memcpy(r, lanes, 8 * sizeof *r);
@@ -9,7 +11,7 @@ INLINE void order_lanes(const uint64_t *lanes, uint64_t *r)
         r[run] = transpose_bits(r[run]);
 }
 
-/* Append the hits of a block. `positions`: NULL, or the positions of a gathered block. */
+/* Append the hits of a block. `positions` is NULL, or holds the positions of a gathered block. */
 INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
                       const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
 {
@@ -20,8 +22,8 @@ INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const
         int32_t distance = 0;
         for (int64_t word = 0; word < n_words; word++)
             distance += count_word(code[word * APH_GROUP] ^ query[word]);
-        /* Tightened since the block was counted. A radius never is: there every hit of a kernel must be one, and does show
-         * in the tests if it is not. */
+        /* The threshold may have become smaller since the block was counted. That of a radius search never does. There
+         * each hit of a kernel must be within the radius, and the tests see it if one is not. */
         if (found->k && distance > found->threshold)
             continue;
         const uint64_t position = (uint64_t)((positions ? positions[at] : first + at) - found->first);
@@ -31,13 +33,14 @@ INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const
     }
 }
 
-/* Where `many` pays: it costs about as much as 4 to 6 queries before the first one is answered. */
-enum { MANY = 6 };
+/* From so many queries on bit planes are used. To make them costs about as much as 4 to 6 queries by population
+ * counts. */
+enum { MIN_BATCH = 6 };
 
 typedef struct { /* one scan */
     scan_state scan;
     const uint64_t *queries;
-    scratch_parts s;
+    scratch_arrays s;
     int n_planes, sliced;
 } hamming_scan;
 
@@ -47,14 +50,14 @@ static void start_scan(hamming_scan *h, int64_t n_queries)
     const int64_t n_words = scan->db->n_words;
     scratch_head *head = h->s.head;
     list_active(scan, n_queries);
-    h->sliced = scan->n_active >= MANY;
+    h->sliced = scan->n_active >= MIN_BATCH;
     if (!h->sliced)
         return;
     for (int64_t a = 0; a < scan->n_active; a++) {
         const int64_t q = head->common.active[a];
         set_bias(head->bias[q], h->n_planes, scan->found[q].threshold);
         for (int64_t word = 0; word < n_words; word++)
-            make_patterns(h->queries[q * n_words + word], h->s.patterns + (word * APH_QUERY_BLOCK + q) * APH_PATTERNS);
+            make_patterns(h->queries[q * n_words + word], h->s.patterns + (word * APH_MAX_QUERIES + q) * APH_PATTERNS);
     }
 }
 
@@ -66,9 +69,9 @@ static void count_block(scan_state *scan, const uint64_t *groups, const uint64_t
     scratch_head *head = h->s.head;
     int64_t n_hot = n_active;
     if (h->sliced)
-        for (int part = 0; part < PARTS; part++)
-            n_hot = n_words == 1 ? bitsliced_narrow(groups, part, n_active, &h->s)
-                                 : bitsliced_wide(groups, n_words, h->n_planes, part, n_active, &h->s);
+        for (int vector = 0; vector < VECTORS; vector++)
+            n_hot = n_words == 1 ? bitsliced_narrow(groups, vector, n_active, &h->s)
+                                 : bitsliced_wide(groups, n_words, h->n_planes, vector, n_active, &h->s);
     int dropped = 0;
     for (int64_t i = 0; i < n_hot; i++) {
         const int64_t q = h->sliced ? head->hot[i] : head->common.active[i];

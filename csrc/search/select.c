@@ -12,9 +12,9 @@ static inline int64_t id_of(const aph_codes *db, const aph_found *found, uint64_
     return db->positions ? position : aph_id_of(db, position);
 }
 
-/* ---- heaps: the smallest ids among equals, where ids do not ascend ---- */
+/* ---- heaps: they keep the smallest ids among equal distances, where ids do not ascend ---- */
 
-/* Restore the max-heap below `at`, in an array of hits ordered by their ids. */
+/* Restore the max-heap of hits, ordered by their ids, below the place `at`. */
 static void sift_hits(uint64_t *heap, int64_t at, int64_t size, const aph_codes *db, const aph_found *found)
 {
     const uint64_t moving = heap[at];
@@ -64,7 +64,7 @@ static void sort_ids(int64_t *ids, int64_t n)
     }
 }
 
-/* Heapsort by (distance, id). */
+/* Whether result i comes after result j, by (distance, id). */
 static int later(const uint32_t *distances, const int64_t *ids, int64_t i, int64_t j)
 {
     return distances[i] != distances[j] ? distances[i] > distances[j] : ids[i] > ids[j];
@@ -89,6 +89,7 @@ static void sift_pairs(uint32_t *distances, int64_t *ids, int64_t at, int64_t si
     }
 }
 
+/* Heapsort by (distance, id). */
 static void sort_pairs(uint32_t *distances, int64_t *ids, int64_t n)
 {
     for (int64_t i = n / 2; i-- > 0;)
@@ -101,21 +102,21 @@ static void sort_pairs(uint32_t *distances, int64_t *ids, int64_t n)
 
 /* ---- selection ---- */
 
-/* The least shift for which the distances low .. high of n hits fall into APH_BINS bins; where there are more levels than
- * bins, into about two a hit: bins cost time, too. */
+/* The smallest shift by which the distances low .. high of n hits fall into APH_BINS bins. Where there are more levels
+ * than bins, it is into about two bins for each hit, since bins cost time, too. */
 static int shift_for(int64_t low, int64_t high, int64_t n)
 {
     int shift = 0;
-    int64_t most = APH_BINS;
+    int64_t max_bins = APH_BINS;
     if (high - low >= APH_BINS)
-        while (most > 128 && most > 2 * n)
-            most /= 2;
-    while (((high - low) >> shift) >= most)
+        while (max_bins > 128 && max_bins > 2 * n)
+            max_bins /= 2;
+    while (((high - low) >> shift) >= max_bins)
         shift++;
     return shift;
 }
 
-/* The bin in which the k-th falls; *below is raised by what lies in the bins before. */
+/* The bin in which the k-th distance falls. *below is raised by the number of hits in the bins before it. */
 static int64_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
 {
     int64_t bin = 0;
@@ -124,19 +125,20 @@ static int64_t bin_of_kth(const int64_t *bins, int64_t k, int64_t *below)
     return bin;
 }
 
-/* The k-th distance of all hits, which lie in low .. high, and how many are below it. */
-static int64_t kth_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, int64_t low,
+/* The k-th distance of all hits, whose distances lie in low .. high. *below becomes the number of hits that are
+ * nearer. */
+static int64_t kth_of_hits(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t k, int64_t low,
                            int64_t high, int64_t *bins, int64_t *below)
 {
     int64_t n = 0;
-    for (int64_t p = 0; p < n_parts; p++)
-        n += parts[p * stride].count;
+    for (int64_t s = 0; s < n_segments; s++)
+        n += segments[s * stride].count;
     for (*below = 0;;) {
         const int shift = shift_for(low, high, n);
         memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
-        for (int64_t p = 0; p < n_parts; p++)
-            for (int64_t i = 0; i < parts[p * stride].count; i++) {
-                const int64_t distance = distance_of(parts[p * stride].hits[i]);
+        for (int64_t s = 0; s < n_segments; s++)
+            for (int64_t i = 0; i < segments[s * stride].count; i++) {
+                const int64_t distance = distance_of(segments[s * stride].hits[i]);
                 if (distance >= low && distance <= high)
                     bins[(distance - low) >> shift]++;
             }
@@ -161,19 +163,19 @@ int64_t aph_bound_kth(const uint32_t *distances, int64_t n, int64_t k, int64_t *
     memset(bins, 0, (size_t)(((high - low) >> shift) + 1) * sizeof *bins);
     for (int64_t i = 0; i < n; i++)
         bins[(distances[i] - low) >> shift]++;
-    const int64_t last = low + ((bin_of_kth(bins, k, &below) + 1) << shift) - 1; /* the end of the k-th's bin */
+    const int64_t last = low + ((bin_of_kth(bins, k, &below) + 1) << shift) - 1; /* the end of the bin of the k-th */
     return last < high ? last : high;
 }
 
-static int64_t range_of_hits(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t *low, int64_t *high)
+static int64_t range_of_hits(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t *low, int64_t *high)
 {
     int64_t total = 0;
     *low = INT64_MAX, *high = 0;
-    for (int64_t p = 0; p < n_parts; p++) {
-        const aph_found *part = parts + p * stride;
-        total += part->count;
-        for (int64_t i = 0; i < part->count; i++) {
-            const int64_t distance = distance_of(part->hits[i]);
+    for (int64_t s = 0; s < n_segments; s++) {
+        const aph_found *segment = segments + s * stride;
+        total += segment->count;
+        for (int64_t i = 0; i < segment->count; i++) {
+            const int64_t distance = distance_of(segment->hits[i]);
             *low = distance < *low ? distance : *low;
             *high = distance > *high ? distance : *high;
         }
@@ -191,7 +193,7 @@ void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins)
     const int64_t last = kth_of_hits(found, 1, 1, k, low, high, bins, &below);
     int64_t ties = k - below; /* how many with the k-th distance may stay */
 
-    if (db->ascending) { /* in order of position: the first ties stay, and a later one cannot replace them */
+    if (db->ascending) { /* hits are in order of position: the first ties stay, and none of the later ones can replace them */
         int64_t kept = 0;
         for (int64_t i = 0; i < count; i++) {
             const int64_t distance = distance_of(hits[i]);
@@ -201,7 +203,7 @@ void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins)
             kept += distance < last || equal;
         }
         found->threshold = last - 1;
-    } else { /* order does not matter: nearer ones to the front, then a max-heap of the equals with the smallest ids */
+    } else { /* nearer hits go to the front, and a max-heap keeps the ties with the smallest ids */
         int64_t front = 0, end = 0;
         for (int64_t i = 0; i < count; i++) {
             const uint64_t hit = hits[i];
@@ -226,50 +228,51 @@ void aph_prune_hits(aph_found *found, const aph_codes *db, int64_t *bins)
     found->count = k;
 }
 
-int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64_t k, const aph_codes *db,
+int64_t aph_order(const aph_found *segments, int64_t n_segments, int64_t stride, int64_t k, const aph_codes *db,
                   int64_t *bins, uint32_t *distances, int64_t *ids)
 {
     int64_t low, high;
     int64_t below;
-    const int64_t total = range_of_hits(parts, n_parts, stride, &low, &high);
+    const int64_t total = range_of_hits(segments, n_segments, stride, &low, &high);
     if (k > total)
         k = total;
     if (k == 0)
         return 0;
-    const int64_t last = kth_of_hits(parts, n_parts, stride, k, low, high, bins, &below);
+    const int64_t last = kth_of_hits(segments, n_segments, stride, k, low, high, bins, &below);
     const int shift = shift_for(low, last, total);
-    if (high - low >= APH_BINS) { /* the bins are those around the k-th: count again, in coarse ones */
+    if (high - low >=
+        APH_BINS) { /* the bins are those around the k-th distance, so hits are counted again in coarse ones */
         memset(bins, 0, (size_t)(((last - low) >> shift) + 1) * sizeof *bins);
-        for (int64_t p = 0; p < n_parts; p++)
-            for (int64_t i = 0; i < parts[p * stride].count; i++) {
-                const int64_t distance = distance_of(parts[p * stride].hits[i]);
+        for (int64_t s = 0; s < n_segments; s++)
+            for (int64_t i = 0; i < segments[s * stride].count; i++) {
+                const int64_t distance = distance_of(segments[s * stride].hits[i]);
                 if (distance < last)
                     bins[(distance - low) >> shift]++;
             }
     }
-    const int64_t n_bins = (last - low) >> shift;                                 /* the last one's end is `below` */
-    for (int64_t bin = 0, start = 0, here; bin <= n_bins; bin++, start += here) { /* from counts to places */
+    const int64_t n_bins = (last - low) >> shift;                                 /* the last bin ends at `below` */
+    for (int64_t bin = 0, start = 0, here; bin <= n_bins; bin++, start += here) { /* counts become places */
         here = bins[bin];
         bins[bin] = start;
     }
-    int64_t end = below; /* of those with the k-th distance, which come last */
-    for (int64_t p = 0; p < n_parts; p++) {
-        const aph_found *part = parts + p * stride;
-        for (int64_t i = 0; i < part->count; i++) {
-            const uint64_t hit = part->hits[i];
+    int64_t end = below; /* the end of the hits with the k-th distance, which come last */
+    for (int64_t s = 0; s < n_segments; s++) {
+        const aph_found *segment = segments + s * stride;
+        for (int64_t i = 0; i < segment->count; i++) {
+            const uint64_t hit = segment->hits[i];
             const int64_t distance = distance_of(hit);
             if (distance < last) {
                 const int64_t place = bins[(distance - low) >> shift]++;
-                ids[place] = id_of(db, part, hit);
+                ids[place] = id_of(db, segment, hit);
                 distances[place] = (uint32_t)distance;
             } else if (distance == last && end < k) {
-                ids[end] = id_of(db, part, hit);
+                ids[end] = id_of(db, segment, hit);
                 distances[end++] = (uint32_t)distance;
-                if (!db->ascending && end == k) /* there may be too many: from here on a max-heap of the ids */
+                if (!db->ascending && end == k) /* more of them may come: from here on these ids are a max-heap */
                     for (int64_t j = (k - below) / 2; j-- > 0;)
                         sift_ids(ids + below, j, k - below);
             } else if (distance == last && !db->ascending) {
-                const int64_t id = id_of(db, part, hit);
+                const int64_t id = id_of(db, segment, hit);
                 if (id >= ids[below])
                     continue;
                 ids[below] = id;
@@ -291,7 +294,7 @@ int64_t aph_order(const aph_found *parts, int64_t n_parts, int64_t stride, int64
     return k;
 }
 
-/* ---- candidates ---- */
+/* ---- samples and bitmaps ---- */
 
 int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
 {
@@ -299,7 +302,7 @@ int64_t aph_sample(const aph_codes *db, int64_t wanted, int64_t *positions)
     int64_t found = 0;
     if (wanted > n)
         wanted = n;
-    for (int64_t i = 0; i < wanted; i++) { /* one from each of `wanted` equal stretches, if it holds a candidate */
+    for (int64_t i = 0; i < wanted; i++) { /* one from each of `wanted` ranges of equal size, if any there takes part */
         const int64_t start = (int64_t)((__int128)i * n / wanted), end = (int64_t)((__int128)(i + 1) * n / wanted);
         if (!db->filter) {
             positions[found++] = start;

@@ -1,4 +1,4 @@
-/* x86-64-v2: 128-bit vectors with SSE4 and the popcount instruction. Virtual machines often have no more. */
+/* The set x86-64-v2: 128-bit vectors with SSE4 and the popcount instruction. Virtual machines often offer no more. */
 #if defined(__x86_64__)
 #include "target.h"
 

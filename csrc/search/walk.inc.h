@@ -1,28 +1,29 @@
-/* The walk over a database, its filter and its blocks, which the scans share. Included by kernels.inc.h. */
+/* The walk over the blocks of a database and over its filter, which all scans share. Included by kernels.inc.h. */
 
-typedef struct {                     /* working memory of any scan */
-    int64_t bins[APH_BINS];          /* of the selection */
-    int32_t active[APH_QUERY_BLOCK]; /* queries that can still find something */
-    int64_t positions[APH_BLOCK];    /* of candidates that wait, and where their codes are */
-    const uint64_t *codes[APH_BLOCK];
+typedef struct {                      /* the working memory that every scan has */
+    int64_t bins[APH_BINS];           /* for the selection */
+    int32_t active[APH_MAX_QUERIES];  /* the queries that can still find something */
+    int64_t positions[APH_BLOCK];     /* of the codes that wait to be gathered */
+    const uint64_t *codes[APH_BLOCK]; /* where these codes are */
 } scan_memory;
 
-typedef struct scan_state_s { /* one scan; a kind of query has its own, of which this is the beginning */
+typedef struct scan_state_s { /* one scan; the struct of each kind of query begins with this */
     const aph_codes *db;
     aph_found *found;
     scan_memory *memory;
     uint64_t *block; /* room for the codes of a block */
     int64_t n_active;
-    int full; /* a buffer that keeps all needs room */
-    /* Count one block, of whose codes those in `allowed` take part. `positions`: NULL, or those of a gathered block. */
+    int full; /* whether a buffer that keeps all hits is full */
+    /* Scan one block, whose codes in `allowed` take part. `positions` is NULL, or holds those of a gathered block. */
     void (*count)(struct scan_state_s *scan, const uint64_t *groups, const uint64_t *allowed, int64_t first,
                   const int64_t *positions);
-    /* Called before the first block, and before that at `run_end`, which it sets; NULL where all blocks are alike. */
+    /* This is called before the first block, and again before the block `run_end`, which it sets. NULL where all blocks
+     * are alike. */
     void (*enter)(struct scan_state_s *scan, int64_t block);
     int64_t run_end;
 } scan_state;
 
-/* Note a query that is full, or can find nothing more: returns whether it is to be dropped. */
+/* Note whether the buffer of a query is full. Returns whether the query can find nothing more, and is to be dropped. */
 INLINE int note_found(scan_state *scan, const aph_found *found)
 {
     scan->full |= found->k == 0 && found->count >= found->capacity;
@@ -49,7 +50,7 @@ static void drop_finished(scan_state *scan)
             active[scan->n_active++] = active[a];
 }
 
-/* allowed[8] = the first n of 512. */
+/* Set the first n of the 512 bits in allowed[8]. */
 INLINE void allow_first(uint64_t *allowed, int64_t n)
 {
     for (int64_t run = 0; run < 8; run++)
@@ -74,7 +75,7 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
 {
     const aph_codes *db = scan->db;
     scan_memory *memory = scan->memory;
-    int64_t n = 0; /* candidates waiting, being fetched meanwhile */
+    int64_t n = 0; /* codes that wait, and are fetched meanwhile */
     for (; block < end && scan->n_active && !scan->full; block++) {
         const int64_t first = block * APH_BLOCK;
         const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
@@ -118,7 +119,7 @@ static int64_t scan_all(scan_state *scan, int64_t block, int64_t end)
         const int64_t first = block * APH_BLOCK;
         const int64_t here = db->n - first < APH_BLOCK ? db->n - first : APH_BLOCK;
         const uint64_t *groups = aph_code_of(db, first);
-        if (here < APH_BLOCK) { /* the database ends here: never read past it */
+        if (here < APH_BLOCK) { /* the database ends in this block, and nothing behind its end may be read */
             memcpy(scan->block, groups, (size_t)((here + 7) / 8 * APH_GROUP * db->n_words) * sizeof *groups);
             groups = scan->block;
         }
