@@ -50,7 +50,8 @@ def test_an_example_runs(name):
     thing = DOCUMENTED[name]
     own = thing.__doc__ or ""
     if ">>>" not in own:
-        attribute = name.startswith(("aphash.HammingIndex.", "aphash.VectorIndex.")) and not own  # see the class's text
+        classes = "aphash.Choice.", "aphash.HammingIndex.", "aphash.VectorIndex."
+        attribute = name.startswith(classes) and not own  # see the class's text
         assert attribute or name in NO_EXAMPLE, f"{name} has no example"
         return
     for package in ("faiss", "usearch", "imagehash"):
