@@ -14,6 +14,7 @@ MODULES = ["aphash.codes", "aphash.interchange", "aphash.metrics"]
 if importlib.util.find_spec("dask"):
     MODULES.append("aphash.dask")
 NO_EXAMPLE = {  # what others in the package use, and what needs none
+    "aphash.Choice", "aphash.Choice.best_estimator_", "aphash.Choice.best_params_", "aphash.Choice.best_score_",
     "aphash.ProjectionRescore", "aphash.Filter.bitmap", "aphash.Filter.belong_to", "aphash.metrics.Counts.n_relevant",
 }  # fmt: skip
 
