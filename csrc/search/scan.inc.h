@@ -18,7 +18,7 @@ INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const
     const int64_t n_words = db->n_words;
     for (int i = 0; i < n; i++) {
         const int at = list[i];
-        const uint64_t *code = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
+        const uint64_t *code = groups + aph_offset_of(n_words, at);
         int32_t distance = 0;
         for (int64_t word = 0; word < n_words; word++)
             distance += count_word(code[word * APH_GROUP] ^ query[word]);
