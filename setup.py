@@ -18,26 +18,34 @@ from setuptools.modified import newer_group
 # run time, and NaN and the order of every sum mean what they say. errno and FP traps are given up: nothing reads them,
 # and they stop the compiler from vectorising square roots and comparisons.
 CFLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden"]
+CFLAGS += ["-g0"]  # Python's own flags often ask for debug information, which makes a wheel four times as large
+
+OPENMP = (  # flags for the compiler, flags for the linker
+    (["-fopenmp"], ["-fopenmp"]),  # GCC; Clang with its OpenMP library
+    (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),  # Apple's Clang, whose library (libomp) is installed apart
+)
 
 
 def openmp_flags(compiler):
-    """Return the flags for OpenMP, or none where a test program does not compile with them."""
+    """Return the flags for OpenMP, of the compiler and of the linker: the first that build a test program, or none.
+
+    ``LDFLAGS`` is asked, too: it may say where the library lies.
+    """
     program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "openmp.c"
         source.write_text(program)
-        command = [*compiler, "-fopenmp", str(source), "-o", str(Path(folder) / "openmp")]
-        try:
-            done = subprocess.run(command, capture_output=True, check=False)
-        except OSError:
-            return []
-    if done.returncode == 0:
-        return ["-fopenmp"]
-    print(
-        f"aphash: {compiler[0]} has no OpenMP (-fopenmp): building for ONE THREAD; n_jobs will have no effect.",
-        file=sys.stderr,
-    )
-    return []
+        for compile_flags, link_flags in OPENMP:
+            flags = [*compile_flags, *os.environ.get("CFLAGS", "").split(), str(source), "-o", f"{folder}/openmp"]
+            command = [*compiler, *flags, *os.environ.get("LDFLAGS", "").split(), *link_flags]
+            try:
+                done = subprocess.run(command, capture_output=True, check=False)
+            except OSError:
+                break
+            if done.returncode == 0:
+                return compile_flags, link_flags
+    print(f"aphash: {compiler[0]} has no OpenMP: building for ONE THREAD; n_jobs will have no effect.", file=sys.stderr)
+    return [], []
 
 
 class BuildExt(build_ext):
@@ -48,10 +56,13 @@ class BuildExt(build_ext):
     """
 
     def build_extensions(self):
-        flags = [] if os.environ.get("APHASH_NO_OPENMP") else openmp_flags(self.compiler.compiler_so[:1])
+        if self.compiler.compiler_type != "unix":
+            raise SystemExit(f"aphash needs GCC or Clang, and POSIX; {self.compiler.compiler_type!r} is not supported")
+        without = bool(os.environ.get("APHASH_NO_OPENMP"))
+        flags, link_flags = ([], []) if without else openmp_flags(self.compiler.compiler_so[:1])
         for extension in self.extensions:
             extension.extra_compile_args += [*flags, *os.environ.get("APHASH_CFLAGS", "").split()]
-            extension.extra_link_args += flags
+            extension.extra_link_args += link_flags
         self.parallel = self.parallel or os.cpu_count()
         one_by_one = self.compiler.compile
 

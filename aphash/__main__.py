@@ -70,6 +70,8 @@ def _words(error):
 def _fail(words, status):
     if sys.stdout is not None:
         try:
+            if status == 130 and sys.stdout.isatty():
+                print()  # behind ^C, and a line that was begun
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.utils import check_array, check_random_state
+from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from aphash import _kernels
 from aphash._common import threads
-from aphash._common.arrays import as_floats, shown
+from aphash._common.arrays import shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
 from aphash._common.progress import ProgressBar
 from aphash._learning.blocks import draw_rows
-from aphash._learning.estimator import APHash
+from aphash._learning.estimator import APHash, checked_rows
 from aphash._measuring.brute_force import nearest_rows
 from aphash._measuring.recall import ranks, search_by_weights
 
@@ -25,7 +25,7 @@ WHAT = ("neighbors", "kind")
 _LEAST_ROWS = 200
 _QUERIES, _QUERIES_SHARE = 500, 10  # at most; one of so many rows
 _K, _CANDIDATES = 10, 100  # what is judged: so many true neighbours among so many candidates
-_CLUSTERS = (10, 30)  # of the partitions that stand for kinds
+_COMPONENTS, _CLUSTERS = 64, (10, 30)  # of the partitions that stand for kinds
 _TOLERANCE = 0.005  # of a score, below which nothing is bought for it; and one standard error
 _MODES = ("neighbors", "semantic", "scores")  # by what a code costs: of as good ones the first is taken
 _FEWER_ROWS, _FEWER_ROWS_FROM = 4, 4000  # a share of the rows that learn, where there are so many
@@ -69,9 +69,10 @@ def choose(X, *, n_bytes=8, what="neighbors", n_rows=20_000, random_state=None, 
     A tenth of the sample, at most 500 rows, does not learn: these rows are searched for by weights
     (:meth:`aphash.APHash.query_projections`) among all rows of the sample. ``what="neighbors"`` is judged by the share
     of the true 10 nearest among the first 10 and among the first 100, the mean of both. ``what="kind"`` is judged by
-    agreement with the neighbourhoods of the vectors: the sample is divided by k-means into 10 clusters and into 30, and
-    the share of the first 100 in the query's own cluster, the mean of both, stands for the share of its kind. How well
-    that agreed with labels is told in bench/README.md: a guide, no proof. Where you have labels, use
+    agreement with clusters of the vectors: the sample's first 64 principal components, each divided by the root of its
+    deviation so that the largest do not decide alone, are divided by k-means into 10 clusters and into 30, and the
+    share of the first 100 in the query's own cluster, the mean of both, stands for the share of its kind. How well that
+    agreed with labels on five sets is told in bench/README.md: it is a guide, and no proof. Where you have labels, use
     :func:`aphash.metrics.precision_at_k`.
 
     The modes are tried first, then other rounds (or fewer anchors) of the best, then fewer rows that learn, then half
@@ -96,9 +97,7 @@ def choose(X, *, n_bytes=8, what="neighbors", n_rows=20_000, random_state=None, 
     n_bytes = check_count(n_bytes, "n_bytes", 1)
     n_rows = check_count(n_rows, "n_rows", _LEAST_ROWS)
     n_threads = threads.n_threads(n_jobs, _kernels.max_threads())
-    if isinstance(random_state, np.random.Generator):
-        random_state = int(random_state.integers(1 << 32))
-    rng = check_random_state(random_state)
+    rng = APHash(random_state=random_state)._random_state()
     sample, n = _sample(X, n_rows, rng, n_threads)
     bench = _Bench(sample, what, rng, n_jobs, n_threads)
     stages = _stages(8 * n_bytes, len(bench.learning))
@@ -182,7 +181,7 @@ class Choice:
             "10@10, 10@100: the share of the true 10 nearest among the first 10 and 100.",
         ]
         if self.what == "kind":
-            notes.append("kind: the share of the first 100 that is in the query's cluster (no labels).")
+            notes.append("kind: the share of the first 100 in the query's cluster; no labels were used.")
         chosen = ", ".join(f"{name}={value!r}" for name, value in self.best_params_.items())
         return "\n".join([*map(str.rstrip, table), "", *notes, f"Chosen: APHash({chosen})"])
 
@@ -192,31 +191,29 @@ _JUDGED = {"neighbors": "mean recall", "kind": "share of the kind"}
 
 def described(params):
     """Return parameters as a text, without the bits."""
-    words = [value if name == "mode" else f"{name}={value:,}" for name, value in params.items() if name != "n_bits"]
-    return ", ".join(words)
+
+    def word(name, value):
+        return value if name == "mode" else f"{name}={value:,}" if isinstance(value, int) else f"{name}={value:g}"
+
+    return ", ".join(word(name, value) for name, value in params.items() if name != "n_bits")
 
 
 def _sample(X, n_rows, rng, n_threads):
     """Return rows of X as floats, in C order, and how many rows X has."""
-    if isinstance(X, np.ndarray) and X.ndim == 2 and len(X) > n_rows:
-        n, X = len(X), X[draw_rows(len(X), n_rows, rng)]
-    else:
-        n = None
-    X = as_floats(X, "X")
-    X = check_array(X, dtype=[np.float32, np.float64, np.float16], order="C", ensure_all_finite=False, input_name="X")
-    n = len(X) if n is None else n
+    X = checked_rows(X, APHash())
+    n = len(X)
     if n < _LEAST_ROWS:
         raise ValueError(f"X must have at least {_LEAST_ROWS} rows to choose by, got {n}")
-    if len(X) > n_rows:
-        X = X[draw_rows(len(X), n_rows, rng)]
-    check_finite(X, n_threads)
-    return (X.astype(np.float32) if X.dtype == np.float16 else X), n
+    sample = X[draw_rows(n, n_rows, rng)] if n > n_rows else X
+    check_finite(sample, n_threads)
+    return (sample.astype(np.float32) if sample.dtype == np.float16 else sample), n
 
 
 def _stages(n_bits, n_learning):
     """Return the changes to try, stage by stage: a list, or lists by the mode that leads by then."""
     fewer = [{"n_train": n_learning // _FEWER_ROWS}] if n_learning >= _FEWER_ROWS_FROM else []
     more = [{"n_rounds": 6}, {"n_rounds": 12}, {"n_neighbors": 0.02}]
+    more += [{"max_iter": 0, "whitening": 0.0, "n_rounds": 8}]  # no descent: on text as good or better
     anchors = [{"n_anchors": n_learning // 2}] if n_learning >= _FEWER_ROWS_FROM else []
     return [
         [{"mode": mode} for mode in _MODES],
@@ -238,7 +235,7 @@ class _Bench:
         self.learning = np.ascontiguousarray(X[learns])
         self.seed = int(rng.randint(1 << 31))
         self.true = nearest_rows(X, self.queries, "l2", _K, n_threads)[1]
-        self.clusters = [_clusters(X, each, self.seed) for each in _CLUSTERS] if what == "kind" else []
+        self.clusters = _clusters(X, self.seed) if what == "kind" else None
         self.tried = []  # (params, score of each query, measures)
 
     def params(self):
@@ -258,7 +255,7 @@ class _Bench:
         find = search_by_weights(codes, weights, self.n_threads)
         rank = ranks(find, len(self.X), self.queries, self.true, _CANDIDATES)
         many, few = (rank <= _CANDIDATES).mean(axis=1), (rank <= _K).mean(axis=1)
-        kind = self._kind(find) if self.clusters else None
+        kind = self._kind(find) if self.clusters is not None else None
         measures = {"recall_at_10": float(few.mean()), "recall_at_100": float(many.mean()), "seconds": seconds}
         if kind is not None:
             measures["kind"] = float(kind.mean())
@@ -296,7 +293,7 @@ class _Bench:
             _MODES.index(params["mode"]),
             params.get("n_train", len(self.learning)),
             params.get("n_anchors", default.n_anchors),
-            params.get("n_rounds", default.n_rounds),
+            params.get("n_rounds", default.n_rounds) * (1 + params.get("max_iter", default.max_iter)),
             "n_neighbors" in params,
         )
 
@@ -310,7 +307,19 @@ class _Bench:
         return Choice(self.what, trials, self.best(), n, len(self.X), len(self.queries))
 
 
-def _clusters(X, n_clusters, seed):
-    """Return the cluster of each row, by k-means; with one thread, whose sums have one order."""
-    with threadpool_limits(1):
-        return KMeans(min(n_clusters, len(X)), n_init=1, max_iter=30, random_state=seed).fit(X).labels_
+def _clusters(X, seed):
+    """Return the clusters of the rows, (len(_CLUSTERS), n): k-means on half-whitened principal components.
+
+    On the components as they are, clusters of Fashion-MNIST's pixels told the modes in the wrong order.
+    """
+    with threadpool_limits(1):  # sums of several threads have no one order
+        if (X[0] == X).all():
+            return np.zeros((len(_CLUSTERS), len(X)), np.int32)
+        pca = PCA(min(_COMPONENTS, *X.shape), random_state=seed).fit(X)
+        deviations = np.sqrt(pca.explained_variance_)
+        used = deviations > 1e-6 * deviations[0]
+        V = (pca.transform(X)[:, used] * deviations[used] ** -0.5).astype(np.float32)
+        most = len(np.unique(V, axis=0))
+        return np.stack(
+            [KMeans(min(k, most), n_init=1, max_iter=30, random_state=seed).fit(V).labels_ for k in _CLUSTERS]
+        )

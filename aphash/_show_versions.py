@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 
+from aphash._common.threads import n_affine_cpus
 from aphash._kernels import has_openmp, isa, isa_names, max_threads
 from aphash._version import __version__
 
@@ -19,7 +20,7 @@ def versions():
         "python": sys.version.replace("\n", " "),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "CPU": f"{_cpu()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs",
+        "CPU": f"{_cpu()}, {n_affine_cpus()} of {os.cpu_count()} CPUs",
         **{name: _version(name) for name in _LIBRARIES},
         **{name: found for name in _OPTIONAL if (found := _version(name)) != "not installed"},
         "OpenMP": f"yes, {max_threads()} threads" if has_openmp() else "no: one thread",

@@ -16,7 +16,6 @@ from aphash import _kernels
 from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
 from aphash._learning import estimator, scores
-from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
 from aphash._learning.encoder import encode, farthest, project
 from aphash._measuring.recall import ExpectedRecall
@@ -92,7 +91,7 @@ class APHash(estimator.APHash):
         settings = self._settings(n_train)
         rows, others = None, np.zeros(0, np.int64)
         if n_train < n:
-            rows = draw_rows(n, n_train, rng)
+            rows = self._draw_learning(n, n_train, rng)
             others = estimator.others_than(rows, n)
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass

@@ -251,3 +251,23 @@ def test_standard_input_that_is_closed():
     program = "from aphash._command import reading\nreading.check_readable('-')"
     done = subprocess.run(["sh", "-c", f'"{sys.executable}" -c "{program}" <&-'], capture_output=True, text=True)
     assert done.returncode == 1 and "standard input is closed" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.csv", "x.parquet", "x.h5"])
+@pytest.mark.filterwarnings("ignore")  # of readers, on what they do not understand
+def test_damaged_files_are_read_or_refused_by_name(name):
+    write(name)
+    if name == "x.npz":
+        np.savez_compressed(name, vectors=X)
+    content, chance, refused = Path(name).read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in chance.integers(len(content), size=3):
+            damaged[place] = chance.integers(256)
+        Path(name).write_bytes(damaged[: chance.integers(1, len(content))] if chance.random() < 0.3 else damaged)
+        try:
+            assert reading.read_vectors(name).dtype.kind == "f"
+        except ValueError as error:
+            refused += 1
+            assert str(error).startswith(f"{name}: ") and "\n" not in str(error)
+    assert refused > 10

@@ -336,6 +336,19 @@ def test_many_features(rng):
         quick(n_bits=3, ridge="gcv").fit(X)
 
 
+@pytest.mark.parametrize("resample", [True, False])
+@pytest.mark.parametrize("fit_hash", ["all", "anchors"])
+def test_rounds_without_a_descent(digits, fit_hash, resample):
+    X = digits[0]
+    recipe = Recipe(rotation="identity", fit_hash=fit_hash, resample_anchors=resample, max_iter=0, n_rounds=3)
+    h = APHash(16, mode=recipe, n_anchors=100, random_state=0).fit(X)
+    assert h.n_iter_ == 0 and len(h.objective_) == 0 and h.thresholds_.shape == (100,)
+    still = recipe.replace(max_iter=1, learning_rate=1e-30)  # a step that moves nothing
+    other = APHash(16, mode=still, n_anchors=100, random_state=0).fit(X)
+    assert other.n_iter_ == 3
+    same(h, other, ("codes_", "coef_", "intercept_", "anchor_indices_", "anchor_codes_", "thresholds_"))
+
+
 def test_n_train(digits):
     X = digits[0]
     h = quick(n_train=700).fit(X)
@@ -346,7 +359,10 @@ def test_n_train(digits):
     same(h, quick(n_train=700, n_jobs=3).fit(X))
     same(quick(n_train=5000).fit(X), quick().fit(X))
     many = np.tile(X, (4, 1))[:6000]
-    same(quick(n_train=5700).fit(many), quick().fit(many))  # 300 are held out
+    held_out = quick().fit(many)  # 300 are, and no other draw changes
+    assert held_out.expected_recall_.n_queries == 300
+    kept = np.sort(np.random.RandomState(0).choice(6000, 5700, replace=False))
+    same(held_out, quick(n_train=5700).fit(many[kept]), ("coef_", "thresholds_"))
     same(quick(n_train=5999).fit(many[1:]), quick().fit(many[1:]))
 
 
@@ -365,7 +381,7 @@ BAD_PARAMETERS = [
     ({"learning_rate": 0}, ValueError, "learning_rate"), ({"learning_rate": -1}, ValueError, "learning_rate"),
     ({"learning_rate": float("inf")}, ValueError, "learning_rate"), ({"tol": -1e-3}, ValueError, "tol"),
     ({"q_scale": 0}, ValueError, "q_scale"), ({"q_power": 0.0}, ValueError, "q_power"),
-    ({"n_rounds": 0}, ValueError, "n_rounds"), ({"max_iter": 0}, ValueError, "max_iter"),
+    ({"n_rounds": 0}, ValueError, "n_rounds"), ({"max_iter": -1}, ValueError, "max_iter"),
     ({"mode": "auto"}, ValueError, "mode"), ({"mode": None}, ValueError, "mode"), ({"mode": {}}, ValueError, "mode"),
     ({"n_train": 1}, ValueError, "n_train"),
     ({"n_jobs": 0}, ValueError, "n_jobs"), ({"n_jobs": 1.5}, TypeError, "n_jobs"),

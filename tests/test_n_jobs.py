@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from aphash import HammingIndex
+from aphash import HammingIndex, _show_versions
 from aphash._common import threads
 from aphash._common.threads import n_threads
 
@@ -46,6 +46,16 @@ def test_cpus_are_the_least_of_all_limits(four_cpus):
     assert threads.n_cpus() == 2 and n_threads(None, 8) == n_threads(7, 8) == n_threads(-1, 8) == 2
     four_cpus.setenv("LOKY_MAX_CPU_COUNT", "99")
     assert threads.n_cpus() == 3
+
+
+def test_cpus_where_processes_have_no_affinity(four_cpus):
+    """As on macOS."""
+    four_cpus.delattr("os.sched_getaffinity")
+    four_cpus.setattr("os.cpu_count", lambda: 6)
+    assert threads.n_cpus() == 6 and n_threads(None, 8) == 6 and n_threads(-1, 1) == 6
+    assert ", 6 of 6 CPUs" in _show_versions.versions()["CPU"]
+    four_cpus.setattr("os.cpu_count", lambda: None)
+    assert threads.n_cpus() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""``aphash build``: learn codes of vectors and index them, in one file."""
+"""``aphash build``: learn codes of vectors and index them, in one file.
+
+Needs the memory of :meth:`aphash.VectorIndex.fit`, and that of the vectors where they are not a .npy file of floats,
+which is mapped.
+"""
 
 import time
 

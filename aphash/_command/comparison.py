@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aphash._common.progress import ProgressBar
 from aphash._learning import linear
 from aphash._learning.estimator import APHash
 from aphash.codes import pack_codes
@@ -89,28 +88,29 @@ def setting(database, queries, database_labels, query_labels, seed):
     return Setting(database, queries, database_labels, query_labels, nearest)
 
 
-def compare(where, n_bits, seed, n_jobs):
-    """Yield a Row for each method, as soon as it is measured."""
+def methods(where, n_bits, seed, n_jobs):
+    """Return functions without arguments that measure, by the methods' names."""
     encoders = {
         **{f"APHash {mode}": lambda mode=mode: _learned(where, n_bits, mode, seed, n_jobs) for mode in MODES},
         "ITQ": lambda: _itq(where, n_bits, seed),
         "signs": lambda: _signs(where),
     }
-    with ProgressBar("auto", len(encoders), "methods", "compare") as bar:
-        for name, encode in encoders.items():
-            begun = time.perf_counter()
-            codes, weights = encode()
-            seconds = time.perf_counter() - begun
-            yield _judged(where, name, codes, weights, seconds, n_jobs)
-            bar.update(1)
+    measures = {name: lambda name=name: _judged(where, name, encoders[name], n_jobs) for name in encoders}
+    return measures | {"floats": lambda: _floats(where)}
+
+
+def _floats(where):
     nearest = where.nearest
-    yield Row(
+    return Row(
         "floats", where.database.shape[1] * 4, _share_of_kind(where, nearest[:, : where.kind_at]), 1.0, None, None, 0.0,
         nearest[:, :TRUE_AT],
     )  # fmt: skip
 
 
-def _judged(where, name, codes, weights, seconds, n_jobs):
+def _judged(where, name, encode, n_jobs):
+    begun = time.perf_counter()
+    codes, weights = encode()
+    seconds = time.perf_counter() - begun
     n, n_bits = len(codes), weights.shape[1]
     index = HammingIndex(n_bits)
     index.add(codes)
@@ -143,7 +143,7 @@ def _share_of_true(where, found):
 
 
 def _learned(where, n_bits, mode, seed, n_jobs):
-    hasher = APHash(n_bits, mode=mode, random_state=seed, n_jobs=n_jobs).fit(where.database)
+    hasher = APHash(n_bits, mode=mode, random_state=seed, n_jobs=n_jobs, verbose=0).fit(where.database)
     return hasher.transform(where.database), hasher.query_projections(where.queries)
 
 

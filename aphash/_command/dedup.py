@@ -63,12 +63,13 @@ def run(options):
         return
     several = sum(map(len, members))
     kind = "exact" if found.exact else "estimated"
-    print(f"{len(members):,} groups, {several:,} of {len(index):,} vectors; {several - len(members):,} could go")
+    groups = terminal.counted(len(members), "group")
+    print(f"{groups}, {several:,} of {len(index):,} vectors; {several - len(members):,} could go")
     print(f"{metric} distance at most {distance:g}, {kind}; expected recall {found.recall:.3f}")
     if options.pairs is not None:
-        print(f"{options.pairs}: {n_pairs:,} pairs")
+        print(f"{options.pairs}: {terminal.counted(n_pairs, 'pair')}")
     if options.groups is not None:
-        print(f"{options.groups}: {several:,} vectors in {len(members):,} groups")
+        print(f"{options.groups}: {several:,} vectors in {groups}")
     if options.pairs is None and options.groups is None:
         _print_groups(members, set(found.representatives.tolist()), names)
 

@@ -7,6 +7,9 @@ is made of the same parts. Needs the standard library alone, and Pillow for pict
 import base64
 import html
 import io
+import re
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 THUMBNAIL = 192  # pixels of the longer side at most
 
@@ -47,7 +50,7 @@ details summary { cursor: pointer; color: var(--soft) }
 
 def escaped(text):
     """Return text as it stands in a page; what no page may hold becomes a question mark."""
-    return html.escape("".join(each if each.isprintable() or each in "\n\t" else "?" for each in str(text)))
+    return html.escape(_CONTROLS.sub("?", str(text)))
 
 
 def document(title, body, style=""):

@@ -4,14 +4,17 @@ They are checked as they are read. Whatever is wrong is a ValueError that begins
 line prints it.
 """
 
+import contextlib
 import errno
 import io
 import os
 import re
 import stat
 import sys
+import tokenize
 import warnings
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -27,6 +30,10 @@ _SUFFIXES = {
     ".parquet": "parquet", ".pq": "parquet", ".h5": "hdf5", ".hdf5": "hdf5",
 }  # fmt: skip
 _BEGINNINGS = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PAR1": "parquet", b"\x89HDF\r\n\x1a\n": "hdf5"}
+_OF_DAMAGE = (  # what readers raise for files that are not whole
+    ValueError, TypeError, OSError, EOFError, LookupError, ArithmeticError, RuntimeError, MemoryError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _OURS = b'"format":"aphash"'  # in the first 64 bytes
 _OF_ARRAYS = ("npz", "parquet", "hdf5")  # kinds of files that hold several
 _COUNTING = ("", "id", "ids", "index")  # names of a first column that is left out
@@ -203,7 +210,15 @@ def _read(path, array, ndim, found=None):
     if array is not None and kind not in _OF_ARRAYS:
         raise ValueError(f"{name_of(path)}: has no arrays of which {array!r} could be one")
     readers = {"npy": _read_npy, "npz": _read_npz, "text": _read_text, "parquet": _read_parquet, "hdf5": _read_hdf5}
-    return readers[kind](path, content, array, ndim)
+    name = name_of(path)
+    try:
+        return readers[kind](path, content, array, ndim)
+    except _OF_DAMAGE as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise ValueError(
+            f"{name}: damaged, or not a file of its kind: {_words(error) or type(error).__name__}"
+        ) from None
 
 
 def _chosen(path, holds, wanted, ndim):
@@ -225,35 +240,36 @@ def _chosen(path, holds, wanted, ndim):
 
 
 def _read_npy(path, content, _array, _ndim):
-    try:
+    with _without_objects(path):
         return np.load(content, mmap_mode="r" if content is path else None)
-    except (EOFError, ValueError) as error:
-        raise ValueError(f"{name_of(path)}: {_words(error)}") from None
+
+
+@contextlib.contextmanager
+def _without_objects(path):
+    """Say what to do where numpy advises to run what is in a file."""
+    try:
+        yield
+    except ValueError as error:
+        if not any(words in str(error) for words in ("pickle", "Object arrays", "Python objects")):
+            raise
+        raise ValueError(
+            f"{name_of(path)}: holds Python objects, which are not read: objects must become numbers first"
+        ) from None
 
 
 def _words(error):
-    """Return what numpy says, without its advice to run what is in a file."""
-    if any(words in str(error) for words in ("pickle", "Object arrays", "Python objects")):
-        return "holds Python objects, which are not read: objects must become numbers first"
     return " ".join(str(error).split())
 
 
 def _read_npz(path, content, wanted, ndim):
-    try:
-        with zipfile.ZipFile(content) as archive:
-            holds = {each.removesuffix(".npy"): _header(archive, each) for each in archive.namelist()}
-            holds = {each: about for each, about in holds.items() if about is not None}
-        chosen = _chosen(path, holds, wanted, ndim)
-        if content is not path:
-            content.seek(0)
-        with np.load(content) as arrays:
-            return arrays[chosen]
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{name_of(path)}: not a whole .npz archive: {error}") from None
-    except ValueError as error:
-        if str(error).startswith(name_of(path)):
-            raise
-        raise ValueError(f"{name_of(path)}: {_words(error)}") from None
+    with zipfile.ZipFile(content) as archive:
+        holds = {each.removesuffix(".npy"): _header(archive, each) for each in archive.namelist()}
+        holds = {each: about for each, about in holds.items() if about is not None}
+    chosen = _chosen(path, holds, wanted, ndim)
+    if content is not path:
+        content.seek(0)
+    with _without_objects(path), np.load(content) as arrays:
+        return arrays[chosen]
 
 
 def _header(archive, member):
@@ -361,27 +377,23 @@ def _shortened(text):
 
 def _read_parquet(path, content, wanted, ndim):
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise ValueError(f"{name_of(path)}: a .parquet file needs pyarrow: pip install pyarrow") from None
     name = name_of(path)
-    try:
-        file = parquet.ParquetFile(content)
-        columns = {field.name: field.type for field in file.schema_arrow if not field.name.startswith("__index_level")}
-        lists = [each for each, kind in columns.items() if _is_list(kind)]
-        if wanted is None and ndim == 2 and not lists:
-            texts = [each for each, kind in columns.items() if not _is_numeric(kind)]
-            if texts:
-                raise ValueError(f"{name}: column {texts[0]!r} is {columns[texts[0]]}, not numbers or lists of them")
-            parts = [_column(name, each, file.read([each])[each]) for each in columns]
-            return np.column_stack(parts) if parts else np.empty((0, 0), np.float32)
-        n = file.metadata.num_rows
-        holds = {each: ((n, "d") if _is_list(kind) else (n,), np.dtype("f4")) for each, kind in columns.items()}
-        chosen = _chosen(path, holds, wanted, ndim)
-        return _column(name, chosen, file.read([chosen])[chosen])
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError, OSError) as error:
-        raise ValueError(f"{name}: {_words(error)}") from None
+    file = parquet.ParquetFile(content)
+    columns = {field.name: field.type for field in file.schema_arrow if not field.name.startswith("__index_level")}
+    lists = [each for each, kind in columns.items() if _is_list(kind)]
+    if wanted is None and ndim == 2 and not lists:
+        texts = [each for each, kind in columns.items() if not _is_numeric(kind)]
+        if texts:
+            raise ValueError(f"{name}: column {texts[0]!r} is {columns[texts[0]]}, not numbers or lists of them")
+        parts = [_column(name, each, file.read([each])[each]) for each in columns]
+        return np.column_stack(parts) if parts else np.empty((0, 0), np.float32)
+    n = file.metadata.num_rows
+    holds = {each: ((n, "d") if _is_list(kind) else (n,), np.dtype("f4")) for each, kind in columns.items()}
+    chosen = _chosen(path, holds, wanted, ndim)
+    return _column(name, chosen, file.read([chosen])[chosen])
 
 
 def _is_list(kind):
@@ -428,10 +440,7 @@ def _read_hdf5(path, content, wanted, ndim):
         if isinstance(item, h5py.Dataset) and item.shape is not None:
             holds[name] = item.shape, item.dtype
 
-    try:
-        with h5py.File(content, "r") as file:
-            file.visititems(note)
-            found = file[_chosen(path, holds, None if wanted is None else wanted.strip("/"), ndim)]
-            return np.array(found.asstr()[()].tolist()) if h5py.check_string_dtype(found.dtype) else found[()]
-    except OSError as error:
-        raise ValueError(f"{name_of(path)}: not a whole HDF5 file: {_words(error)}") from None
+    with h5py.File(content, "r") as file:
+        file.visititems(note)
+        found = file[_chosen(path, holds, None if wanted is None else wanted.strip("/"), ndim)]
+        return np.array(found.asstr()[()].tolist()) if h5py.check_string_dtype(found.dtype) else found[()]

@@ -72,7 +72,8 @@ class Page:
         shown = "" if self.n_queries == n_queries else f"The first {self.n_queries:,} of "
         kind = "exact" if about.exact else "estimated from codes"
         words = (
-            f"{shown}{n_queries:,} queries of {queries}, each with its nearest of {len(index):,} vectors, by "
+            f"{shown}{terminal.counted(n_queries, 'query', 'queries')} of {queries}, each with its nearest of "
+            f"{len(index):,} vectors, by "
             f"{index.info()['metric']} distance, {kind}. Expected recall: {about.recall:.3f}."
         )
         headings = [self._heading(number) for number in range(self.n_queries)]
@@ -89,7 +90,8 @@ class Page:
         with writing.opened(self._path) as out:
             out.write(text)
         if self._missing:
-            print(f"aphash: {self._folder}: {self._missing:,} names are no pictures there", file=sys.stderr)
+            names = terminal.counted(self._missing, "name")
+            print(f"aphash: {self._folder}: {names} without a picture there", file=sys.stderr)
         return len(text.encode())
 
     def _heading(self, number):

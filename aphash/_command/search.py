@@ -1,15 +1,20 @@
-"""``aphash search``: the nearest vectors of queries, as text, as a table for programs, or as a page."""
+"""``aphash search``: the nearest vectors of queries, as text, as a table for programs, or as a page.
+
+The index is mapped; queries and results are held for 256 queries at a time, with ``--npy`` all results.
+"""
 
 import csv
+import itertools
 import json
 import os
+import sys
 
 import numpy as np
 
 from aphash._command import arguments, naming, reading, terminal, writing
 from aphash._common.progress import ProgressBar
 
-_BATCH = 256  # queries that are searched for at a time
+_BATCH, _MOST_RESULTS = 256, 1 << 20  # queries that are searched for at a time, and results of them
 
 DTYPE = np.dtype([("id", "<i8"), ("distance", "<f4")])  # of --npy
 
@@ -25,7 +30,7 @@ def parser():
     form = made.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="a line a result: query, rank, id, distance[, name]")
     form.add_argument("--json", action="store_true", help="a line a query: {query, ids, distances[, names]}")
-    form.add_argument("--npy", action="store_true", help="an array (queries, k) with fields id (-1: none) and distance")
+    form.add_argument("--npy", action="store_true", help="an array (queries, results) with fields id and distance")
     made.add_argument("--out", default=writing.STDOUT, metavar="FILE", help="instead of standard output")
     naming.add_names(made)
     made.add_argument("--query-names", metavar="FILE", help="names of the queries, one a line")
@@ -43,6 +48,8 @@ def run(options):
             writing.check_writable(path, inputs)
     if options.html == writing.STDOUT:
         raise ValueError("--html -: a page is written to a file")
+    if options.html == options.out:
+        raise ValueError(f"{options.out}: --out and --html are two files")
     if options.npy and options.out == writing.STDOUT and terminal.is_terminal():
         raise ValueError("--npy writes bytes, which a terminal does not show: add --out FILE, or a pipe")
     index = reading.read_index(options.file)
@@ -61,17 +68,21 @@ def run(options):
             f"{options.query_names}: expected a name for each of {len(Q):,} queries, got {len(names.of_queries):,}"
         )
     found = _found(options, index, Q)
+    found = itertools.chain([next(found)], found)  # a recall that cannot be had is refused before anything is written
     if page is not None:
         found = page.collecting(found)
-    if page is not None and not (options.csv or options.json or options.npy):
+    writes = page is None or options.csv or options.json or options.npy or options.out != writing.STDOUT
+    if writes:
+        _write(options, names, found, len(Q), index.info()["metric"])
+    else:
         for _ in found:
             if page.is_full():
                 break
-    else:
-        _write(options, names, found, len(Q), index.info()["metric"])
     if page is not None:
         size = page.write(options.file, reading.name_of(options.queries), index, len(Q))
-        print(f"{options.html}: {page.n_queries:,} of {len(Q):,} queries, {terminal.bytes_of(size)}")
+        queries = terminal.counted(len(Q), "query", "queries")
+        about = f"{options.html}: {page.n_queries:,} of {queries}, {terminal.bytes_of(size)}"
+        print(about, file=sys.stderr if writes and options.out == writing.STDOUT else sys.stdout)
 
 
 def _page(options, names):
@@ -91,13 +102,14 @@ def _page(options, names):
 
 def _found(options, index, Q):
     """Yield (number of the first query, what was found) of batches."""
-    step = max(1, min(_BATCH, (1 << 20) // options.k))
-    with ProgressBar("auto" if not terminal.is_terminal() or options.out != writing.STDOUT else 0, len(Q), "queries",
-                     "search") as bar:  # fmt: skip
+    k = min(options.k, max(1, len(index)))
+    step = max(1, min(_BATCH, _MOST_RESULTS // k))
+    shown = 0 if terminal.is_terminal() and options.out == writing.STDOUT else "auto"  # or the results show it
+    with ProgressBar(shown, len(Q), "queries", "search") as bar:
         for start in range(0, len(Q), step):
             batch = np.ascontiguousarray(Q[start : start + step])
             try:
-                found = index.search(batch, options.k, recall=options.recall, n_jobs=options.jobs)
+                found = index.search(batch, k, recall=options.recall, n_jobs=options.jobs)
             except ValueError as error:
                 source = reading.name_of(options.queries) if "Input X" in str(error) else options.file
                 raise ValueError(f"{source}: {error}") from None
@@ -107,8 +119,10 @@ def _found(options, index, Q):
 
 def _write(options, names, found, n_queries, metric):
     if options.npy:
-        out = np.empty((n_queries, options.k), DTYPE)
+        out = None
         for start, part in found:
+            if out is None:
+                out = np.empty((n_queries, part.ids.shape[1]), DTYPE)
             out["id"][start : start + len(part.ids)] = part.ids
             out["distance"][start : start + len(part.ids)] = part.distances
         with writing.opened(options.out, "wb") as file:

@@ -54,5 +54,10 @@ def distance_of(distance):
     return f"{distance:.4f}" if distance == 0 or 0.001 <= distance < 1000 else f"{distance:.4g}"
 
 
+def counted(n, one, many=None):
+    """Return a number with its noun."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def seconds_of(seconds):
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"

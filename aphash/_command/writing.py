@@ -13,6 +13,8 @@ STDOUT = "-"
 def check_writable(path, inputs=()):
     """Raise OSError or ValueError where a file cannot be written, or is one that is read; nothing is left there."""
     if path == STDOUT:
+        if sys.stdout is None:
+            raise ValueError("standard output is closed: name a file by --out")
         return
     target = os.path.realpath(path)
     for each in inputs:

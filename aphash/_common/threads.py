@@ -74,7 +74,13 @@ def n_cpus():
     ``LOKY_MAX_CPU_COUNT``. The quota is read once.
     """
     loky_max = os.environ.get("LOKY_MAX_CPU_COUNT")
-    return max(1, min(len(os.sched_getaffinity(0)), _quota(), int(loky_max) if loky_max else sys.maxsize))
+    return max(1, min(n_affine_cpus(), _quota(), int(loky_max) if loky_max else sys.maxsize))
+
+
+def n_affine_cpus():
+    """Return how many CPUs this process may run on: its affinity, or all of the machine where there is none (macOS)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @functools.cache

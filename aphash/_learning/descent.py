@@ -165,7 +165,7 @@ def learn(rows, settings, rng, progress):
     settings : Settings
     rng : RandomState
     progress : callable
-        Called with (round, iteration, J0, J1).
+        Called with (round, iteration, J0, J1); with None for both where a round has no iteration.
 
     Returns
     -------
@@ -184,20 +184,25 @@ def learn(rows, settings, rng, progress):
 
     history, n_iter, items = [], 0, None
     for number in range(1, s.n_rounds + 1):
+        last = number == s.n_rounds
         if items is None or s.resample_anchors:
-            items = draw_rows(rows.n, s.n_anchors, rng)
+            items, theta = draw_rows(rows.n, s.n_anchors, rng), None
+        if theta is None and (s.max_iter or last or s.fit_hash == "anchors"):  # without a descent, of the last alone
             anchors, A = rows.take(items), rows.working(items)
             theta, P = affinity(rows, anchors, A, s.n_neighbors)
-        descent = Descent(rows, P, rows.take_codes(items), s)
+        H = rows.take_codes(items)
+        if s.max_iter:
+            descent = Descent(rows, P, H, s)
 
-        def report(iteration, J0, J1, number=number):
-            history.append((number, iteration, J0, J1))
-            progress(number, iteration, J0, J1)
+            def report(iteration, J0, J1, number=number):
+                history.append((number, iteration, J0, J1))
+                progress(number, iteration, J0, J1)
 
-        n_iter += descent.run(report)
-        H = descent.H
-        del descent
-        last = number == s.n_rounds
+            n_iter += descent.run(report)
+            H = descent.H
+            del descent
+        else:
+            progress(number, 0, None, None)
         if s.rotation != "none":
             mean, rotation = rows.rotate_towards_signs(sample, s.rotation, _ROUND_ITERATIONS, rng)
             H = rotation(H - mean)

@@ -76,7 +76,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_rounds : int or "auto"
         auto: 9, neighbors: 8, paper: 1.
     max_iter : int or "auto"
-        Iterations of a round, at most. auto: 5, neighbors: 10, paper: 500.
+        Iterations of a round, at most. auto: 5, neighbors: 10, paper: 500. 0: no descent, rounds of rotation and
+        re-projection alone, which on sentence embeddings find as many of the kind or more (with ``whitening=0``).
     learning_rate : float or "auto"
         Of the first iteration of a round; it falls to 2 % of that by a cosine. auto: 0.1, neighbors and
         paper: 0.05.
@@ -273,8 +274,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rng = self._random_state()
         look = copy.deepcopy(rng)  # what is looked at changes no draw of the learner
         n_threads = threads.n_threads(self.n_jobs, max_threads())
+        checked = checked_rows(X, self)
         with _naming_X():
-            checked = check_array(_read(X), ensure_min_samples=2, estimator=self, **_X)
             columns = _columns(X)
         n = len(checked)
         n_train = self._n_train(n)
@@ -282,7 +283,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         rows, others = None, np.zeros(0, np.int64)
         if n_train < n:
             check_finite(checked, n_threads)
-            rows = draw_rows(n, n_train, rng)
+            rows = self._draw_learning(n, n_train, rng)
             others = others_than(rows, n)
 
         with threads.one_blas_thread():
@@ -327,6 +328,11 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not _is_auto(self.n_train):
             return min(n, self.n_train)
         return min(n - _HELD_OUT if n >= _HELD_OUT_FROM else n, TRAIN_ROWS)
+
+    def _draw_learning(self, n, n_train, rng):
+        """Return the rows that learn, ascending; that some are held out changes no other draw."""
+        held_out = _is_auto(self.n_train) and n_train == n - _HELD_OUT
+        return draw_rows(n, n_train, copy.deepcopy(rng) if held_out else rng)
 
     def _expected_recall(self, X, encoder, codes, others, rng, n_threads):
         """Return the ExpectedRecall of some of the rows that did not learn, with the codes of transform."""
@@ -741,6 +747,12 @@ def _read(X):
     return X
 
 
+def checked_rows(X, estimator):
+    """Return X as fit reads it: C-contiguous floats, two rows or more; TypeError or ValueError that name X."""
+    with _naming_X():
+        return check_array(_read(X), ensure_min_samples=2, estimator=estimator, **_X)
+
+
 def _columns(X):
     """Return n_features_in_ and perhaps feature_names_in_ as scikit-learn makes them, or its error."""
     fitted = BaseEstimator()
@@ -773,10 +785,13 @@ class FitProgress(ProgressBar):
     """A progress bar over the iterations of all rounds, in rows a second, with the objective beside it."""
 
     def __init__(self, verbose, settings, n):
-        super().__init__(verbose, settings.n_rounds * settings.max_iter * n, "row", "APHash")
+        super().__init__(verbose, settings.n_rounds * max(1, settings.max_iter) * n, "row", "APHash")
         self.quantization, self.rows = settings.quantization, n
 
     def __call__(self, number, iteration, J0, J1):
+        if J0 is None:
+            self.update(self.rows, round=number)
+            return
         J = J0 + self.quantization * J1
         self.update(self.rows, round=number, J0=f"{J0:.4g}", J1=f"{J1:.4g}", J=f"{J:.6g}")
 

@@ -43,6 +43,8 @@ class ItemEncoder:
     numbers : dict
         As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, and how many near anchors are taken from how many
         candidates.
+    p : ndarray of float32, shape (m, r), optional
+        The anchors' weights, where they are known.
 
     Raises
     ------
@@ -54,7 +56,7 @@ class ItemEncoder:
     Holds 2 m d + 4 m r bytes and some more for m anchors, and as much as a search of m codes while it encodes.
     """
 
-    def __init__(self, weights, arrays, numbers):
+    def __init__(self, weights, arrays, numbers, p=None):
         d, r = weights.shape
         m = len(arrays["anchors"])
         sizes = {"d": d, "r": r, "m": m, "w": n_words(r)}
@@ -74,7 +76,7 @@ class ItemEncoder:
         self._packed = None
         self._codes = Store(r)
         self._codes.add(self.arrays["codes"])
-        self._pack()
+        self._pack(p)
 
     def __reduce__(self):
         return type(self), (self.weights, self.arrays, self.numbers)
@@ -86,13 +88,13 @@ class ItemEncoder:
         for name, number in self.numbers.items():
             digest.update(f"{name}={float(number).hex()}".encode())
 
-    def _pack(self):
+    def _pack(self, p=None):
         """Return (maps, scores), made for the instruction set in use."""
         packed = self._packed
         if packed is None or not packed[0].is_current():
             one_map = np.concatenate([self.arrays["start"], self.arrays["decoder"].T, self.weights], axis=1)
             projection = _map(one_map)
-            packed = self._packed = projection, scores(self.weights, self.arrays, self.numbers)
+            packed = self._packed = projection, scores(self.weights, self.arrays, self.numbers, p)
         return packed
 
     def encode(self, source, codes, n_threads):
@@ -145,16 +147,17 @@ def from_bfloat16(halves):
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def scores(weights, arrays, numbers):
+def scores(weights, arrays, numbers, p=None):
     """Return the state of the objective as the kernels take it; see :class:`ItemEncoder` for the arguments."""
     m, r = len(arrays["anchors"]), weights.shape[1]
-    p, norms = np.zeros((m, -(-r // 16) * 16), np.float32), np.empty(m, np.float32)
+    padded, norms = np.zeros((m, -(-r // 16) * 16), np.float32), np.empty(m, np.float32)
     for start in range(0, m, _CHUNK):
         A = from_bfloat16(arrays["anchors"][start : start + _CHUNK])
-        p[start : start + len(A), :r] = project(A, weights)
+        some = slice(start, start + len(A))
+        padded[some, :r] = project(A, weights) if p is None else p[some]
         norms[start : start + len(A)] = np.einsum("ij,ij->i", A, A, dtype=np.float64)
     made = {
-        "anchors": arrays["anchors"], "p": p, "norms": norms, "log_z": arrays["log_z"],
+        "anchors": arrays["anchors"], "p": padded, "norms": norms, "log_z": arrays["log_z"],
         "sharpness": arrays["sharpness"], "log_p": arrays["log_p"], "far": arrays["far"],
         "gram_d": project(arrays["decoder"], np.ascontiguousarray(arrays["decoder"].T)),
         "gram_v": project(np.ascontiguousarray(weights.T), weights),

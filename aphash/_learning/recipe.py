@@ -92,7 +92,7 @@ class Recipe:
         alpha of the hash function, as a share of the mean eigenvalue of [X, 1]^T [X, 1]; in the last round.
     n_rounds : int, default=9
     max_iter : int, default=5
-        Iterations of a round, at most.
+        Iterations of a round, at most; 0: rotation and re-projection alone.
     learning_rate : float, default=0.1
         Of the first iteration of a round.
     init : {"itq", "random"}, default="itq"
@@ -157,7 +157,7 @@ class Recipe:
     ridge: float | str = _parameter(0.01, _real(0, also=("gcv",)))
     last_ridge: float | str = _parameter(0.1, _real(0, also=("gcv",)))
     n_rounds: int = _parameter(9, _integer(1))
-    max_iter: int = _parameter(5, _integer(1))
+    max_iter: int = _parameter(5, _integer(0))
     learning_rate: float = _parameter(0.1, _real(0, strict=True))
     init: str = _parameter("itq", _one_of("itq", "random"))
     whitening: float = _parameter(0.75, _real(0))

@@ -99,14 +99,16 @@ def learn(rows, settings, rng, progress, n_threads=None):
     numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "rho": s.quantization * _fewer(s.n_bits) ** 1.5}
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
-        kernels = scores(np.ascontiguousarray(V.T), *fit.state(V, B, arrays, numbers))
-        kernels.refine(B, fit.project(V), fit.near, fit.share, 1, n_threads)
+        p = fit.project(V)
+        kernels = scores(np.ascontiguousarray(V.T), *fit.state(p, B, arrays, numbers), p)
+        kernels.refine(B, p, fit.near, fit.share, 1, n_threads)
         V = fit.weights(V, B, number)
     weights = np.ascontiguousarray(V.T)
-    arrays, numbers = fit.state(V, B, arrays, numbers)
+    p = fit.project(V)
+    arrays, numbers = fit.state(p, B, arrays, numbers)
     arrays["codes"] = pack(B)
     numbers |= {"n_near": min(_N_NEAR, fit.near.shape[1]), "n_candidates": _N_CANDIDATES}
-    encoder = ItemEncoder(weights, arrays, numbers)
+    encoder = ItemEncoder(weights, arrays, numbers, p)
     history = np.array(fit.history, HISTORY)
     bias = np.zeros(s.n_bits)  # working vectors are centred
     return ScoreResult(items, weights.astype(np.float64), bias, encoder, history, len(history), n_directions)
@@ -224,9 +226,8 @@ class _Fit:
                 pass
         return log_z, mean
 
-    def state(self, V, B, arrays, numbers):
-        """Return the arrays and numbers of the encoder: those given, and what depends on V and B."""
-        p = self.project(V)
+    def state(self, p, B, arrays, numbers):
+        """Return the arrays and numbers of the encoder: those given, and what depends on p and B."""
         log_z = self.log_z(p, B, np.arange(self.m))[0].astype(np.float32)
         form = (p.T @ p / np.float32(self.m)).astype(np.float64)
         some = np.sort(self.rng.choice(self.m, min(_FAR_SAMPLE, self.m), replace=False))

@@ -30,6 +30,14 @@ class ExpectedRecall(dict[int, np.ndarray]):
         Rows that were searched: more rows make the recall of as many candidates lower.
     n_queries : int
         Rows that were searched for; 0 where nothing was measured, and then the dict is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aphash import ExpectedRecall
+    >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)  # as fit measures it
+    >>> recall.at(100)
+    0.8
     """
 
     __module__ = "aphash"  # where it is public: pickles say so
@@ -42,7 +50,16 @@ class ExpectedRecall(dict[int, np.ndarray]):
         return type(self), (dict(self), self.n, self.n_queries)
 
     def at(self, candidates: float, k: int = 10) -> float:
-        """Return the recall of the k nearest among so many candidates; log-linear between those that were measured."""
+        """Return the recall of the k nearest among so many candidates; log-linear between those that were measured.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aphash import ExpectedRecall
+        >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)  # as fit measures it
+        >>> recall.at(100)
+        0.8
+        """
         known, found = self[k].T
         return float(np.interp(np.log(candidates), np.log(known), found))
 

@@ -211,7 +211,7 @@ class NeighborMeans(Linear):
 
 
 class MeanBits(Linear):
-    """Score-aware bits of the mean of an item's nearest neighbours: what a query's scores rank are the means.
+    """Score-aware bits of the mean of an item's nearest neighbours.
 
     v, the mean of x's k nearest rows, centred, is rebuilt by b D, and what is lost along v, which scores see, weighs
     eta times what is lost across (the anisotropic loss of Guo et al. 2020, for an additive code of bits):

@@ -3,6 +3,8 @@
 #include "learn/kernels.h"
 
 #if defined(__x86_64__)
+#include "target.h"
+
 #include <immintrin.h>
 
 #define VL 8
@@ -12,8 +14,7 @@
 #define V_MAX(a, b) _mm256_max_ps(a, b)
 #define V_ANY(mask) (!_mm256_testz_si256((__m256i)(mask), (__m256i)(mask)))
 #define V_SIGNS(a) ((uint64_t)(unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GE_OQ)))
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi2,popcnt")
+APH_TARGET("avx2,fma,bmi2,popcnt")
 #include "learn/kernels.inc.h"
-#pragma GCC pop_options
+APH_TARGET_END
 #endif

@@ -3,6 +3,8 @@
 #include "learn/kernels.h"
 
 #if defined(__x86_64__)
+#include "target.h"
+
 #include <immintrin.h>
 
 #define VL 16
@@ -12,8 +14,7 @@
 #define V_MAX(a, b) _mm512_max_ps(a, b)
 #define V_ANY(mask) (_mm512_test_epi32_mask((__m512i)(mask), (__m512i)(mask)) != 0)
 #define V_SIGNS(a) ((uint64_t)_mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GE_OQ))
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+APH_TARGET("avx2,fma,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl" APH_WIDE_VECTORS)
 #include "learn/kernels.inc.h"
-#pragma GCC pop_options
+APH_TARGET_END
 #endif

@@ -1,6 +1,8 @@
 /* The set AVX2: 256-bit vectors. Bits are counted by nibbles, as in Mula, Kurz, Lemire (2018). */
 #if defined(__x86_64__)
-#pragma GCC target("avx2,fma,bmi,bmi2,lzcnt,popcnt")
+#include "target.h"
+
+APH_TARGET("avx2,fma,bmi,bmi2,lzcnt,popcnt")
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -61,6 +63,7 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
 #define APH_LANES 4
 #define APH_SUFFIX avx2
 #include "search/kernels.inc.h"
+APH_TARGET_END
 #else
 typedef int aph_empty_translation_unit;
 #endif

@@ -1,6 +1,8 @@
 /* The set AVX-512 with VPOPCNTDQ: 512-bit vectors. A full adder takes two instructions. */
 #if defined(__x86_64__)
-#pragma GCC target("avx2,fma,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq")
+#include "target.h"
+
+APH_TARGET("avx2,fma,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq")
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -74,6 +76,7 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
 #define APH_LANES 8
 #define APH_SUFFIX avx512
 #include "search/kernels.inc.h"
+APH_TARGET_END
 #else
 typedef int aph_empty_translation_unit;
 #endif

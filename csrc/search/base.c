@@ -3,12 +3,9 @@
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
-static inline __attribute__((always_inline)) uint64_t __attribute__((vector_size(16)))
-count_bits(uint64_t __attribute__((vector_size(16))) v)
-{
-    return (uint64_t __attribute__((vector_size(16))))vpaddlq_u32(
-        vpaddlq_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u64((uint64x2_t)v)))));
-}
+#define COUNT_BYTES(v) vcntq_u8((uint8x16_t)(v))
+#define SUM_BYTES(v) ((vec)vpaddlq_u32(vpaddlq_u16(vpaddlq_u8((uint8x16_t)(v)))))
+#define count_bits(v) SUM_BYTES(COUNT_BYTES(v))
 #else
 static inline __attribute__((always_inline)) uint64_t __attribute__((vector_size(16)))
 count_bits(uint64_t __attribute__((vector_size(16))) v)

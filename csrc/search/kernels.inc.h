@@ -2,8 +2,8 @@
  *     APH_LANES      64-bit lanes of a vector: 2, 4 or 8
  *     APH_SUFFIX     base, sse4, avx2, avx512
  *     count_bits(v)  vec -> vec, set bits of each 64-bit lane
- * and may define MAJ(a, b, c), XOR3(a, b, c), LOWER(a, b) and ANY(v) where one instruction does them, and what
- * weighted.inc.h names. */
+ * and may define MAJ(a, b, c), XOR3(a, b, c), LOWER(a, b) and ANY(v) where one instruction does them, COUNT_BYTES and
+ * SUM_BYTES for popcount.inc.h, and what weighted.inc.h names. */
 #include "search/kernels.h"
 #include "search/select.h"
 

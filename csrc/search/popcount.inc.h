@@ -1,11 +1,22 @@
 /* Distances of one query, by population counts of 8 codes at a time. Included by kernels.inc.h. */
 
-/* Distances of a query to the codes in one vector of a group. */
+/* Distances of a query to the codes in one vector of a group. Where bits are counted a byte at a time (COUNT_BYTES) and the
+ * bytes of a lane are added afterwards (SUM_BYTES), they are added once for 31 words: a byte has at most 8 of each. */
 INLINE vec group_distances(const uint64_t *group, int vector, const uint64_t *query, int64_t n_words)
 {
     vec total = {0};
+#ifdef COUNT_BYTES
+    for (int64_t word = 0; word < n_words;) {
+        typedef uint8_t bytes __attribute__((vector_size(8 * APH_LANES)));
+        bytes counts = {0};
+        for (const int64_t stop = n_words - word < 31 ? n_words : word + 31; word < stop; word++)
+            counts += (bytes)COUNT_BYTES(*(const vec_u *)(group + word * APH_GROUP + vector * APH_LANES) ^ query[word]);
+        total += SUM_BYTES(counts);
+    }
+#else
     for (int64_t word = 0; word < n_words; word++)
         total += count_bits(*(const vec_u *)(group + word * APH_GROUP + vector * APH_LANES) ^ query[word]);
+#endif
     return total;
 }
 

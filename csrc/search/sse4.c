@@ -1,6 +1,8 @@
 /* The set x86-64-v2: 128-bit vectors with SSE4 and the popcount instruction. Virtual machines often offer no more. */
 #if defined(__x86_64__)
-#pragma GCC target("ssse3,sse4.1,sse4.2,popcnt")
+#include "target.h"
+
+APH_TARGET("ssse3,sse4.1,sse4.2,popcnt")
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -26,6 +28,7 @@ static inline __attribute__((always_inline)) vec2 count_bits(vec2 v)
 #define APH_LANES 2
 #define APH_SUFFIX sse4
 #include "search/kernels.inc.h"
+APH_TARGET_END
 #else
 typedef int aph_empty_translation_unit;
 #endif
