@@ -35,7 +35,7 @@ class ExpectedRecall(dict[int, np.ndarray]):
     --------
     >>> import numpy as np
     >>> from aphash import ExpectedRecall
-    >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)  # as fit measures it
+    >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)
     >>> recall.at(100)
     0.8
     """
@@ -56,7 +56,7 @@ class ExpectedRecall(dict[int, np.ndarray]):
         --------
         >>> import numpy as np
         >>> from aphash import ExpectedRecall
-        >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)  # as fit measures it
+        >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)
         >>> recall.at(100)
         0.8
         """
