@@ -132,6 +132,16 @@ class Choice:
         Rows of the sample, and how many of them were searched for among all of it; these did not learn.
     n_ : int
         Rows of X.
+    best_estimator_ : APHash
+        With ``best_params_``, not fitted: fit it to all of X.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> import aphash
+    >>> choice = aphash.choose(load_digits().data, n_bytes=2, n_rows=400, random_state=0)
+    >>> choice.best_params_["n_bits"] <= 16, choice.trials_[choice.best_index_]["params"] == choice.best_params_
+    (True, True)
     """
 
     __module__ = "aphash"
@@ -150,7 +160,6 @@ class Choice:
 
     @property
     def best_estimator_(self) -> APHash:
-        """An :class:`aphash.APHash` with ``best_params_``, not fitted: fit it to all of X."""
         return APHash(**self.best_params_)
 
     def __repr__(self) -> str:

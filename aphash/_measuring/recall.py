@@ -34,10 +34,11 @@ class ExpectedRecall(dict[int, np.ndarray]):
     Examples
     --------
     >>> import numpy as np
-    >>> from aphash import ExpectedRecall
-    >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)
-    >>> recall.at(100)
-    0.8
+    >>> from aphash import APHash
+    >>> X = np.random.default_rng(0).standard_normal((2000, 16))
+    >>> measured = APHash(16, n_train=1900, random_state=0).fit(X).expected_recall_
+    >>> sorted(measured), measured.n, measured.n_queries
+    ([1, 10, 100], 2000, 100)
     """
 
     __module__ = "aphash"  # where it is public: pickles say so
@@ -52,13 +53,22 @@ class ExpectedRecall(dict[int, np.ndarray]):
     def at(self, candidates: float, k: int = 10) -> float:
         """Return the recall of the k nearest among so many candidates; log-linear between those that were measured.
 
+        Parameters
+        ----------
+        candidates : float
+        k : {1, 10, 100}
+
+        Returns
+        -------
+        float
+
         Examples
         --------
         >>> import numpy as np
         >>> from aphash import ExpectedRecall
-        >>> recall = ExpectedRecall({10: np.array([[10, 0.4], [100, 0.8]])}, n=35_000, n_queries=300)
-        >>> recall.at(100)
-        0.8
+        >>> recall = ExpectedRecall({10: np.array([[1, 0.1], [10, 0.5], [100, 0.9]])}, n=1000, n_queries=50)
+        >>> recall.at(10), recall.at(100)
+        (0.5, 0.9)
         """
         known, found = self[k].T
         return float(np.interp(np.log(candidates), np.log(known), found))
