@@ -134,9 +134,9 @@ class Lookup:
         """Return (done, offsets, distances, ids) of the queries that the lookup can serve."""
         budget = self.budget(len(snapshot), len(queries))
 
-        def run(part):
+        def run(some):
             return _search.lookup_search(
-                self._tables, snapshot, part, k, radius, budget, PROBE_COST, CODE_COST, bitmap, n_threads
+                self._tables, snapshot, some, k, radius, budget, PROBE_COST, CODE_COST, bitmap, n_threads
             )
 
         if len(queries) <= PILOT:

@@ -234,7 +234,7 @@ def run(name, n, bits, modes, seed=0):
     lines = []
     for n_bits in bits:
         found = [truth.measure(c[:200], c[200:]) for c in (random_projections(X, n_bits, s) for s in range(3))]
-        bar = [None if each[0] is None else float(np.mean(each)) for each in zip(*found, strict=True)]
+        random = [None if each[0] is None else float(np.mean(each)) for each in zip(*found, strict=True)]
         for mode in modes:
             begun = time.perf_counter()
             with warnings.catch_warnings(record=True) as caught:
@@ -242,13 +242,13 @@ def run(name, n, bits, modes, seed=0):
                 hasher = aphash.APHash(n_bits, mode=mode, random_state=seed, n_jobs=1).fit(X[200:])
             seconds = time.perf_counter() - begun
             recall, precision, distinct = truth.measure(hasher.transform(X[:200]), hasher.transform(X[200:]))
-            lost = bar[0] - recall if mode == "neighbors" else (bar[1] or 0) - (precision or 0)
+            lost = random[0] - recall if mode == "neighbors" else (random[1] or 0) - (precision or 0)
             lines.append(
                 {
                     "set": name, "n": len(X) - 200, "d": X.shape[1], "bits": n_bits, "mode": mode, "seed": seed,
                     "recall": recall, "precision": precision, "distinct": distinct,
-                    "random_recall": bar[0], "random_precision": bar[1], "random_distinct": bar[2],
-                    "ok": bool(lost <= MARGIN and distinct >= DISTINCT * bar[2]), "seconds": seconds,
+                    "random_recall": random[0], "random_precision": random[1], "random_distinct": random[2],
+                    "ok": bool(lost <= MARGIN and distinct >= DISTINCT * random[2]), "seconds": seconds,
                     "warnings": sorted({str(each.message) for each in caught}),
                 }
             )  # fmt: skip

@@ -114,7 +114,7 @@ def memory(options, folder):
     state = 3 * n * r * 4 / 2**20
     print(json.dumps(found))
     print(f"beyond the start {found['beyond_mib']:.0f} MiB; 3 n r 4 B = {state:.0f} MiB; "
-          f"over it {found['beyond_mib'] - state:.0f} MiB (bar: 200)")  # fmt: skip
+          f"over it {found['beyond_mib'] - state:.0f} MiB (target: 200)")  # fmt: skip
 
 
 def profile(options, folder):

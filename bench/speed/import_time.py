@@ -1,4 +1,4 @@
-"""What ``import aphash`` costs beyond numpy: medians of interleaved fresh processes. The bar is 30 ms.
+"""What ``import aphash`` costs beyond numpy: medians of interleaved fresh processes. The target is 30 ms.
 
 python bench/speed/import_time.py [--runs 21]
 """
@@ -25,7 +25,7 @@ def main():
     print(
         f"import numpy {1e3 * statistics.median(p[0] for p in pairs):.0f} ms, "
         f"numpy and aphash {1e3 * statistics.median(p[1] for p in pairs):.0f} ms, "
-        f"median difference {1e3 * statistics.median(differences):.1f} ms over {runs} pairs (bar: 30)"
+        f"median difference {1e3 * statistics.median(differences):.1f} ms over {runs} pairs (target: 30)"
     )
 
 

@@ -4,10 +4,10 @@
 #include <string.h>
 
 #define NONE UINT64_MAX
+enum { MIN_SIZE = 1024 }; /* of the table and of the list of links */
 
 int aph_linkage_begin(aph_linkage *linkage, int64_t n)
 {
-    enum { MIN_SIZE = 1024 };
     memset(linkage, 0, sizeof *linkage);
     linkage->n = n;
     const size_t count = n ? (size_t)n : 1;
@@ -75,7 +75,7 @@ static int rebuild(aph_linkage *linkage)
 {
     const int64_t old = linkage->mask + 1;
     uint64_t *old_keys = linkage->keys;
-    int64_t *old_counts = linkage->counts, live = 0, size = 1024;
+    int64_t *old_counts = linkage->counts, live = 0, size = MIN_SIZE;
     for (int64_t place = 0; place < old; place++)
         live += old_keys[place] != NONE && old_counts[place] != 0;
     while (size < 4 * live)
@@ -108,7 +108,7 @@ static int rebuild(aph_linkage *linkage)
 static int push_link(aph_linkage *linkage, int64_t to, int64_t group)
 {
     if (linkage->n_links == linkage->room) {
-        const int64_t room = linkage->room ? 2 * linkage->room : 1024;
+        const int64_t room = linkage->room ? 2 * linkage->room : MIN_SIZE;
         aph_link *links = realloc(linkage->links, (size_t)room * sizeof(aph_link));
         if (!links)
             return -1;

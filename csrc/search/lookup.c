@@ -7,19 +7,13 @@ static int64_t end_of_page(const aph_codes *db, int64_t position, int64_t end)
     return next < end ? next : end;
 }
 
-/* The code at a place of a page. */
-static inline const uint64_t *code_in(const uint64_t *page, int64_t n_words, int64_t place)
-{
-    return page + place / APH_GROUP * n_words * APH_GROUP + place % APH_GROUP;
-}
-
 void aph_substring_count(const aph_codes *db, int64_t first, int64_t end, int32_t start, int32_t bits, uint32_t *counts)
 {
     for (int64_t stop; first < end; first = stop) {
         const uint64_t *page = aph_page_of(db, first)->codes;
         stop = end_of_page(db, first, end);
         for (int64_t place = aph_place_of(db, first), i = 0; i < stop - first; i++)
-            counts[aph_substring_value(code_in(page, db->n_words, place + i), start, bits) + 1]++;
+            counts[aph_substring_value(page + aph_offset_of(db->n_words, place + i), start, bits) + 1]++;
     }
 }
 
@@ -30,7 +24,7 @@ void aph_substring_place(const aph_codes *db, int64_t first, int64_t end, int32_
         const uint64_t *page = aph_page_of(db, first)->codes;
         stop = end_of_page(db, first, end);
         for (int64_t place = aph_place_of(db, first), i = 0; i < stop - first; i++)
-            positions[offsets[aph_substring_value(code_in(page, db->n_words, place + i), start, bits)]++] =
+            positions[offsets[aph_substring_value(page + aph_offset_of(db->n_words, place + i), start, bits)]++] =
                 (uint32_t)(first + i);
     }
 }

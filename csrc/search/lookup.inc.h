@@ -2,14 +2,6 @@
 #include "search/lookup.h"
 #include "search/select.h"
 
-static inline int32_t distance_to(const uint64_t *code, int64_t n_words, const uint64_t *query)
-{
-    int32_t distance = 0;
-    for (int64_t word = 0; word < n_words; word++)
-        distance += count_word(code[word * APH_GROUP] ^ query[word]);
-    return distance;
-}
-
 static inline int is_stale(const aph_codes *db, int64_t position)
 {
     const uint64_t *stale = aph_page_of(db, position)->stale;
@@ -36,13 +28,6 @@ static int met_before(const aph_lookup *lookup, const uint64_t *code, const uint
             return 1;
     }
     return 0;
-}
-
-static void take(const aph_codes *db, int64_t position, int32_t distance, aph_found *found, int64_t *bins)
-{
-    found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | (uint64_t)(position - found->first);
-    if (found->k && found->count >= found->capacity && found->count > found->k)
-        aph_prune_hits(found, db, bins);
 }
 
 static double binomial(int32_t n, int32_t r)
@@ -76,7 +61,7 @@ static int verify_candidates(waiting_codes *waiting, const aph_lookup *lookup, c
             continue;
         if (!found->k && found->count >= found->capacity)
             return 0;
-        take(db, position, distance, found, bins);
+        append_hit(found, distance, position, db, bins);
     }
     waiting->n = 0;
     return 1;
@@ -102,7 +87,7 @@ static int lookup_query(const aph_lookup *lookup, const aph_codes *db, const voi
             continue;
         if (!found->k && found->count >= found->capacity)
             return APH_LOOKUP_FULL;
-        take(db, position, distance, found, bins);
+        append_hit(found, distance, position, db, bins);
     }
 
     if (found->k && found->count >= found->k)

@@ -3,8 +3,7 @@
 void aph_store(uint64_t *page, int64_t n_words, int64_t first, const uint64_t *codes, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const int64_t to = first + i;
-        uint64_t *place = page + to / APH_GROUP * n_words * APH_GROUP + to % APH_GROUP;
+        uint64_t *place = page + aph_offset_of(n_words, first + i);
         for (int64_t word = 0; word < n_words; word++)
             place[word * APH_GROUP] = codes[i * n_words + word];
     }
@@ -37,12 +36,8 @@ void aph_load_ids(const aph_codes *db, int64_t first, int64_t *ids, int64_t n)
 
 void aph_gather(const aph_codes *db, const int64_t *positions, int64_t n, uint64_t *page)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const uint64_t *in = aph_code_of(db, positions[i]);
-        uint64_t *out = page + i / APH_GROUP * db->n_words * APH_GROUP + i % APH_GROUP;
-        for (int64_t word = 0; word < db->n_words; word++)
-            out[word * APH_GROUP] = in[word * APH_GROUP];
-    }
+    for (int64_t i = 0; i < n; i++)
+        aph_copy_code(page + aph_offset_of(db->n_words, i), aph_code_of(db, positions[i]), db->n_words);
 }
 
 int aph_is_range(const int64_t *ids, int64_t n)

@@ -53,11 +53,23 @@ static inline int64_t aph_place_of(const aph_codes *db, int64_t position)
     return position & ((INT64_C(1) << db->page_bits) - 1);
 }
 
-/* The first word of a code; word w stands w * APH_GROUP further on. */
+/* The offset of the first word of the code at a place of a page or block. Word w stands w * APH_GROUP further on. */
+static inline int64_t aph_offset_of(int64_t n_words, int64_t place)
+{
+    return place / APH_GROUP * n_words * APH_GROUP + place % APH_GROUP;
+}
+
+/* The first word of the code at a position. */
 static inline const uint64_t *aph_code_of(const aph_codes *db, int64_t position)
 {
-    const int64_t place = aph_place_of(db, position);
-    return aph_page_of(db, position)->codes + place / APH_GROUP * db->n_words * APH_GROUP + place % APH_GROUP;
+    return aph_page_of(db, position)->codes + aph_offset_of(db->n_words, aph_place_of(db, position));
+}
+
+/* Copy a code from one page or block to another. */
+static inline void aph_copy_code(uint64_t *out, const uint64_t *in, int64_t n_words)
+{
+    for (int64_t word = 0; word < n_words; word++)
+        out[word * APH_GROUP] = in[word * APH_GROUP];
 }
 
 static inline int64_t aph_id_in(const aph_page *page, int64_t place)

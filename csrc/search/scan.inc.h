@@ -11,6 +11,22 @@ INLINE void order_lanes(const uint64_t *lanes, uint64_t *r)
         r[run] = transpose_bits(r[run]);
 }
 
+static inline int32_t distance_to(const uint64_t *code, int64_t n_words, const uint64_t *query)
+{
+    int32_t distance = 0;
+    for (int64_t word = 0; word < n_words; word++)
+        distance += count_word(code[word * APH_GROUP] ^ query[word]);
+    return distance;
+}
+
+/* Append a hit. A buffer that keeps the k best is pruned when it is full. */
+INLINE void append_hit(aph_found *found, int32_t distance, int64_t position, const aph_codes *db, int64_t *bins)
+{
+    found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | (uint64_t)(position - found->first);
+    if (found->k && found->count >= found->capacity && found->count > found->k)
+        aph_prune_hits(found, db, bins);
+}
+
 /* Append the hits of a block. `positions` is NULL, or holds the positions of a gathered block. */
 INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const aph_codes *db, int64_t first,
                       const int64_t *positions, const uint64_t *query, aph_found *found, int64_t *bins)
@@ -18,18 +34,13 @@ INLINE void push_hits(const uint16_t *list, int n, const uint64_t *groups, const
     const int64_t n_words = db->n_words;
     for (int i = 0; i < n; i++) {
         const int at = list[i];
-        const uint64_t *code = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
-        int32_t distance = 0;
-        for (int64_t word = 0; word < n_words; word++)
-            distance += count_word(code[word * APH_GROUP] ^ query[word]);
+        const uint64_t *code = groups + aph_offset_of(n_words, at);
+        const int32_t distance = distance_to(code, n_words, query);
         /* The threshold may have become smaller since the block was counted. That of a radius search never does. There
          * each hit of a kernel must be within the radius, and the tests see it if one is not. */
         if (found->k && distance > found->threshold)
             continue;
-        const uint64_t position = (uint64_t)((positions ? positions[at] : first + at) - found->first);
-        found->hits[found->count++] = (uint64_t)distance << APH_POSITION_BITS | position;
-        if (found->k && found->count >= found->capacity && found->count > found->k)
-            aph_prune_hits(found, db, bins);
+        append_hit(found, distance, positions ? positions[at] : first + at, db, bins);
     }
 }
 

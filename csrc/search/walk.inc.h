@@ -63,11 +63,8 @@ static void scan_waiting(scan_state *scan, int64_t n)
     const int64_t *positions = scan->memory->positions;
     allow_first(allowed, n);
     const int64_t n_words = scan->db->n_words;
-    for (int64_t i = 0; i < n; i++) {
-        uint64_t *out = scan->block + i / APH_GROUP * n_words * APH_GROUP + i % APH_GROUP;
-        for (int64_t word = 0; word < n_words; word++)
-            out[word * APH_GROUP] = scan->memory->codes[i][word * APH_GROUP];
-    }
+    for (int64_t i = 0; i < n; i++)
+        aph_copy_code(scan->block + aph_offset_of(n_words, i), scan->memory->codes[i], n_words);
     scan->count(scan, scan->block, allowed, 0, positions);
 }
 
@@ -95,7 +92,7 @@ static int64_t scan_gathered(scan_state *scan, int64_t block, int64_t end)
                 left &= ~UINT64_C(0) >> (64 - (here - word * 64));
             for (; left; left &= left - 1) {
                 const int64_t at = word * 64 + __builtin_ctzll(left);
-                const uint64_t *code = groups + at / APH_GROUP * APH_GROUP * db->n_words + at % APH_GROUP;
+                const uint64_t *code = groups + aph_offset_of(db->n_words, at);
                 __builtin_prefetch(code);
                 memory->codes[n] = code;
                 memory->positions[n++] = first + at;

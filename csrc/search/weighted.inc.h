@@ -77,7 +77,7 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
                           uint32_t *sums)
 {
     for (int64_t i = 0; i < n; i++)
-        sums[i] = weighted_sum(groups + i / APH_GROUP * n_words * APH_GROUP + i % APH_GROUP, tables, n_tables);
+        sums[i] = weighted_sum(groups + aph_offset_of(n_words, i), tables, n_tables);
 }
 #endif
 
@@ -190,10 +190,7 @@ static int take_candidates(weighted_scan *w, const uint64_t *runs, unsigned hot,
         const int run = __builtin_ctz(hot);
         for (uint64_t left = runs[run]; left; left &= left - 1) {
             const int at = run * 64 + __builtin_ctzll(left);
-            const uint64_t *in = groups + at / APH_GROUP * n_words * APH_GROUP + at % APH_GROUP;
-            uint64_t *out = codes + n / APH_GROUP * n_words * APH_GROUP + n % APH_GROUP;
-            for (int64_t word = 0; word < n_words; word++)
-                out[word * APH_GROUP] = in[word * APH_GROUP];
+            aph_copy_code(codes + aph_offset_of(n_words, n), groups + aph_offset_of(n_words, at), n_words);
             w->head->waiting[q][n] = (uint32_t)((positions ? positions[at] : first + at) - found->first);
             if (++n < WAIT)
                 continue;
