@@ -222,7 +222,7 @@ def _stages(n_bits, n_learning):
     """Return the changes to try, stage by stage: a list, or lists by the mode that leads by then."""
     fewer = [{"n_train": n_learning // _FEWER_ROWS}] if n_learning >= _FEWER_ROWS_FROM else []
     more = [{"n_rounds": 6}, {"n_rounds": 12}, {"n_neighbors": 0.02}]
-    more += [{"max_iter": 0, "whitening": 0.0, "n_rounds": 8}]  # no descent: on text as good or better
+    more += [{"max_iter": 0, "whitening": 0.0, "n_rounds": 8}]  # no descent: better on some text
     anchors = [{"n_anchors": n_learning // 2}] if n_learning >= _FEWER_ROWS_FROM else []
     return [
         [{"mode": mode} for mode in _MODES],
