@@ -446,22 +446,43 @@ class Faiss:
 
 
 class PQ(Faiss):
-    """Product quantisation (Jegou, Douze & Schmid 2011): n_bits / 8 sub-quantisers of 256 centres; n_bits / 8 bytes."""
+    """Product quantisation (Jegou, Douze & Schmid 2011): n_bits / part_bits sub-quantisers; n_bits / 8 bytes.
+
+    ``part_bits``: 8 (256 centres), or 4 (16 centres: the codes of faiss's fast scan, without its rounding of tables).
+    ``rotated=True``: of the n_bits first principal components, rotated at random, so that all parts hold as much;
+    otherwise of the features.
+    """
+
+    def __init__(self, n_bits, random_state=0, rotated=False, part_bits=8):
+        super().__init__(n_bits, random_state)
+        if part_bits not in (4, 8):
+            raise ValueError(f"part_bits must be 4 or 8, got {part_bits}")
+        self.rotated, self.part_bits = rotated, part_bits
 
     @property
     def bytes_per_item(self):
         return self.n_bits // 8
 
     def _parts(self, d):
-        if self.n_bits % 8 or d % (self.n_bits // 8):
-            raise ValueError(f"PQ needs n_bits / 8 to be a divisor of the number of features {d}, got {self.n_bits}")
-        return self.n_bits // 8
+        parts = self.n_bits // self.part_bits
+        if self.n_bits % 8 or d % parts:
+            raise ValueError(f"PQ needs its {parts} parts to divide the {d} numbers that they are made of")
+        return parts
 
     def _index(self, d):
         import faiss
 
-        index = faiss.IndexPQ(d, self._parts(d), 8)
-        index.pq.cp.seed, index.pq.cp.min_points_per_centroid = self.random_state + 1, 1
+        width = min(d, self.n_bits) if self.rotated else d
+        quantiser = faiss.IndexPQ(width, self._parts(width), self.part_bits)
+        quantiser.pq.cp.seed, quantiser.pq.cp.min_points_per_centroid = self.random_state + 1, 1
+        if not self.rotated:
+            return quantiser
+        rotation = faiss.RandomRotationMatrix(width, width)
+        rotation.init(self.random_state)
+        self.kept_ = (faiss.PCAMatrix(d, width), rotation, quantiser)  # faiss does not own them
+        index = faiss.IndexPreTransform(quantiser)
+        index.prepend_transform(rotation)
+        index.prepend_transform(self.kept_[0])
         return index
 
 

@@ -30,7 +30,9 @@ NAMES = {  # for readers
     "aphash-semantic": "APHash semantic", "aphash-neighbors": "APHash neighbors",
     "aphash-scores": "APHash scores", "aphash-paper": "APHash paper",
     "random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ", "sh": "SH",
-    "agh": "AGH", "pq": "PQ", "opq": "OPQ", "rabitq": "RaBitQ", "rabitq:inside=False": "RaBitQ + 8 bytes",
+    "agh": "AGH", "pq": "PQ", "pq:rotated=True": "PQ, rotated",
+    "pq:rotated=True,part_bits=4": "PQ of 4 bits, rotated", "opq": "OPQ",
+    "rabitq": "RaBitQ", "rabitq:inside=False": "RaBitQ + 8 bytes",
     "floats": "floats, brute force", "full": "full n x n affinity",
 }  # fmt: skip
 
