@@ -12,7 +12,7 @@ import numpy as np
 from aphash._common.arrays import as_array, as_floats, shown
 from aphash._common.checks import check_count, check_ids
 
-_BLOCK_BYTES = 1 << 24  # of candidates' vectors: two or three such blocks are held at a time
+_CHUNK_BYTES = 1 << 24  # of candidates' vectors: two or three such chunks are held at a time
 _GAP_BYTES = 1 << 14  # of a file's rows that are read along between two that are wanted, rather than sought twice
 
 _TINY = 1e-30  # below it a sum in float32 may have lost parts that underflow
@@ -171,7 +171,7 @@ class _Vectors:
     def distances(self, first, ids):
         rows = self.rescore._rows_of(ids)
         out = np.empty(ids.shape)
-        step = max(1, _BLOCK_BYTES // max(1, self.rescore._dtype.itemsize * ids.shape[1] * self.queries.shape[1]))
+        step = max(1, _CHUNK_BYTES // max(1, self.rescore._dtype.itemsize * ids.shape[1] * self.queries.shape[1]))
         for start in range(0, len(ids), step):
             some = slice(start, start + step)
             unique, where = np.unique(rows[some], return_inverse=True)  # ascending, each once: for what is on a disk
@@ -264,7 +264,7 @@ def _read_rows(X, rows):
         return X[rows]
     # h5py takes a time for each row of a list that slices do not: rows that are near each other are read together.
     nbytes = max(1, X.shape[1] * X.dtype.itemsize)
-    gap, max_rows = max(1, _GAP_BYTES // nbytes), max(1, _BLOCK_BYTES // nbytes)
+    gap, max_rows = max(1, _GAP_BYTES // nbytes), max(1, _CHUNK_BYTES // nbytes)
     ends = np.flatnonzero((np.diff(rows) > gap) | (np.diff(rows // max_rows) > 0)) + 1
     parts = np.split(rows, ends)
     return np.concatenate([X[part[0] : part[-1] + 1][part - part[0]] for part in parts])

@@ -20,7 +20,7 @@ from aphash._searching.linkage import complete, numbered, single
 from aphash._searching.results import Found, Groups
 from aphash._vectors import file as index_file
 from aphash._vectors.state import (
-    BLOCK_BYTES,
+    CHUNK_BYTES,
     RECALL,
     Changes,
     check_distance,
@@ -661,7 +661,7 @@ class VectorIndex:
             return Found((offsets, estimated(state, shares, 1.0), ids), False, 0, expected)
         query = np.repeat(np.arange(len(Q)), np.diff(offsets))
         distances = np.empty(len(ids))
-        step = max(1, BLOCK_BYTES // (8 * Q.shape[1]))
+        step = max(1, CHUNK_BYTES // (8 * Q.shape[1]))
         for start in range(0, len(ids), step):
             some = slice(start, start + step)
             distances[some] = distances_to(state, Q[query[some]], ids[some])

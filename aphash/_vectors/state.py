@@ -23,7 +23,7 @@ from aphash.index import HammingIndex
 from aphash.rescore import VectorRescore, with_queries
 
 RECALL = 0.95  # of a search that does not say
-BLOCK_BYTES = 1 << 24  # of rows that are normalised, encoded or compared at a time
+CHUNK_BYTES = 1 << 24  # of rows that are normalised, encoded or compared at a time
 
 _FILTERED = 2  # times as many candidates with a filter
 
@@ -146,7 +146,7 @@ def working(X, metric):
 
 def encode_rows(encoder, X, metric, codes, rows, threads):
     """Write the codes of some rows of X, in blocks."""
-    step = max(1, BLOCK_BYTES // (4 * X.shape[1]))
+    step = max(1, CHUNK_BYTES // (4 * X.shape[1]))
     whole = len(rows) == len(X)
     for start in range(0, len(rows), step):
         some = slice(start, start + step) if whole else rows[start : start + step]
@@ -197,7 +197,7 @@ def near_pairs(state, distance, recall, filter, n_jobs, verbose):
 
 
 def _verified(state, blocks, distance):
-    step = max(1, BLOCK_BYTES // (8 * state.encoder.n_features))
+    step = max(1, CHUNK_BYTES // (8 * state.encoder.n_features))
     with contextlib.closing(blocks):
         for ids_i, ids_j, _ in blocks:
             distances = np.empty(len(ids_i), np.float32)

@@ -69,6 +69,7 @@ def methods_for(n_bits, dataset, first):
         "itq",
         "sh",
         "pq",
+        "pq:rotated=True",
         "rabitq:inside=False",
     ]
     entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
