@@ -22,5 +22,5 @@ export PYTHONPATH="$built" COVERAGE_FILE="$work/coverage"
 "$python" -P -m coverage run -m pytest -q -p no:cacheprovider --timeout 1200 "$@" || status=$?
 "$python" -P -m coverage report
 "$python" -m gcovr --root . --object-directory "$work" --filter 'csrc/' --sort uncovered-percent \
-    --gcov-ignore-parse-errors=negative_hits.warn_once_per_file
+    --gcov-ignore-parse-errors=negative_hits.warn_once_per_file --gcov-ignore-parse-errors=suspicious_hits.warn_once_per_file
 exit $status
