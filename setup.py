@@ -114,6 +114,7 @@ setup(
             extension("_searching._search"),
             extension("_searching._weighted"),
             extension("_searching._linkage"),
+            extension("_searching._rows"),
         ],
         compiler_directives={
             "language_level": 3,

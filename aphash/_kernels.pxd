@@ -85,6 +85,16 @@ cdef extern from "search/kernels.h" nogil:
                                int64_t *) noexcept nogil
     ctypedef int64_t aph_pairs_fn(void *, const aph_codes *, int64_t, int64_t, int64_t *, int64_t *,
                                   int32_t *) noexcept nogil
+    enum aph_row_kind:
+        APH_ROW_FLOAT32
+        APH_ROW_FLOAT16
+        APH_ROW_INT8
+    enum aph_row_metric:
+        APH_ROW_L2
+        APH_ROW_IP
+        APH_ROW_COSINE
+    ctypedef void aph_rows_fn(const uint64_t *, const float *, int64_t, int64_t, const float *, aph_row_kind,
+                              aph_row_metric, double *) noexcept nogil
     ctypedef struct aph_weighted_kernels:
         aph_scratch_fn *scratch_bytes
         aph_scan_fn *scan
@@ -96,6 +106,7 @@ cdef extern from "search/kernels.h" nogil:
         aph_lookup_fn *lookup
         aph_pairs_fn *pairs
         aph_weighted_kernels weighted
+        aph_rows_fn *rows
     ctypedef struct aph_queries:
         const char *first
         int64_t stride

@@ -615,6 +615,7 @@ class HammingIndex:
             n_queries=len(rows),
             n_codes=len(present),
             counted=lambda: _is_counted(present),
+            n_threads=threads,
         )
         bitmap = prepare(filter, present)
         engine = engine_of(present)

@@ -11,6 +11,7 @@ import numpy as np
 
 from aphash._common.arrays import as_array, as_floats, shown
 from aphash._common.checks import check_count, check_ids
+from aphash._searching import _rows
 
 _CHUNK_BYTES = 1 << 24  # of candidates' vectors: two or three such chunks are held at a time
 _GAP_BYTES = 1 << 14  # of a file's rows that are read along between two that are wanted, rather than sought twice
@@ -43,9 +44,12 @@ class VectorRescore:
 
     Notes
     -----
-    Sums are in float32, of float64 and wide integers in float64, and where float32 overflows or underflows; they are
-    ranked before they are rounded to the float32 distances that a search returns. Needs some 64 MiB, or three times a
-    query's candidates where they are more.
+    Rows of float32 and float16 in an array or memory map of numpy are read where they lie, by a kernel, in as many threads
+    as the search has. Differences are rounded to float32 and their squares summed in float64, in a fixed order: distances
+    are equal on every CPU and for every number of threads, and ranked before they are rounded to the float32 that a
+    search returns. Other rows are first copied, those of a chunk of queries at a time, into some 64 MiB (or three times a
+    query's candidates, where they are more); sums are then in float32, of float64 and wide integers in float64, and
+    where float32 overflows or underflows.
 
     Examples
     --------
@@ -80,7 +84,7 @@ class VectorRescore:
             self._order = np.argsort(ids)
             self._ids = ids[self._order]
 
-    def _bind(self, queries, n_codes, counted):
+    def _bind(self, queries, n_codes, counted, n_threads):
         n, d = self.X.shape
         if queries.shape[1] != d:
             raise ValueError(f"rescore_queries must have {d} columns as X has, got {queries.shape[1]}")
@@ -89,7 +93,18 @@ class VectorRescore:
                 f"X has {n} rows, the index {n_codes} codes{'' if counted() else ', whose ids are not 0 .. n - 1'}: "
                 "pass VectorRescore(X, ids) with the ids of the rows"
             )
-        return with_queries(self, queries)
+        return with_queries(self, queries, n_threads)
+
+    def _addresses(self, rows):
+        """Return (addresses uint64, scales or None, kind) of rows that the kernel reads where they lie, or None."""
+        X = self.X
+        if not isinstance(X, np.ndarray) or X.dtype.name not in _rows.KINDS or not X.dtype.isnative:
+            return None
+        if X.dtype == np.int8 or (X.shape[1] > 1 and X.strides[1] != X.itemsize):
+            return None
+        addresses = rows.astype(np.uint64) * np.uint64(abs(X.strides[0]))  # modulo 2^64
+        base = np.uint64(X.__array_interface__["data"][0])
+        return (base + addresses if X.strides[0] >= 0 else base - addresses), None, X.dtype.name
 
     def _take(self, ids):
         """Return the rows of X of ids, none of them -1."""
@@ -109,7 +124,7 @@ class VectorRescore:
         return np.where(real, self._order[place], 0)
 
 
-def bind(rescore, queries, *, n_queries, n_codes, counted):
+def bind(rescore, queries, *, n_queries, n_codes, counted, n_threads=1):
     """Return a rescorer with the queries of a search: what has ``factor`` and ``distances``.
 
     Parameters
@@ -121,6 +136,7 @@ def bind(rescore, queries, *, n_queries, n_codes, counted):
     counted : callable
         ``counted()``: whether the index's ids are 0 .. n_codes - 1. It may read them all, so it is called only where
         the answer matters.
+    n_threads : int, default=1
 
     Returns
     -------
@@ -149,12 +165,12 @@ def bind(rescore, queries, *, n_queries, n_codes, counted):
         raise ValueError(f"rescore_queries must have a row for each of the {n_queries} queries, got {len(queries)}")
     if not np.isfinite(queries).all():
         raise ValueError("rescore_queries contains NaN or infinity")
-    return rescore._bind(queries, n_codes, counted)
+    return rescore._bind(queries, n_codes, counted, n_threads)
 
 
-def with_queries(rescore, queries):
+def with_queries(rescore, queries, n_threads=1):
     """Return a VectorRescore with queries (n_queries, d), floats that are known to be good: see :func:`bind`."""
-    return _Vectors(rescore, queries.astype(np.float64))
+    return _Vectors(rescore, queries.astype(np.float64), n_threads)
 
 
 @dataclass(frozen=True)
@@ -163,27 +179,38 @@ class _Vectors:
 
     rescore: VectorRescore
     queries: np.ndarray
+    n_threads: int
 
     @property
     def factor(self):
         return self.rescore.factor
 
     def distances(self, first, ids):
-        rows = self.rescore._rows_of(ids)
-        out = np.empty(ids.shape)
-        step = max(1, _CHUNK_BYTES // max(1, self.rescore._dtype.itemsize * ids.shape[1] * self.queries.shape[1]))
-        for start in range(0, len(ids), step):
-            some = slice(start, start + step)
-            unique, where = np.unique(rows[some], return_inverse=True)  # ascending, each once: for what is on a disk
-            where = where.reshape(rows[some].shape)
-            x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
-            with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at below
-                out[some] = _DISTANCES[self.rescore.metric](x, where, self.queries[first : first + len(ids)][some])
+        rows, queries = self.rescore._rows_of(ids), self.queries[first : first + len(ids)]
+        placed = self.rescore._addresses(rows)
+        if placed is not None:
+            with np.errstate(over="ignore", under="ignore"):
+                out = _rows.distances(*placed, queries, self.rescore.metric, self.n_threads)
+        else:
+            out = self._by_rows(rows, queries)
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(out.astype(np.float32)) & (ids != -1)
         if bad.any():
             raise ValueError(f"X has NaN, infinity or overflowing values in the row of id {ids[bad][0]}")
         out[ids == -1] = np.inf
+        return out
+
+    def _by_rows(self, rows, queries):
+        """Distances to rows that are read into memory first: of wide numbers, and of what is not an array of numpy."""
+        out = np.empty(rows.shape)
+        step = max(1, _CHUNK_BYTES // max(1, self.rescore._dtype.itemsize * rows.shape[1] * queries.shape[1]))
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            unique, where = np.unique(rows[some], return_inverse=True)  # ascending, each once: for what is on a disk
+            where = where.reshape(rows[some].shape)
+            x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at by the caller
+                out[some] = _DISTANCES[self.rescore.metric](x, where, queries[some])
         return out
 
 

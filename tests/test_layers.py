@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "_version _common.arrays _common.progress _searching.results",
     "_kernels",
-    "_common.threads codes _common.checks",
+    "_common.threads codes _common.checks _searching._rows",
     "_learning.recipe _learning._source _learning.linear _learning.safeguard _searching._store _common.container "
     "_steps metrics rescore",
     "_learning._distances _learning._affinity_pass _learning._projection _learning._bits _learning.blocks "

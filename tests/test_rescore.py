@@ -134,7 +134,7 @@ def test_padding_one_query_and_blocks(data, kind, monkeypatch):
     index.add(pack_codes(Y[3:]))
     whole = search(slice(None), 4)
     monkeypatch.setattr("aphash.index._MAX_CANDIDATES", 80)
-    monkeypatch.setattr("aphash.rescore._BLOCK_BYTES", 1)
+    monkeypatch.setattr("aphash.rescore._CHUNK_BYTES", 1)
     blocks = search(slice(None), 4)
     assert np.array_equal(whole[1], blocks[1]) and np.allclose(whole[0], blocks[0], rtol=1e-6)
 
@@ -296,14 +296,14 @@ def test_vectors_are_read_by_rows_wherever_they_are(tmp_path, rng, kind):
         assert peak < 2_000_000
     if kind == "h5py":
         assert vectors.all < 1500
-        monkeypatched = rescore_module._GAP_BYTES, rescore_module._BLOCK_BYTES
-        rescore_module._GAP_BYTES, rescore_module._BLOCK_BYTES = 1 << 30, 50 * 1024
+        monkeypatched = rescore_module._GAP_BYTES, rescore_module._CHUNK_BYTES
+        rescore_module._GAP_BYTES, rescore_module._CHUNK_BYTES = 1 << 30, 50 * 1024
         try:
             vectors.most = 0
             rows = np.arange(0, 20_000, 3)
             assert np.array_equal(rescore_module._read_rows(vectors, rows), X[rows]) and vectors.most <= 50
         finally:
-            rescore_module._GAP_BYTES, rescore_module._BLOCK_BYTES = monkeypatched
+            rescore_module._GAP_BYTES, rescore_module._CHUNK_BYTES = monkeypatched
         file.close()
 
 

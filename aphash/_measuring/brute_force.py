@@ -53,7 +53,7 @@ def nearest_rows(X, own_rows, metric, k, n_threads):
             if n_waiting > m * wanted:
                 best, waiting, n_waiting = _merged(best, waiting), [], 0
         best = _merged(best, waiting)
-    finer = with_queries(VectorRescore(X, metric=metric), X[own_rows]).distances(0, best[1])
+    finer = with_queries(VectorRescore(X, metric=metric), X[own_rows], n_threads).distances(0, best[1])
     return rerank(best[1], finer, min(k, n - 1))
 
 

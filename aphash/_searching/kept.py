@@ -171,6 +171,20 @@ class KeptVectors:
         numbers[known] = present.codes_at(positions[known])[:, 0]
         return numbers.reshape(ids.shape)
 
+    def addresses(self, numbers):
+        """Return (addresses uint64, scales float32 or None) of rows by their numbers, in the shape of these."""
+        flat = numbers.ravel()
+        addresses = np.empty(flat.shape, np.uint64)
+        scales = np.empty(flat.shape, np.float32) if self.kind == "int8" else None
+        which = np.searchsorted([extent.start for extent in self._extents], flat, "right") - 1
+        for i, extent in enumerate(self._extents):
+            some = which == i
+            at = flat[some] - extent.start
+            addresses[some] = at * extent.rows.strides[0] + extent.rows.__array_interface__["data"][0]
+            if scales is not None:
+                scales[some] = extent.scales[at]
+        return addresses.reshape(numbers.shape), None if scales is None else scales.reshape(numbers.shape)
+
     def _stored(self, numbers):
         """Return rows by their numbers, as they are stored, and their scales or None."""
         if len(self._extents) == 1:
@@ -256,6 +270,9 @@ class KeptRescore(VectorRescore):
         if unknown.any():
             raise ValueError(f"no vector is kept of id {ids[unknown][0]}")
         return np.maximum(numbers, 0)
+
+    def _addresses(self, rows):
+        return *self.X.addresses(rows), self.X.kind
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ def _calibrated(X, rows, metric, encoder, index, kept, rng, threads):
     ids = index.ids
     kept_distances = true_distances
     if kept is not None:
-        kept_distances = with_queries(KeptRescore(kept, metric), queries).distances(0, ids[true])
+        kept_distances = with_queries(KeptRescore(kept, metric), queries, threads).distances(0, ids[true])
     return calibration.measure(
         index, weights_of(encoder, queries, metric, threads), index.get(ids[rows]), rows,
-        true, true_distances, kept_distances, others, with_queries(by_vectors, queries).distances(0, others),
+        true, true_distances, kept_distances, others, with_queries(by_vectors, queries, threads).distances(0, others),
     )  # fmt: skip
 
 

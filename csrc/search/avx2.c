@@ -60,6 +60,9 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
     }
 }
 
+#define BYTES_TO_INTS(at) ((row_ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(at))))
+#define HALVES_TO_INTS(at) ((row_ints)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(at))))
+
 #define APH_LANES 4
 #define APH_SUFFIX avx2
 #include "search/kernels.inc.h"

@@ -60,6 +60,16 @@ typedef struct { /* the kernels for queries with tables (weighted.h) */
     aph_distances_fn *distances;
 } aph_weighted_kernels;
 
+enum aph_row_kind { APH_ROW_FLOAT32, APH_ROW_FLOAT16, APH_ROW_INT8 };
+enum aph_row_metric { APH_ROW_L2, APH_ROW_IP, APH_ROW_COSINE };
+
+/* Distances (float64) of a query to n rows of d numbers, which stand at the addresses. `scales`: of int8, what a row's
+ * numbers are to be multiplied by; else NULL. The query has d numbers and zeros up to the next multiple of 8. For cosine
+ * it has length 1: its numbers times one over its length in float64, rounded to float32. L2 is the Euclidean distance,
+ * IP minus the inner product, cosine |u - v|^2 / 2 of vectors of length 1, at most 2, and 1 where one of them is 0. */
+typedef void aph_rows_fn(const uint64_t *addresses, const float *scales, int64_t n, int64_t d, const float *query,
+                         enum aph_row_kind kind, enum aph_row_metric metric, double *distances);
+
 typedef struct {
     aph_scratch_fn *scratch_bytes;
     aph_scan_fn *scan;
@@ -67,6 +77,7 @@ typedef struct {
     aph_lookup_fn *lookup;
     aph_pairs_fn *pairs;
     aph_weighted_kernels weighted;
+    aph_rows_fn *rows;
 } aph_hamming;
 
 /* The queries of one kind: their states, and the kernels that know the kind. */

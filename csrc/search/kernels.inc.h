@@ -7,6 +7,7 @@
 #include "search/kernels.h"
 #include "search/select.h"
 
+#include <math.h>
 #include <string.h>
 
 #define PASTE2(a, b) a##b
@@ -42,8 +43,10 @@ INLINE int any_bit(vec v)
 #include "search/lookup.inc.h"
 #include "search/pairs.inc.h"
 #include "search/weighted.inc.h"
+#include "search/rows.inc.h"
 
 const aph_hamming PASTE(aph_hamming_, APH_SUFFIX) = {
     scratch_bytes, scan,       distances,
     lookup_query,  pairs_step, {weighted_scratch_bytes, weighted_scan_blocks, weighted_distances},
+    row_distances,
 };
