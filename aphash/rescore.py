@@ -44,12 +44,12 @@ class VectorRescore:
 
     Notes
     -----
-    Rows of float32 and float16 in an array or memory map of numpy are read where they lie, by a kernel, in as many threads
-    as the search has. Differences are rounded to float32 and their squares summed in float64, in a fixed order: distances
-    are equal on every CPU and for every number of threads, and ranked before they are rounded to the float32 that a
-    search returns. Other rows are first copied, those of a chunk of queries at a time, into some 64 MiB (or three times a
-    query's candidates, where they are more); sums are then in float32, of float64 and wide integers in float64, and
-    where float32 overflows or underflows.
+    Rows of float32 and float16 in an array or memory map of numpy are read where they lie, by a kernel, in as many
+    threads as the search has. Differences are rounded to float32 and their squares summed in float64, in a fixed order:
+    distances are equal on every CPU and for every number of threads, and ranked before they are rounded to the float32
+    that a search returns. Other rows are first copied, those of a chunk of queries at a time, into some 64 MiB (or
+    three times a query's candidates, where they are more); sums are then in float32, of float64 and wide integers in
+    float64, and where float32 overflows or underflows.
 
     Examples
     --------
