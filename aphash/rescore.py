@@ -47,9 +47,9 @@ class VectorRescore:
     Rows of float32 and float16 in an array or memory map of numpy are read where they lie, by a kernel, in as many
     threads as the search has. Differences are rounded to float32 and their squares summed in float64, in a fixed order:
     distances are equal on every CPU and for every number of threads, and ranked before they are rounded to the float32
-    that a search returns. Other rows are first copied, those of a chunk of queries at a time, into some 64 MiB (or
-    three times a query's candidates, where they are more); sums are then in float32, of float64 and wide integers in
-    float64, and where float32 overflows or underflows.
+    that a search returns. Rows of other arrays are first copied, those of a chunk of queries at a time, into some
+    64 MiB (or three times a query's candidates, where they are more). Of other dtypes sums are in float32, of float64
+    and wide integers in float64, and where float32 overflows or underflows.
 
     Examples
     --------
@@ -102,9 +102,7 @@ class VectorRescore:
             return None
         if X.dtype == np.int8 or (X.shape[1] > 1 and X.strides[1] != X.itemsize):
             return None
-        addresses = rows.astype(np.uint64) * np.uint64(abs(X.strides[0]))  # modulo 2^64
-        base = np.uint64(X.__array_interface__["data"][0])
-        return (base + addresses if X.strides[0] >= 0 else base - addresses), None, X.dtype.name
+        return _addresses_of(X, rows), None, X.dtype.name
 
     def _take(self, ids):
         """Return the rows of X of ids, none of them -1."""
@@ -208,10 +206,25 @@ class _Vectors:
             some = slice(start, start + step)
             unique, where = np.unique(rows[some], return_inverse=True)  # ascending, each once: for what is on a disk
             where = where.reshape(rows[some].shape)
-            x = np.asarray(_read_rows(self.rescore.X, unique), self.rescore._dtype)
+            x = np.asarray(_read_rows(self.rescore.X, unique))
+            x = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # looked at by the caller
-                out[some] = _DISTANCES[self.rescore.metric](x, where, queries[some])
+                if x.dtype.kind == "f" and x.dtype.name in _rows.KINDS:  # equal distances, wherever rows are
+                    addresses = _addresses_of(x, where)
+                    out[some] = _rows.distances(
+                        addresses, None, x.dtype.name, queries[some], self.rescore.metric, self.n_threads
+                    )
+                else:
+                    x = x.astype(self.rescore._dtype, copy=False)
+                    out[some] = _DISTANCES[self.rescore.metric](x, where, queries[some])
         return out
+
+
+def _addresses_of(X, rows):
+    """Return where rows of an array stand, uint64."""
+    steps = rows.astype(np.uint64) * np.uint64(abs(X.strides[0]))
+    base = np.uint64(X.__array_interface__["data"][0])
+    return base + steps if X.strides[0] >= 0 else base - steps
 
 
 # Distances of queries (q, d) to the rows ``where`` (q, k) of x, in x's precision but where float32 does not do.

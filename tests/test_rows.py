@@ -126,7 +126,9 @@ def test_a_rescorer_gives_the_same_whatever_the_layout(view):
         "read-only": X.copy(),
     }[view]
     other.flags.writeable = view != "read-only"
-    np.testing.assert_allclose(with_queries(VectorRescore(other), Q, 2).distances(0, ids), wanted, rtol=1e-6)
+    distances = with_queries(VectorRescore(other), Q, 2).distances(0, ids)
+    np.testing.assert_allclose(distances, wanted, rtol=1e-6)
+    assert view in ("float64", "int8") or np.array_equal(distances, wanted)
     assert wanted[0, 3] == np.inf
 
 
