@@ -4,6 +4,8 @@
  * product is exact, and it makes no difference whether an instruction set multiplies and adds in one step: distances are
  * equal on every set, bit for bit. Equal vectors have distance 0. */
 
+#pragma GCC diagnostic ignored "-Wpsabi" /* how such vectors are passed does not matter: the functions are inlined */
+
 enum { ROW_LANES = 8 };
 typedef double row_doubles __attribute__((vector_size(8 * ROW_LANES)));
 typedef float row_floats __attribute__((vector_size(4 * ROW_LANES)));
