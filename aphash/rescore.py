@@ -184,6 +184,8 @@ class _Vectors:
         return self.rescore.factor
 
     def distances(self, first, ids):
+        if not (ids != -1).any():  # there may be no row at all, whose address could be taken
+            return np.full(ids.shape, np.inf)
         rows, queries = self.rescore._rows_of(ids), self.queries[first : first + len(ids)]
         placed = self.rescore._addresses(rows)
         if placed is not None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aphash import VectorRescore, _kernels
-from aphash._searching import _rows
+from aphash._searching import _rows, kept
 from aphash.rescore import with_queries
 
 KINDS = ("float32", "float16", "int8")
@@ -130,6 +130,12 @@ def test_a_rescorer_gives_the_same_whatever_the_layout(view):
     np.testing.assert_allclose(distances, wanted, rtol=1e-6)
     assert view in ("float64", "int8") or np.array_equal(distances, wanted)
     assert wanted[0, 3] == np.inf
+
+
+@pytest.mark.parametrize("keep", KINDS)
+def test_no_row_is_read_where_no_vector_is_kept(keep):
+    rescore = with_queries(kept.KeptRescore(kept.KeptVectors(keep, 4), "l2"), np.ones((2, 4)))
+    assert (rescore.distances(0, np.full((2, 3), -1)) == np.inf).all()
 
 
 def test_nothing_to_compare():
