@@ -104,7 +104,7 @@ class APHash(estimator.APHash):
                 training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
             if settings.objective == "scores":  # sums come from the workers; what is of anchors alone is done here
                 own_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
-                progress = estimator.ScoreProgress(self.verbose, settings)
+                progress = estimator.ScoreProgress(self.verbose, settings, training.n)
                 with progress:
                     found = scores.learn(training, settings, rng, progress, own_threads)
                 all_by_encoder = True
