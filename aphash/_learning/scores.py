@@ -79,8 +79,13 @@ def n_steps(settings, n):
     return sum(steps(settings)) + (kind.n_rounds * max(1, kind.max_iter) if kind else 0)
 
 
+def n_relaxed(settings):
+    """Return how many relaxed bits a row has while it is learned from."""
+    return _KIND_NUMBERS * settings.n_bits if settings.objective == "scores" else settings.n_bits
+
+
 def _kind_settings(settings, n):
-    return resolve(PRESETS["semantic"], {}, _KIND_NUMBERS * settings.n_bits, n)
+    return resolve(PRESETS["semantic"], {}, n_relaxed(settings), n)
 
 
 def learn(rows, settings, rng, progress, n_threads=None):
