@@ -365,6 +365,52 @@ def test_codes_and_distances_give_the_same_measures(vectors):
     assert exact_figures["recall10@10"] == 1 and exact_figures["rescored recall10@10"] == 1
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "whole", "equal"])
+def test_measures_by_one_sort_are_those_of_the_metrics(kind, labelled):
+    """Against counts of every level; with labels all items are ranked, without them only what the cuts need."""
+    rng = np.random.default_rng(3)
+    n, n_queries = 4500, 31  # more than a block of queries, and than four times the last cut
+    X, Q = (rng.standard_normal((size, 4)).astype(np.float32) for size in (n, n_queries))
+    y = rng.integers(4, size=n + n_queries) if labelled else None
+    d = baselines.squared_distances(Q, X) - np.float32(5)  # negative ones, too
+    d = {"distinct": d, "tied": np.round(d), "whole": np.round(50 * d).astype(np.float64), "equal": 0 * d}[kind]
+    d[:, ::7] *= -0.0 if kind == "equal" else 1  # -0 ties with 0
+    truth = evaluation.Truth(X, Q, *((y[:n], y[n:]) if labelled else (None, None)))
+    blocks = iter(np.split(d, [25]))
+    got = truth.of_distances(lambda _: next(blocks))
+    relevant = np.zeros(d.shape, bool)
+    np.put_along_axis(relevant, truth.neighbors, True, axis=1)
+    near = metrics.count_distances(d, relevant)
+    for k in (10, 100, 1000):
+        assert got[f"recall10@{k}"] == pytest.approx(metrics.recall_at_k(near, k).mean(), abs=6e-6)
+    found = np.argsort(d, axis=1, kind="stable")
+    for k in (10, 100):
+        hits = [int(digit, 16) for digit in got[f"hits@{k}"]]
+        assert hits == [len(np.intersect1d(a, b)) for a, b in zip(found[:, :k], truth.neighbors, strict=True)]
+    if not labelled:
+        assert "mAP" not in got and "curve" not in got
+        return
+    same = metrics.count_distances(d, y[n:, None] == y[:n])
+    assert got["mAP"] == pytest.approx(metrics.average_precision(same).mean(), abs=6e-6)
+    for k in (10, 100, 1000):
+        assert got[f"P@{k}"] == pytest.approx(metrics.precision_at_k(same, k).mean(), abs=6e-6)
+    precision, recall = metrics.precision_recall_curve(same)
+    points = np.unique(np.geomspace(1, n, 60).astype(int)) - 1
+    assert got["curve"]["recall"] == pytest.approx(recall[points][: len(got["curve"]["recall"])], abs=6e-5)
+    assert got["curve"]["precision"] == pytest.approx(precision[points][: len(got["curve"]["recall"])], abs=6e-5)
+
+
+def test_distances_that_cannot_be_ranked_are_refused(vectors):
+    X, y = vectors
+    truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
+    for d in (np.full((25, 800), 0.5), np.full((25, 800), 2.0**40)):
+        with pytest.raises(ValueError, match="whole numbers below"):
+            truth.of_distances(lambda _, d=d: d)
+    with pytest.raises(ValueError, match="NaN"):
+        truth.of_distances(lambda _: np.full((25, 800), np.nan, np.float32))
+
+
 def test_weights_are_measured_by_the_distances_of_the_search(vectors):
     X, y = vectors
     truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
