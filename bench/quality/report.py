@@ -42,6 +42,8 @@ OURS = {
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",
            "floats": INK}  # fmt: skip
 STYLE = """
+th.group { text-align: left }
+tr:nth-child(2) > th:first-child { text-align: right; position: static; min-width: 0; padding-right: .7rem }
 .pm { color: var(--soft); font-size: .78rem }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem }
 figure { margin: 0; padding: .6rem; background: var(--card); border-radius: .5rem }
@@ -209,14 +211,18 @@ def plane(table, dataset, bits, queries):
 
 
 def curves(table, dataset, bits):
-    fig, axes = figure()
+    drawn = {}
     for spec in ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "pq", "random",
                  "floats"):  # fmt: skip
         records = table.one(dataset, bits, spec) or (table.one(dataset, 64, spec) if spec == "floats" else [])
         records = [r for r in records if "curve" in r["measures"]]
-        if not records:
-            continue
-        recall = np.linspace(0.002, 1, 200)
+        if records:
+            drawn[spec] = records
+    if not drawn:
+        return None
+    fig, axes = figure()
+    recall = np.linspace(0.002, 1, 200)
+    for spec, records in drawn.items():
         all_ = [
             np.interp(recall, r["measures"]["curve"]["recall"], r["measures"]["curve"]["precision"]) for r in records
         ]
@@ -225,7 +231,8 @@ def curves(table, dataset, bits):
                   linewidth=2 if spec in OURS else 1.2, linestyle=":" if spec == "floats" else "-")  # fmt: skip
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
-    return svg(fig, f"{title_of(dataset)}, {bits} bits: precision and recall as the radius grows.")
+    caption = f"{title_of(dataset)}, {bits} bits, asked by codes (PQ and floats by floats): "
+    return svg(fig, caption + "precision and recall as the radius grows.")
 
 
 def sweep(table, dataset, bits=64):
@@ -356,7 +363,10 @@ def table_of(table, dataset, bits, queries):
 
 
 def equal_bytes(table, dataset):
-    """(columns, rows) of what finds neighbours by weights or floats, at 8, 16 and 32 bytes an item, all counted."""
+    """What finds neighbours by weights or floats at 8, 16 and 32 bytes an item, all counted; None where nothing does.
+
+    ``groups`` are (bytes, measures), ``rows`` have a cell for each measure of each group.
+    """
     found = {}
     for bits in table.lengths(dataset):
         for spec in table.methods(dataset, bits):
@@ -366,16 +376,23 @@ def equal_bytes(table, dataset):
             size = table.one(dataset, bits, spec)[0]["bytes_per_item"]
             name = "RaBitQ" if parse_spec(spec)[0] == "rabitq" else label(spec)  # at equal bytes its variants are one
             if size in BYTES:
-                found.setdefault(name, {})[size] = [table.mean(dataset, bits, spec, m) for m in BYTES_MEASURES]
-    pairs = [(size, i) for size in BYTES for i in range(len(BYTES_MEASURES))]
-    pairs = [(size, i) for size, i in pairs if any(size in v and v[size][i] is not None for v in found.values())]
-    best = {(s, i): max(v[s][i] for v in found.values() if s in v and v[s][i] is not None) for s, i in pairs}
+                figures = [table.mean(dataset, bits, spec, m) for m in BYTES_MEASURES]
+                found.setdefault((name, plain in OURS), {}).setdefault(size, figures)
+
+    def known(size, i):
+        return [values[size][i] for values in found.values() if size in values and values[size][i] is not None]
+
+    groups = {s: [i for i in range(len(BYTES_MEASURES)) if known(s, i)] for s in BYTES}
+    columns = [(size, i) for size, some in groups.items() for i in some]
+    best = {column: max(known(*column)) for column in columns}
     rows = []
-    for name, values in found.items():
-        figures = [values[s][i] if s in values else None for s, i in pairs]
-        rows.append((name, *("" if v is None else (f"{v:.4f}", "best") if v == best[pair] else f"{v:.4f}"
-                             for v, pair in zip(figures, pairs))))  # fmt: skip
-    return ("method", *(f"{s} bytes: {BYTES_MEASURES[i]}" for s, i in pairs)), rows
+    for (name, ours), values in found.items():
+        figures = {(s, i): values[s][i] if s in values else None for s, i in columns}
+        rows.append({"name": name, "ours": ours, "cells": [
+            {"mean": "" if v is None else f"{v:.4f}", "best": v == best[column]} for column, v in figures.items()
+        ]})  # fmt: skip
+    groups = [(size, [BYTES_MEASURES[i] for i in some]) for size, some in groups.items() if some]
+    return {"groups": groups, "rows": rows} if rows else None
 
 
 def section(table, dataset, options):
@@ -384,10 +401,9 @@ def section(table, dataset, options):
             f"Split \"{one['protocol']}\": {datasets.PROTOCOLS[one['protocol']]}.")  # fmt: skip
     lengths = table.lengths(dataset)
     plots = [plane(table, dataset, bits, q) for bits in lengths if bits in (32, 64, 128) for q in ("codes", "weights")]
-    plots = [plot for plot in plots if plot]
     tables = [table_of(table, dataset, bits, q) for bits in lengths for q in (("codes",), ("weights", "floats"))]
     main = 64 if 64 in lengths else lengths[-1]
-    plots.append(curves(table, dataset, main))
+    plots = [plot for plot in [*plots, curves(table, dataset, main)] if plot]
     shown = []
     if options.work:
         try:
