@@ -29,8 +29,8 @@ LEAST_GAIN = -0.005  # everywhere else
 GOALS = {"recall10@100": (0.90, 0.98, 0.999), "recall10@10": (0.42, 0.58, 0.70)}  # of the two sets with gains
 FRONT_BITS = (64, 128)
 FRONT_RATIOS = {"cnn": 1.02, "fashion": 1.02, "gist": 1.0, "sentences": 1.0, "digits": 1.0}  # of mAP; P@100: 1
-# The controls that a proof runs: those that make the front where semantic is. All that have lines are compared. Means of
-# neighbours are behind the rounds on images, where to find the neighbours of all rows takes minutes.
+# The controls that a proof runs: those that make the front where semantic is. All that have lines are compared.
+# On images, means of neighbours are behind the rounds, and to find the neighbours of all rows takes minutes.
 CONTROLS = [
     "control:n_rounds=8,rotation=random",
     "control:n_rounds=10,rotation=random,whitening=0.5,last_ridge=0.1",
