@@ -593,6 +593,19 @@ def test_a_proof_is_resumed_and_completes_lines_that_lack_figures(tmp_path, caps
     assert new["aphash-semantic"] | {"seconds": 0} == lines["aphash-semantic"] | {"seconds": 0}
 
 
+def test_a_proof_of_a_file_without_labels(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(proof, "BITS", (16,))
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).standard_normal((400, 20)))
+    arguments = ["--proof", "--dataset", str(tmp_path / "mine.npy"), "--seeds", "0", "1", "--work", str(tmp_path / "w")]
+    runner.main([*arguments, "--results", str(tmp_path / "r"), "--processes", "2", "--n-jobs", "1"])
+    out = capsys.readouterr().out
+    rows = [row.split() for row in out.splitlines() if row.startswith("mine  2 bytes")]
+    assert [row[3] for row in rows] == ["recall10@100", "recall10@10"] and "of 2 bars are held" in out
+    for row in rows:
+        assert float(row[6]) == pytest.approx(float(row[4]) - float(row[5]), abs=6e-4)  # found, of both figures
+        assert row[7].startswith("+-") and row[8] == "-0.005"
+
+
 # -- the report -------------------------------------------------------------------------------------------------------
 
 

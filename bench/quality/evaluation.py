@@ -19,6 +19,7 @@ N_TRUE = 10
 CANDIDATES = 100  # rescored by the float vectors
 CUTS = (10, 100, 1000)  # ranks up to which precision and recall are measured
 _QUERIES = 25  # whose float distances are ranked at a time
+_PAIRS = 12_000_000  # of queries and items, whose distances are held while true neighbours are found
 _CURVE_POINTS = 60
 _EXACT = 1 << 24  # below, float32 holds whole numbers as they are
 _IDS = (1 << 30) - 1
@@ -43,11 +44,12 @@ def true_neighbors(X, Q, k=N_TRUE):
     """Positions of the k nearest rows of X to each row of Q, nearest first: float32 candidates, exact in float64."""
     out = np.empty((len(Q), k), np.int64)
     wanted = min(len(X), k + 20)
-    for start in range(0, len(Q), 200):
-        q = Q[start : start + 200]
+    step = max(1, min(200, _PAIRS // len(X)))
+    for start in range(0, len(Q), step):
+        q = Q[start : start + step]
         near = np.argpartition(baselines.squared_distances(q, X), wanted - 1, axis=1)[:, :wanted]
         exact = ((X[near].astype(np.float64) - q[:, None]) ** 2).sum(axis=2)
-        out[start : start + 200] = np.take_along_axis(near, np.argsort(exact, axis=1, kind="stable")[:, :k], axis=1)
+        out[start : start + step] = np.take_along_axis(near, np.argsort(exact, axis=1, kind="stable")[:, :k], axis=1)
     return out
 
 

@@ -363,7 +363,8 @@ def prove(options, results):
     names = proof.names_of(options)
     _, failed = run(proof.plan(names, options.seeds), options, results, proof.has_figures)
     missing = [name for name in names if name in failed]
-    missed, _ = proof.show(Table(results.records.values()), names, options.seeds)
+    shown = [name if name in datasets.REGISTRY else Path(name).stem for name in names]  # lines of files have their stem
+    missed, _ = proof.show(Table(results.records.values()), shown, options.seeds)
     if missing:
         print(f"Without data: {', '.join(missing)}; of these, only lines that were there are above.")
     return [what for what in failed if what not in missing] + ([f"{missed} bars"] if missed else [])
