@@ -519,6 +519,9 @@ def test_methods_are_beside_controls_that_are_asked_alike():
     assert fronts.beside(table, "cnn", 64, spec, "P@100") == pytest.approx((0.6, 0.7, 0.7))
     assert fronts.beside(table, "cnn", 64, "aphash-semantic", "mAP") == pytest.approx((0.5, 0.40, 0.9))
     assert fronts.beside(table, "cnn", 64, spec, "mAP", seeds=[1]) is None
+    other = [line("aphash-semantic", 1, by_weights=figures(0.6, 0.42, 0.7)), line("itq", 1, by_weights=weights[0])]
+    more = results.Table(records + other)  # a seed with ITQ alone has no front, so there is one seed to compare
+    assert [bar.half for bar in proof.front_bars(more, ["cnn"], [0, 1])] == [None, None]
     assert fronts.beside(table, "cnn", 128, spec, "mAP") is None
     (bar,) = (b for b in proof.front_bars(table, ["cnn", "gist", "wordnet"], [0]) if b.measure == "mAP")
     assert bar.found == pytest.approx(1) and not bar.held and bar.least == 1.02 and bar.half is None

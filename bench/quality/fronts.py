@@ -34,9 +34,10 @@ def at_recall(points, recall):
     return float(np.interp(recall, line[:, 0], line[:, 1])) if len(line) else None
 
 
-def controls(table, dataset, bits, queries):
+def controls(table, dataset, bits, queries, seeds=None):
     """The controls of a set and length whose queries are "codes" or "weights"; none where they are too few."""
     specs = [s for s in table.methods(dataset, bits) if is_control(s) and queries_of(s) == queries]
+    specs = [s for s in specs if table.values(dataset, bits, s, RECALL, seeds=seeds).size]
     return specs if has_front(specs) else []
 
 
@@ -50,6 +51,6 @@ def beside(table, dataset, bits, spec, measure, seeds=None):
         return tuple(table.mean(dataset, bits, one, name, seeds=seeds) for name in (RECALL, measure))
 
     ours = point(spec)
-    points = [point(one) for one in controls(table, dataset, bits, queries_of(spec))]
+    points = [point(one) for one in controls(table, dataset, bits, queries_of(spec), seeds)]
     other = None if None in ours else at_recall([p for p in points if None not in p], ours[0])
     return None if other is None else (*ours, other)

@@ -209,7 +209,7 @@ def text_table(columns, rows):
 def show(table, names, seeds):
     """Print the bars; return the number of those that are missed, and of all."""
     seed_words = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    n_controls = {name: max(len(controls(table, name, bits, "weights")) for bits in FRONT_BITS) for name in names}
+    n_controls = {name: max(len(controls(table, name, bits, "weights", seeds)) for bits in FRONT_BITS) for name in names}
     counts = ", ".join(f"{name} {count}" for name, count in n_controls.items() if count)
     parts = (
         (f"Mode scores beside ITQ, both asked by weights; means of {seed_words}.",
