@@ -209,8 +209,8 @@ def text_table(columns, rows):
 def show(table, names, seeds):
     """Print the bars; return the number of those that are missed, and of all."""
     seed_words = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    n_controls = {name: max(len(controls(table, name, bits, "weights", seeds)) for bits in FRONT_BITS) for name in names}
-    counts = ", ".join(f"{name} {count}" for name, count in n_controls.items() if count)
+    n_controls = [max(len(controls(table, name, bits, "weights", seeds)) for bits in FRONT_BITS) for name in names]
+    counts = ", ".join(f"{name} {count}" for name, count in zip(names, n_controls) if count)
     parts = (
         (f"Mode scores beside ITQ, both asked by weights; means of {seed_words}.",
          "Found is the difference, and its interval is over the queries, paired. Goals are for scores itself.",
