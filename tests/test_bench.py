@@ -537,6 +537,9 @@ def test_paired_intervals_are_over_queries():
         record["queries"] = "same"  # a query of both seeds counts once
     assert proof.paired(*pairs, 10) == pytest.approx(1.96 * each.mean(axis=0).std(ddof=1) / np.sqrt(50))
     assert proof.paired(*pairs, 100) is None
+    pairs[1][1]["queries"] = "others"
+    with pytest.raises(ValueError, match="different queries"):
+        proof.paired(*pairs, 10)
     del pairs[1][1]["queries"]
     assert proof.paired(*pairs, 10) is None
     assert proof.over_seeds([1.0]) is None

@@ -113,6 +113,8 @@ def paired(ours, other, k):
         pair = [r, by_seed.get(r["seed"])]
         if None in pair or any("queries" not in one or f"hits@{k}" not in one["measures"] for one in pair):
             return None
+        if pair[0]["queries"] != pair[1]["queries"]:
+            raise ValueError(f"lines of {r['dataset']}, seed {r['seed']}, are of different queries: --measure them")
         a, b = (np.array([int(digit, 16) for digit in one["measures"][f"hits@{k}"]]) for one in pair)
         differences.setdefault(r["queries"], []).append((a - b) / 10)
     each = np.concatenate([np.mean(same, axis=0) for same in differences.values()])
