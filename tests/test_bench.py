@@ -570,8 +570,8 @@ def test_bars_are_held_by_means_of_common_seeds(capsys):
 def test_a_proof_is_resumed_and_completes_lines_that_lack_figures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(proof, "BITS", (16,))
     monkeypatch.setattr(proof, "FRONT_BITS", (16,))
-    monkeypatch.setattr(proof, "CONTROLS", [f"control:n_rounds={n},rotation=random" for n in (1, 2, 3, 4)])
-    monkeypatch.setattr(proof, "MEANS", {})
+    four = methods.control_specs((), (1, 2, 3, 4), {})
+    monkeypatch.setattr(proof, "CONTROLS", {"digits": four, "cnn": four})
     monkeypatch.setattr(proof, "RATIOS_BY_CODES", (("digits", None, "random", 32, 1.0), ("cnn", 5, "random", 8, 1.0)))
     work, folder = tmp_path / "w", tmp_path / "r"
     arguments = ["--proof", "--dataset", "digits", "cnn", "--seeds", "0", "--work", str(work), "--results", str(folder),

@@ -67,6 +67,15 @@ def make(spec, n_bits, seed, n_jobs):
     return BASELINES[name](n_bits, random_state=seed, **params)
 
 
+def control_specs(identity, random, whitened):
+    """The specs of controls: numbers of rounds, by rotation, and for a whitened start by its exponent."""
+    specs = [f"control:n_rounds={n},rotation=identity" for n in identity]
+    specs += [f"control:n_rounds={n},rotation=random" for n in random]
+    return specs + [
+        f"control:n_rounds={n},rotation=random,whitening={w},last_ridge=0.1" for w in whitened for n in whitened[w]
+    ]
+
+
 def is_control(spec):
     """Whether a method has nothing of APHash's descent: learned codes are compared with these at equal recall."""
     return parse_spec(spec)[0] in ("control", "itq", "means", "mean-bits")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 from fronts import MEASURES, beside, controls
-from methods import BY_WEIGHTS, label
+from methods import BY_WEIGHTS, control_specs, label
 from scipy import stats
 
 SCORES, ITQ, SEMANTIC = "aphash-scores", "itq", "aphash-semantic"
@@ -31,13 +31,13 @@ FRONT_BITS = (64, 128)
 FRONT_RATIOS = {"cnn": 1.02, "fashion": 1.02, "gist": 1.0, "sentences": 1.0, "digits": 1.0}  # of mAP; P@100: 1
 # The controls that a proof runs: those that make the front where semantic is. All that have lines are compared.
 # On images, means of neighbours are behind the rounds, and to find the neighbours of all rows takes minutes.
-CONTROLS = [
-    "control:n_rounds=8,rotation=random",
-    "control:n_rounds=10,rotation=random,whitening=0.5,last_ridge=0.1",
-    "control:n_rounds=12,rotation=random,whitening=0.75,last_ridge=0.1",
-    "control:n_rounds=14,rotation=random,whitening=0.75,last_ridge=0.1",
-]
-MEANS = {"digits": ["means:k=200"], "sentences": ["means:k=200"]}
+CONTROLS = {
+    "digits": [*control_specs((), (8,), {0.5: (10,), 0.75: (12, 14)}), "means:k=200"],
+    "cnn": control_specs((), (8,), {0.5: (10,), 0.75: (12, 14)}),
+    "gist": control_specs((8,), (4, 8), {0.5: (10,)}),
+    "fashion": control_specs((8,), (), {0.5: (8, 10), 0.75: (12,)}),
+    "sentences": [*control_specs((), (4, 8), {0.5: (10,), 0.75: (14,)}), "means:k=200"],
+}
 SMALL = f"{SEMANTIC}:n_anchors=200,n_neighbors=100"
 RATIOS_BY_CODES = (  # set, rows, method, bits, mAP over ITQ's
     ("digits", None, SMALL, 32, 1.15),
@@ -81,7 +81,7 @@ def plan(names, seeds):
             for bits in BITS:
                 specs = [SCORES, ITQ]
                 if name in FRONT_RATIOS and bits in FRONT_BITS:
-                    specs += [SEMANTIC, *CONTROLS, *MEANS.get(name, [])]
+                    specs += [SEMANTIC, *CONTROLS[name]]
                 if name == "cnn" and bits == 64:
                     specs += ["aphash-neighbors"]
                 yield name, [bits], [seed], specs, None

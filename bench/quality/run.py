@@ -36,7 +36,7 @@ import datasets
 import evaluation
 import numpy as np
 import proof
-from methods import make
+from methods import control_specs, make
 from results import BENCH, Results, Table, codes_path, key_of
 from threadpoolctl import threadpool_limits
 
@@ -51,15 +51,6 @@ SWEEP = [f"aphash-semantic:n_neighbors={k}" for k in (0.0025, 0.01, 0.02, 0.04)]
 LENGTHS = (64, 128, 16, 32, 256)  # that --all measures, in this order: what matters most is there first
 QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", "aphash-semantic", "aphash-neighbors",
          "aphash-scores"]  # fmt: skip
-
-
-def controls(identity, random, whitened):
-    """The specs of some controls."""
-    specs = [f"control:n_rounds={n},rotation=identity" for n in identity]
-    specs += [f"control:n_rounds={n},rotation=random" for n in random]
-    return specs + [
-        f"control:n_rounds={n},rotation=random,whitening={w},last_ridge=0.1" for w in whitened for n in whitened[w]
-    ]
 
 
 def methods_for(n_bits, dataset, first):
@@ -86,12 +77,12 @@ def methods_for(n_bits, dataset, first):
     if n_bits in (64, 128):
         specs += MEANS
     if n_bits == 64:
-        specs += ["itq:n_components=16", "itq:n_components=32", *controls(*CONTROLS_64), "floats"]
+        specs += ["itq:n_components=16", "itq:n_components=32", *control_specs(*CONTROLS_64), "floats"]
         specs += SWEEP if entry.sweep else []
     elif n_bits == 128:
-        specs += controls(*CONTROLS_128)
+        specs += control_specs(*CONTROLS_128)
     else:
-        specs += controls(*CONTROLS_OTHER)
+        specs += control_specs(*CONTROLS_OTHER)
     if first:
         specs += ["opq"] if n_bits in (64, 128, 256) else []
         specs += ["aphash-paper"] if dataset == "gist" or n_bits == 64 else []
