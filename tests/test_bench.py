@@ -557,6 +557,7 @@ def test_bars_are_held_by_means_of_common_seeds(capsys):
     bars = {(b.dataset, b.bits, b.measure): b for b in proof.scores_bars(table, ["cnn", "digits", "gist"], [0, 1])}
     bar = bars["cnn", 64, "recall10@100"]
     assert bar.found == pytest.approx(0.1) and bar.least == 0.06 and bar.goal == 0.9 and bar.held
+    assert bar.what == "8 bytes, 1 of 2 seeds"
     assert not bars["cnn", 64, "recall10@10"].held  # .05 of .07
     assert not bars["cnn", 128, "recall10@100"].held
     bar = bars["digits", 64, "recall10@100"]

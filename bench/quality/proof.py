@@ -146,7 +146,8 @@ def scores_bars(table, names, seeds):
                 half = paired(ours, other, int(measure.partition("@")[2]))
                 least = GAINS[name, measure][i] if (name, measure) in GAINS else LEAST_GAIN
                 goal = GOALS[measure][i] if (name, measure) in GAINS else None
-                out.append(Bar(name, bits, f"{bits // 8} bytes", measure, a, b, a - b, half, least, goal))
+                some = "" if len(both) == len(seeds) else f", {len(both)} of {len(seeds)} seeds"
+                out.append(Bar(name, bits, f"{bits // 8} bytes{some}", measure, a, b, a - b, half, least, goal))
     return out
 
 
