@@ -106,6 +106,49 @@ def test_gist_of_a_blank_image_is_finite():
     assert np.isfinite(features.gist(np.full((1, 32, 32), 7, np.uint8))).all()
 
 
+def sift(patch_dy, patch_dx):
+    """SIFT of one 16 x 16 patch, pixel by pixel and vote by vote (Lowe 2004, section 6.1), in 0 .. 1."""
+    sums = np.zeros((4, 4, 8))
+    for y in range(16):
+        for x in range(16):
+            dy, dx = patch_dy[y, x], patch_dx[y, x]
+            vote = np.hypot(dx, dy) * np.exp(-((y - 7.5) ** 2 + (x - 7.5) ** 2) / (2 * 8**2))
+            row, column, turn = (y - 1.5) / 4, (x - 1.5) / 4, np.arctan2(dy, dx) / (2 * np.pi) * 8
+            for i in (0, 1):
+                for j in (0, 1):
+                    for o in (0, 1):
+                        r, c, t = int(np.floor(row)) + i, int(np.floor(column)) + j, int(np.floor(turn)) + o
+                        if 0 <= r < 4 and 0 <= c < 4:
+                            sums[r, c, t % 8] += vote * (1 - abs(row - r)) * (1 - abs(column - c)) * (1 - abs(turn - t))
+    found = sums.ravel() / max(np.linalg.norm(sums), 1e-12)
+    found = np.minimum(found, 0.2)
+    return found / max(np.linalg.norm(found), 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (27, 27)])
+def test_sift_is_lowes(shape):
+    images = np.random.default_rng(2).integers(0, 256, (67, *shape), np.uint8)  # more than a batch
+    images[1] = np.arange(shape[0], dtype=np.uint8)[:, None].reshape(-1, *[1] * (len(shape) - 1))  # a slope
+    images[2] = 9
+    got = features.dense_sift(images, 5, 2)
+    starts = range(0, shape[0] - 15, 5)
+    assert got.shape == (67, len(starts) ** 2, 128) and got.dtype == np.uint8
+    for i in (0, 1, 2, 66):
+        grey = images[i].astype(float)
+        dy, dx = np.gradient(grey.mean(axis=2) if grey.ndim == 3 else grey)
+        wanted = [sift(dy[y : y + 16, x : x + 16], dx[y : y + 16, x : x + 16]) for y in starts for x in starts]
+        assert np.abs(got[i] - np.minimum(512 * np.array(wanted), 255)).max() < 1.01  # the fraction is cut off
+    assert got[0].max() > 100 and not got[2].any()
+    slope = got[1, 0].reshape(16, 8)  # brighter downwards: all in one orientation
+    assert slope[:, 2].all() and not np.delete(slope, 2, axis=1).any()
+
+
+def test_sift_needs_squares():
+    for shape in ((15, 15), (32, 40)):
+        with pytest.raises(ValueError, match="must be square, with a size of at least 16"):
+            features.dense_sift(np.zeros((1, *shape), np.uint8))
+
+
 def test_lbp_is_histograms_of_59_patterns():
     pytest.importorskip("skimage")
     image = np.random.default_rng(0).integers(0, 256, (41, 50), np.uint8)
@@ -164,7 +207,18 @@ def test_cifar10_binary_layout(tmp_path):
         datasets.cifar10_images(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cnn", "gist", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"])
+def test_descriptors_are_patches_of_training_images_and_one_of_each_test_image(tmp_path):
+    write_cifar(tmp_path)
+    data = datasets.descriptors(tmp_path, tmp_path / "cache", n_images=130, step=16)
+    assert data.X.shape == (130 * 4 + 10_000, 128) and data.n_train == 520 and data.y is None
+    images = datasets.cifar10_images(tmp_path)[0]
+    assert np.array_equal(data.X[:520], features.dense_sift(images[:130], 16).reshape(520, 128))
+    (file,) = (tmp_path / "cache").glob("*.npy")
+    assert np.load(file).dtype == np.uint8
+    assert datasets.descriptors(tmp_path, tmp_path / "cache", n_images=130, step=16).checksum == data.checksum
+
+
+@pytest.mark.parametrize("name", ["cnn", "gist", "descriptors", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"])
 def test_missing_data_says_what_belongs_where(name, tmp_path):
     name = str(tmp_path / name) if "." in name else name
     with pytest.raises(datasets.MissingData, match=r"missing|unknown"):
@@ -363,6 +417,29 @@ def test_codes_and_distances_give_the_same_measures(vectors):
         assert by_codes[name] == pytest.approx(by_distances[name], abs=2e-5), name
     exact_figures = truth.of_distances(baselines.Floats().fit(X[:800]).distances)
     assert exact_figures["recall10@10"] == 1 and exact_figures["rescored recall10@10"] == 1
+
+
+def test_neighbours_are_counted_as_by_sorting():
+    rng = np.random.default_rng(0)
+    for n, levels in ((300, 3), (300, 60), (300, 10**6), (12, 5)):
+        d = rng.integers(levels, size=(40, n)).astype(np.float32)
+        neighbors = np.stack([rng.permutation(n)[:10] for _ in d])
+        relevant = np.zeros(d.shape, bool)
+        np.put_along_axis(relevant, neighbors, True, axis=1)
+        counted, sorted_ = evaluation.count_neighbors(d, neighbors), metrics.count_distances(d, relevant)
+        assert (counted.items.sum(axis=1) == n).all() and (counted.relevant.sum(axis=1) == 10).all()
+        for k in (1, 7, 10, min(n, 100)):
+            np.testing.assert_allclose(metrics.recall_at_k(counted, k), metrics.recall_at_k(sorted_, k), rtol=1e-12)
+            assert np.array_equal(evaluation.first(d[3], k), np.argsort(d[3], kind="stable")[:k])
+
+
+def test_a_set_without_labels_has_the_same_recall(vectors):
+    X, y = vectors
+    method = baselines.ITQ(16).fit(X[:800])
+    codes, weights = method.transform(X[:800]), method.project(X[800:])
+    with_labels = evaluation.Truth(X[:800], X[800:], y[:800], y[800:]).of_weights(codes, weights)
+    without = evaluation.Truth(X[:800], X[800:], None, None).of_weights(codes, weights)
+    assert without == {name: with_labels[name] for name in without} and len(without) == 3
 
 
 def test_weights_are_measured_by_the_distances_of_the_search(vectors):

@@ -60,6 +60,9 @@ def controls(identity, random, whitened):
 
 def methods_for(n_bits, dataset, first):
     """The specs that --all runs at a length: most at 64 bits; those that take minutes with the first seed only."""
+    entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
+    if entry.methods is not None:
+        return list(entry.methods) if first else []
     specs = [
         "aphash-semantic",
         "aphash-neighbors",
@@ -72,7 +75,6 @@ def methods_for(n_bits, dataset, first):
         "pq:rotated=True",
         "rabitq:inside=False",
     ]
-    entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
     if entry.n_directions is not None and n_bits > entry.n_directions:
         specs.remove("pca")
     if n_bits > 64:
