@@ -218,7 +218,9 @@ def test_descriptors_are_patches_of_training_images_and_one_of_each_test_image(t
     assert datasets.descriptors(tmp_path, tmp_path / "cache", n_images=130, step=16).checksum == data.checksum
 
 
-@pytest.mark.parametrize("name", ["cnn", "gist", "descriptors", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"])
+@pytest.mark.parametrize(
+    "name", ["cnn", "gist", "descriptors", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"]
+)
 def test_missing_data_says_what_belongs_where(name, tmp_path):
     name = str(tmp_path / name) if "." in name else name
     with pytest.raises(datasets.MissingData, match=r"missing|unknown"):
