@@ -106,13 +106,12 @@ INLINE void row_distances_of(const uint64_t *addresses, const float *scales, int
     int is_zero = 1; /* the query; rows of padding behind it are zero, too */
     for (int64_t k = 0; k < d; k++)
         is_zero &= query[k] == 0;
+    const int64_t row_size = d * (kind == APH_ROW_FLOAT32 ? 4 : kind == APH_ROW_FLOAT16 ? 2 : 1);
     for (int64_t i = 0; i < n; i++) {
         const char *row = (const char *)(uintptr_t)addresses[i];
-        if (i + 2 < n) { /* rows lie anywhere; the lines behind the second are fetched by themselves */
-            const char *next = (const char *)(uintptr_t)addresses[i + 2];
-            __builtin_prefetch(next);
-            __builtin_prefetch(next + 64);
-        }
+        if (i + 2 < n) /* rows lie anywhere, and what is fetched by itself comes late */
+            for (int64_t at = 0; at < row_size; at += 64)
+                __builtin_prefetch((const char *)(uintptr_t)addresses[i + 2] + at);
         const double scale = scales ? scales[i] : 1;
         if (metric == APH_ROW_IP)
             out[i] = -(row_terms(row, d, query, 1, kind, ROW_PRODUCT) * scale);
