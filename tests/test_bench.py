@@ -12,8 +12,9 @@ faiss = pytest.importorskip("faiss")
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 if not BENCH.is_dir():  # the tests of an installed wheel, away from a checkout
     pytest.skip("the benchmark scripts are not beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCH / "quality"))
+sys.path[:0] = [str(BENCH / "quality"), str(BENCH / "speed")]
 import baselines  # noqa: E402
+import curve  # noqa: E402
 import datasets  # noqa: E402
 import evaluation  # noqa: E402
 import features  # noqa: E402
@@ -544,3 +545,70 @@ def test_the_page_is_self_contained(tmp_path):
     )
     with pytest.raises(SystemExit, match="no runs"):
         report.main(["--results", str(tmp_path / "nothing")])
+
+
+# -- recall against speed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((1500, 48)) @ rng.standard_normal((48, 96))
+    return (X + rng.standard_normal(X.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", sorted(set(curve.METHODS) - {"APHash scores, by weights"}))
+def test_methods_of_the_curve_find_more_by_more_candidates(name, correlated):
+    if name.startswith("turbovec"):
+        pytest.importorskip("turbovec")
+    X, Q = correlated[:1400], correlated[1400:]
+    true = evaluation.true_neighbors(X, Q)
+    search, code_bytes = curve.METHODS[name](X, 12)
+    assert code_bytes <= 12
+    recalls = []
+    for n_candidates in (10, 300, 1400):
+        found = search(Q, n_candidates)
+        assert found.shape == (100, 10) and all(len(set(ids)) == 10 for ids in found.tolist())
+        recalls.append((found[:, :, None] == true[:, None]).any(axis=2).mean())
+        d = ((X[found] - Q[:, None]) ** 2).sum(axis=2)
+        assert (np.diff(d, axis=1) > -1e-2 * d.max()).all()  # ranked by the vectors
+    assert 0.03 < recalls[0] < recalls[1] <= recalls[2] and recalls[2] > 0.999
+
+
+def test_rabitq_of_eight_bytes_is_refused(correlated):
+    with pytest.raises(ValueError, match="need 8 bytes"):
+        curve.METHODS["RaBitQ (8 bytes are factors)"](correlated, 8)
+    with pytest.raises(ValueError, match="fill 24 bytes only"):
+        curve.METHODS["2 bits a component"](correlated, 25)
+
+
+def test_the_curves_front_and_the_speed_at_a_recall():
+    def line(method, candidates, recall, speed, n_bytes=8):
+        return {"dataset": "cnn", "n": 5, "d": 3, "bytes": n_bytes, "method": method, "candidates": candidates,
+                "recall10@10": recall, "queries_s": speed}  # fmt: skip
+
+    lines = [line("PQ", 20, 0.8, 100), line("PQ", 10, 0.5, 400), line("OPQ", 10, 0.7, 90), line("OPQ", 20, 0.9, 10)]
+    panel = curve.panels(lines)["cnn", 8]
+    assert panel["PQ"] == [(0.5, 400, 10), (0.8, 100, 20)]
+    assert curve.front(panel) == [(0.5, 400, "PQ"), (0.8, 100, "PQ"), (0.9, 10, "OPQ")]
+    assert curve.at(panel["PQ"], 0.65) == pytest.approx(200)  # half-way
+    assert curve.at(panel["PQ"], 0.4) == 400 and curve.at(panel["PQ"], 0.81) is None
+    assert curve.kept(lines, [line("PQ", 20, 0.8, 111), line("PQ", 20, 0.8, 7, 16)])[-2]["queries_s"] == 111
+    assert len(curve.kept(lines, [line("PQ", 20, 0.8, 111), line("PQ", 20, 0.8, 7, 16)])) == 5
+    text = "\n".join(curve.table(lines, (0.6, 0.85)))
+    assert "| OPQ | 90 | **17** |" in text and "| PQ | **252** | - |" in text
+
+
+def test_the_curve_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    lines = [
+        {"dataset": name, "n": 5, "d": 3, "bytes": n_bytes, "method": method, "candidates": c,
+         "recall10@10": 1 - 1 / c, "queries_s": 1000 / c * (1 + i)}
+        for name in ("cnn", "own") for n_bytes in (8, 16) for i, method in enumerate(curve.STYLES) for c in (10, 20)
+    ]  # fmt: skip
+    curve.plot(lines, tmp_path / "a.svg")
+    curve.plot(lines, tmp_path / "b.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text()
+    assert all(words in text for words in ("CNN features", "own", "16 bytes an item", *curve.STYLES))
+    assert set(curve.STYLES) == set(curve.METHODS)
