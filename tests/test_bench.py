@@ -543,6 +543,15 @@ def test_the_page_is_self_contained(tmp_path):
     assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl", "").replace(
         "http://creative", ""
     )
+    records = [json.loads(line) for line in (tmp_path / "r" / "digits.jsonl").read_text().splitlines()]
+    for record in records:  # a set without labels
+        record["dataset"] = "descriptors"
+        for measures in (record["measures"], record.get("by_weights", {})):
+            for name in [name for name in measures if not name.startswith(("recall", "rescored recall"))]:
+                del measures[name]
+    (tmp_path / "r" / "descriptors.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    report.main([*folders, "--out", str(tmp_path / "report.html")])
+    assert "SIFT of CIFAR-10" in (tmp_path / "report.html").read_text()
     with pytest.raises(SystemExit, match="no runs"):
         report.main(["--results", str(tmp_path / "nothing")])
 

@@ -249,13 +249,16 @@ def style(spec):
 
 
 def plane(table, dataset, bits):
-    fig, axes = figure()
     points = {}
     for spec in table.methods(dataset, bits):
         x, y = table.mean(dataset, bits, spec, "recall10@100"), table.mean(dataset, bits, spec, "mAP")
         if x is None or y is None or is_of_sweep(spec):
             continue
         points[spec] = (x, y)
+    if not points:  # there are no labels
+        return None
+    fig, axes = figure()
+    for spec, (x, y) in points.items():
         axes.plot(x, y, linestyle="none", **style(spec))
     drawn = has_front(points)
     if drawn:
@@ -283,13 +286,17 @@ def plane(table, dataset, bits):
 
 
 def curves(table, dataset, bits):
-    fig, axes = figure()
+    drawn = {}
     for spec in ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "pq", "random",
                  "floats"):  # fmt: skip
         records = table.one(dataset, bits, spec) or (table.one(dataset, 64, spec) if spec == "floats" else [])
         records = [r for r in records if "curve" in r["measures"]]
-        if not records:
-            continue
+        if records:
+            drawn[spec] = records
+    if not drawn:
+        return None
+    fig, axes = figure()
+    for spec, records in drawn.items():
         recall = np.linspace(0.002, 1, 200)
         all_ = [
             np.interp(recall, r["measures"]["curve"]["recall"], r["measures"]["curve"]["precision"]) for r in records
@@ -431,7 +438,7 @@ def section(table, dataset, options):
     lengths = table.lengths(dataset)
     plots = [plane(table, dataset, bits) for bits in lengths if bits in (32, 64, 128)]
     main = 64 if 64 in lengths else lengths[-1]
-    plots.append(curves(table, dataset, main))
+    plots = [drawn for drawn in (*plots, curves(table, dataset, main)) if drawn]
     shown = []
     if options.work:
         try:
