@@ -8,8 +8,9 @@ Every method scans codes of so many bytes at most, all of what it stores of an i
 candidates, and ranks them by the same float32 vectors, by Euclidean distance, k = 10. So recall10@10 is the share of
 the true neighbours that are among the candidates. aphash ranks by VectorRescore, faiss by IndexRefineFlat. Behind
 faiss's binary index and turbovec, which have no vectors, candidates are ranked by numpy, as people do it. Times are
-those from queries in floats to results, in one batch, on one thread. In each round all methods take their turn with
-every number of candidates; the figure is the median of the rounds. turbovec is measured where it is installed.
+those from queries in floats to results, in one batch, on one thread. They are CPU times, to which other programs that
+run beside add little. In each round all methods take their turn with every number of candidates; the figure is the
+median of the rounds. turbovec is measured where it is installed.
 """
 
 import argparse
@@ -267,9 +268,9 @@ def measured(split, n_bytes, options):
         print(f"{split.dataset.name}, {n_bytes} bytes, {name}: built in {build_s:.1f} s", file=sys.stderr, flush=True)
     for _ in range(options.rounds):
         for line, search, seconds in runs:
-            begun = time.perf_counter()
+            begun = time.process_time()
             search(Q, line["candidates"])
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
     common = {"machine": machine(1), "versions": versions(), "when": datetime.date.today().isoformat()}
     return [
         line | {"queries_s": round(len(Q) / statistics.median(seconds)), "rounds": len(seconds)} | common
