@@ -227,6 +227,9 @@ METHODS = {  # "np": without the training for polysemous codes, which takes most
     "PQ": refined(lambda n_bytes, d: f"PCAR{components(n_bytes, d, n_bytes)},PQ{n_bytes}np"),
     "OPQ": refined(lambda n_bytes, d: f"OPQ{n_bytes}_{components(n_bytes, d, n_bytes)},PQ{n_bytes}np"),
     "PQ fast scan": refined(lambda n_bytes, d: f"PCAR{components(n_bytes, d, 2 * n_bytes)},PQ{2 * n_bytes}x4fs"),
+    "OPQ fast scan": refined(
+        lambda n_bytes, d: f"OPQ{2 * n_bytes}_{components(n_bytes, d, 2 * n_bytes)},PQ{2 * n_bytes}x4fs"
+    ),
     "PLSQ": refined(lambda n_bytes, d: f"PLSQ{n_bytes // 4}x3x8_Nqint8"),
     "RaBitQ (8 bytes are factors)": refined(rabitq("RaBitQ")),
     "RaBitQ fast scan (8 bytes are factors)": refined(rabitq("RaBitQfs")),
@@ -331,9 +334,10 @@ STYLES = {
     "ITQ, faiss binary and numpy": ("#56B4E9", "--", "D", 1.3),
     "PCA signs, faiss binary and numpy": ("#56B4E9", ":", "X", 1.3),
     "PQ fast scan": ("#D55E00", "-", "^", 1.6),
+    "OPQ fast scan": ("#D55E00", "--", "v", 1.6),
     "PQ": ("#E69F00", "-", "<", 1.3),
     "OPQ": ("#E69F00", "--", ">", 1.3),
-    "PLSQ": ("#E69F00", ":", "v", 1.3),
+    "PLSQ": ("#E69F00", ":", "H", 1.3),
     "RaBitQ fast scan (8 bytes are factors)": ("#CC79A7", "-", "P", 1.3),
     "RaBitQ (8 bytes are factors)": ("#CC79A7", "--", "p", 1.3),
     "2 bits a component": ("#009E73", "-", "h", 1.3),
