@@ -398,6 +398,7 @@ def plot(lines, path):
         row[0].set_ylabel(f"{TITLES.get(dataset, dataset)}, {n:,} x {d}\nqueries a second, one thread")
         speeds = [s for ax_bytes in sizes for own in found.get((dataset, ax_bytes), {}).values() for _, s, _ in own]
         row[0].set_ylim(min(speeds) / 1.3, max(speeds) * 1.3)
+    handles = {method: handles[method] for method in STYLES if method in handles}
     fig.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False, handlelength=3.2)
     fig.suptitle(
         "Up and right is better. Markers: points that no other method beats; the grey area lies below them.", fontsize=9
