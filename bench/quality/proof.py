@@ -1,8 +1,8 @@
 """The figures to hold, as bars: what is asked, what the lines of results say, how sure that is, held or missed.
 
 - ``scores`` beside ITQ, both asked by weights, at 8, 16 and 32 bytes on every set: recall of the true neighbours.
-- ``semantic``, and ``semantic-scores`` where it has lines, beside the controls' front at equal recall, asked by weights,
-  at 64 and 128 bits: mAP and P@100.
+- ``semantic`` (and ``semantic-scores`` where it has lines) beside the front of the controls at equal recall, asked by
+  weights, at 64 and 128 bits: mAP and P@100.
 - ``semantic`` and ``neighbors`` beside ITQ by codes.
 
 A bar is held or missed by the mean over seeds. The interval says how sure the mean is: see :func:`paired` and
