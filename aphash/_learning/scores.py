@@ -220,7 +220,8 @@ class _Fit:
         p = self.A[some] @ V.T
         size = float((p @ B[:: max(1, self.m // _BATCH)].T).std())
         factors = np.geomspace(0.25, 64, _TRIALS) / (size if size > 0 else 1)
-        losses = [self._pass(some, p * np.float32(factor), B)[0] for factor in factors]
+        pulled = self._pulled(some, B)
+        losses = [self._loss(some, p * np.float32(factor), B, pulled) for factor in factors]
         return V * np.float32(factors[int(np.argmin(losses))])
 
     def weights(self, V, B, number):
@@ -250,33 +251,41 @@ class _Fit:
 
     def _pass(self, some, p, B):
         """Return the mean KL of some anchors with weights p, and its gradient in them, (len(some), r)."""
-        m, S = self.log_z(p, B, some)
-        near, P = self.near[some], self.P[some]
-        pulled = np.einsum("qk,qkr->qr", P, B[near])
-        loss = m - np.einsum("qr,qr->q", p, pulled, dtype=np.float64) - self.entropy[some]
-        return float(loss.mean()), S - pulled
+        mean, pulled = np.empty(p.shape, np.float32), self._pulled(some, B)
+        return self._loss(some, p, B, pulled, mean), mean - pulled
 
-    def log_z(self, p, B, own):
-        """Return log Z (n,) float64 and the mean of b under Q (n, r) of weights p (n, r); item own[i] is not counted.
+    def _pulled(self, some, B):
+        """Return the mean of b under P of some anchors, (len(some), r)."""
+        return np.einsum("qk,qkr->qr", self.P[some], B[self.near[some]])
+
+    def _loss(self, some, p, B, pulled, mean=None):
+        """Return the mean KL of some anchors with weights p, whose mean of b under P is ``pulled``; see log_z."""
+        attraction = np.einsum("qr,qr->q", p, pulled, dtype=np.float64)
+        return float((self.log_z(p, B, some, mean) - attraction - self.entropy[some]).mean())
+
+    def log_z(self, p, B, own, mean=None):
+        """Return log Z (n,) float64 of weights p (n, r); item own[i] is not counted.
+
+        Where ``mean`` (n, r) is given, the mean of b under Q is written to it, which costs nearly as much again.
 
         Tiles of scores are summed as they come, with the largest so far taken out (Milakov & Gimelshein 2018).
         """
         step = 64
         blocks = range(0, len(p), step)
-        log_z, mean = np.empty(len(p)), np.empty(p.shape, np.float32)
+        log_z = np.empty(len(p))
 
         def block(start):
             some = slice(start, start + step)
-            log_z[some], mean[some] = _softmax(p[some], B, own[some])
+            log_z[some] = _softmax(p[some], B, own[some], None if mean is None else mean[some])
 
         with Crew(self.n_threads) as crew:
             for _ in crew.map(block, blocks):
                 pass
-        return log_z, mean
+        return log_z
 
     def state(self, p, B, arrays, numbers):
         """Return the arrays and numbers of the encoder: those given, and what depends on p and B."""
-        log_z = self.log_z(p, B, np.arange(self.m))[0].astype(np.float32)
+        log_z = self.log_z(p, B, np.arange(self.m)).astype(np.float32)
         form = (p.T @ p / np.float32(self.m)).astype(np.float64)
         some = np.sort(self.rng.choice(self.m, min(_FAR_SAMPLE, self.m), replace=False))
         far, half = np.empty(len(some)), np.empty(len(some))
@@ -300,8 +309,8 @@ class _Fit:
         return arrays | made, numbers | {"offset": float(offset), "scale": float(scale)}
 
 
-def _softmax(p, B, own):
-    """Return log sum_j exp(p . b_j) and the mean of b_j under that softmax, without item own[i] for row i."""
+def _softmax(p, B, own, out=None):
+    """Return log sum_j exp(p . b_j) without item own[i] for row i; the mean of b_j under that softmax goes to out."""
     top = np.full((len(p), 1), -np.inf, np.float32)
     total, mean = np.zeros((len(p), 1)), np.zeros(p.shape, np.float32)
     for start in range(0, len(B), _TILE):
@@ -316,10 +325,13 @@ def _softmax(p, B, own):
         z -= new
         np.exp(z, out=z)
         total = total * shrunk + z.sum(axis=1, keepdims=True, dtype=np.float64)
-        mean = mean * shrunk + z @ b
+        if out is not None:
+            mean = mean * shrunk + z @ b
         top = new
     total = np.maximum(total, 1e-300)
-    return (top + np.log(total))[:, 0], (mean / total).astype(np.float32)
+    if out is not None:
+        out[:] = mean / total
+    return (top + np.log(total))[:, 0]
 
 
 def _neighbors(A, k, n_threads):
