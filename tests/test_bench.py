@@ -579,6 +579,9 @@ def test_methods_are_beside_controls_that_are_asked_alike():
     more = results.Table(records + other)  # a seed with ITQ alone has no front, so there is one seed to compare
     assert [bar.half for bar in proof.front_bars(more, ["cnn"], [0, 1])] == [None, None]
     assert fronts.beside(table, "cnn", 128, spec, "mAP") is None
+    more = results.Table([*records, line("aphash-semantic-scores", 0, by_weights=figures(0.7, 0.5, 0.6))])
+    (_, bar) = (b for b in proof.front_bars(more, ["cnn"], [0]) if b.measure == "mAP")
+    assert bar.what == "64 bits, semantic-scores" and bar.found == pytest.approx(1.25) and bar.held
     (bar,) = (b for b in proof.front_bars(table, ["cnn", "gist", "wordnet"], [0]) if b.measure == "mAP")
     assert bar.found == pytest.approx(1) and not bar.held and bar.least == 1.02 and bar.half is None
 

@@ -77,7 +77,7 @@ def methods_for(n_bits, dataset, first):
     if n_bits != 256:
         specs += ["agh"]
     if n_bits in (64, 128):
-        specs += MEANS
+        specs += ["aphash-semantic-scores", *MEANS]
     if n_bits == 64:
         specs += ["itq:n_components=16", "itq:n_components=32", *control_specs(*CONTROLS_64), "floats"]
         specs += SWEEP if entry.sweep else []
