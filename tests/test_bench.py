@@ -628,6 +628,14 @@ def test_bars_are_held_by_means_of_common_seeds(capsys):
     assert "0.900 met" in out and "missed" in out and "3 of 6 bars are held" in out and "compared: none" in out
 
 
+def test_a_proof_runs_large_sets_with_one_seed():
+    seeds = {}
+    for name, _, (seed,), specs, _ in proof.plan(["descriptors", "wordnet"], [3, 4]):
+        seeds.setdefault(name, set()).add(seed)
+        assert specs == ["aphash-scores", "itq"]
+    assert seeds == {"descriptors": {3}, "wordnet": {3, 4}}
+
+
 def test_a_proof_is_resumed_and_completes_lines_that_lack_figures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(proof, "BITS", (16,))
     monkeypatch.setattr(proof, "FRONT_BITS", (16,))
