@@ -37,6 +37,7 @@ OURS = {
     "aphash-semantic": "#2f81e0",
     "aphash-neighbors": "#17a072",
     "aphash-scores": "#8957e5",
+    "aphash-semantic-scores": "#1f9d8a",
     "aphash-paper": "#7d8590",
 }
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",

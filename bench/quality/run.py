@@ -62,6 +62,7 @@ def methods_for(n_bits, dataset, first):
         "aphash-semantic",
         "aphash-neighbors",
         "aphash-scores",
+        "aphash-semantic-scores",
         "random",
         "pca",
         "itq",
