@@ -27,7 +27,7 @@ ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
     "codes": (np.uint64, "mw"), "log_z": (np.float32, "m"), "sharpness": (np.float32, "m"), "log_p": (np.float32, "m"),
     "far": (np.float32, "rr"),
 }  # fmt: skip
-NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates")
+NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates", "by_decoder")
 
 
 class ItemEncoder:
@@ -41,8 +41,8 @@ class ItemEncoder:
         As :data:`ARRAYS` says: ``start`` and ``decoder`` (W and D), the anchors' working vectors as bfloat16 (the upper
         half of a float32) and their codes, log Z, beta and log sum of P, the form F.
     numbers : dict
-        As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, and how many near anchors are taken from how many
-        candidates.
+        As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, how many near anchors are taken from how many candidates,
+        and whether an item's bits have to rebuild it by D, and not by V.
     p : ndarray of float32, shape (m, r), optional
         The anchors' weights, where they are known.
 
@@ -89,12 +89,14 @@ class ItemEncoder:
             digest.update(f"{name}={float(number).hex()}".encode())
 
     def _pack(self, p=None):
-        """Return (maps, scores), made for the instruction set in use."""
+        """Return (maps, scores, map to weights where it is none of the maps), for the instruction set in use."""
         packed = self._packed
         if packed is None or not packed[0].is_current():
-            one_map = np.concatenate([self.arrays["start"], self.arrays["decoder"].T, self.weights], axis=1)
-            projection = _map(one_map)
-            packed = self._packed = projection, scores(self.weights, self.arrays, self.numbers, p)
+            decoder = self.arrays["decoder"].T
+            rebuilds = decoder if self.numbers["by_decoder"] else self.weights
+            one_map = np.concatenate([self.arrays["start"], decoder, rebuilds], axis=1)
+            asks = _map(self.weights) if self.numbers["by_decoder"] else None
+            packed = self._packed = _map(one_map), scores(self.weights, self.arrays, self.numbers, p), asks
         return packed
 
     def encode(self, source, codes, n_threads):
@@ -106,7 +108,7 @@ class ItemEncoder:
         codes : ndarray of uint64, shape (n, n_words)
         n_threads : int
         """
-        projection, kernels = self._pack()
+        projection, kernels, asks = self._pack()
         d, r = self.weights.shape
         numbers, snapshot = self.numbers, self._codes.present
         n_candidates = min(int(numbers["n_candidates"]), len(snapshot))
@@ -116,7 +118,11 @@ class ItemEncoder:
             n = min(chunk, source.n - start)
             working(source, start, start + n, X[:n])
             projection.project(X[:n], maps[:n], n_threads)
-            asked = np.ascontiguousarray(maps[:n, 2 * r :], np.float64)
+            weights = maps[:n, 2 * r :]
+            if asks is not None:
+                weights = np.empty((n, r), np.float32)
+                asks.project(X[:n], weights, n_threads)
+            asked = np.ascontiguousarray(weights, np.float64)
             _, candidates = queries.nearest(SCAN, snapshot, asked, n_candidates, None, n_threads)
             kernels.encode(
                 X[:n], maps[:n], candidates, int(numbers["n_near"]), FIRST_SWEEPS, SWEEPS, codes[start : start + n],
@@ -156,10 +162,11 @@ def scores(weights, arrays, numbers, p=None):
         some = slice(start, start + len(A))
         padded[some, :r] = project(A, weights) if p is None else p[some]
         norms[start : start + len(A)] = np.einsum("ij,ij->i", A, A, dtype=np.float64)
+    decoder = np.ascontiguousarray(arrays["decoder"].T)
+    rebuilds = decoder if numbers["by_decoder"] else weights
     made = {
         "anchors": arrays["anchors"], "p": padded, "norms": norms, "log_z": arrays["log_z"],
         "sharpness": arrays["sharpness"], "log_p": arrays["log_p"], "far": arrays["far"],
-        "gram_d": project(arrays["decoder"], np.ascontiguousarray(arrays["decoder"].T)),
-        "gram_v": project(np.ascontiguousarray(weights.T), weights),
+        "gram_d": project(arrays["decoder"], decoder), "gram_v": project(np.ascontiguousarray(rebuilds.T), rebuilds),
     }  # fmt: skip
     return _bits.Scores(made, *(float(numbers[name]) for name in NUMBERS[:5]))
