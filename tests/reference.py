@@ -124,7 +124,10 @@ def start_loss(b, x, D, nu, lam):
     return ((x - y) ** 2).sum() + lam / nu * ((y**2).sum() - nu) ** 2
 
 
-def share_of_J0(b, p, log_z, P, F, w, s, x, V, rho):
-    """sum_i [exp(p_i . b - log Z_i) - P_i p_i . b] + exp(b F b / 2 + w) + rho |s x - b V|^2; i: the near anchors."""
+def share_of_J0(b, p, log_z, P, F, w, s, x, R, rho):
+    """sum_i [exp(p_i . b - log Z_i) - P_i p_i . b] + exp(b F b / 2 + w) + rho |s x - b R|^2; i: the near anchors.
+
+    R is V or D.
+    """
     score = p @ b
-    return (np.exp(score - log_z) - P * score).sum() + np.exp(b @ F @ b / 2 + w) + rho * ((s * x - b @ V) ** 2).sum()
+    return (np.exp(score - log_z) - P * score).sum() + np.exp(b @ F @ b / 2 + w) + rho * ((s * x - b @ R) ** 2).sum()

@@ -40,7 +40,7 @@ def problem(rng, r, d, m=40):
         "far": (p.T @ p / m).astype(np.float32),
     }
     numbers = {"norm": float(d), "equal_norms": 0.3 / d, "offset": -1.0, "scale": 0.1, "rho": 0.01}
-    return weights, arrays, numbers | {"n_near": 7, "n_candidates": 20}
+    return weights, arrays, numbers | {"n_near": 7, "n_candidates": 20, "by_decoder": 0}
 
 
 def is_lowest(loss, b, tolerance=1e-4):
@@ -81,11 +81,14 @@ def test_bits_of_equal_norms_are_those_of_the_loss(rng, isa, r, d):
 
 
 @pytest.mark.parametrize(("r", "d", "k"), [(1, 1, 1), (3, 5, 7), (17, 16, 16), (33, 70, 40), (64, 31, 33), (65, 8, 0)])
-def test_bits_of_scores_are_those_of_the_items_share_of_the_objective(rng, isa, r, d, k):
+@pytest.mark.parametrize("by_decoder", [0, 1])
+def test_bits_of_scores_are_those_of_the_items_share_of_the_objective(rng, isa, r, d, k, by_decoder):
     weights, arrays, numbers = problem(rng, r, d)
+    numbers["by_decoder"] = by_decoder
+    rebuilds = np.ascontiguousarray(arrays["decoder"].T) if by_decoder else weights
     kernels = item_encoder.scores(weights, arrays, numbers)
     X = rng.standard_normal((9, d)).astype(np.float32)
-    V = weights.T.astype(float)
+    R = rebuilds.T.astype(float)
     p = from_bfloat16(arrays["anchors"]).astype(float) @ weights
     near = np.array([rng.permutation(40)[:k] for _ in X], np.int32).reshape(9, k)
     share = rng.uniform(0, 0.3, (9, k)).astype(np.float32)
@@ -93,14 +96,14 @@ def test_bits_of_scores_are_those_of_the_items_share_of_the_objective(rng, isa, 
     for sweeps in (0, 1, 50):
         found = [first.copy(), first.copy()]
         for n_threads, B in zip((1, 3), found):
-            kernels.refine(B, project(X, weights), near, share, sweeps, n_threads)
+            kernels.refine(B, project(X, rebuilds), near, share, sweeps, n_threads)
         np.testing.assert_array_equal(*found)
         assert (np.abs(found[0]) == 1).all()
         for x, b, before, of, P in zip(X, found[0], first, near, share):
 
             def loss(b, x=x, of=of, P=P):
                 return reference.share_of_J0(
-                    b, p[of], arrays["log_z"][of].astype(float), P, arrays["far"], -1.0, 0.1, x, V, 0.01
+                    b, p[of], arrays["log_z"][of].astype(float), P, arrays["far"], -1.0, 0.1, x, R, 0.01
                 )
 
             if sweeps == 0:
@@ -279,6 +282,29 @@ def test_a_code_depends_on_its_row_alone(digits, hasher):
     for dtype in (np.float32, np.float16, np.int64, ">f8"):
         np.testing.assert_array_equal(hasher.transform(X[300:333].astype(dtype)), hasher.codes_[300:333])
     np.testing.assert_array_equal(hasher.transform(X[300:333].tolist()), hasher.codes_[300:333])
+
+
+@pytest.mark.parametrize(("n_bits", "by_decoder"), [(128, 0), (136, 1)])
+def test_from_how_many_bits_on_items_are_rebuilt_by_the_decoder(rng, tmp_path, n_bits, by_decoder):
+    X = rng.standard_normal((700, 150)) * np.linspace(2, 1, 150)
+    hasher = APHash(n_bits, mode="scores", random_state=0, max_iter=5).fit(X)
+    assert hasher.items_.numbers.get("by_decoder", 0) == by_decoder
+    hasher.save(tmp_path / "model")
+    for other in (hasher, Encoder.load(tmp_path / "model"), pickle.loads(pickle.dumps(hasher.encoder_))):
+        np.testing.assert_array_equal(other.transform(X[::-1])[::-1], hasher.codes_)
+        np.testing.assert_array_equal(other.transform(X[7]), hasher.codes_[7])
+    # candidates are asked for by the weights V x, whatever the items are rebuilt by
+    items = hasher.items_
+    x = ((X - hasher.mean_) * hasher.scale_).astype(np.float32)
+    candidates = np.argsort(-(x @ items.weights) @ (2.0 * unpack_codes(hasher.anchor_codes_, n_bits) - 1).T, axis=1)
+    candidates = np.ascontiguousarray(candidates[:, : items.numbers["n_candidates"]])
+    decoder = items.arrays["decoder"].T
+    rebuilds = decoder if by_decoder else items.weights
+    maps = project(x, np.concatenate([items.arrays["start"], decoder, rebuilds], axis=1))
+    codes = np.empty_like(hasher.codes_)
+    kernels = item_encoder.scores(items.weights, items.arrays, items.numbers)
+    kernels.encode(x, maps, candidates, items.numbers["n_near"], 3, 3, codes, 1)
+    assert (unpack_codes(codes, n_bits) == unpack_codes(hasher.codes_, n_bits)).mean() > 0.99
 
 
 def test_the_same_seed_gives_the_same_model_whatever_n_jobs(digits, hasher, mode, small_work_is_split):

@@ -30,8 +30,8 @@ ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
     "far": (np.float32, "rr"),
 }  # fmt: skip
 NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates")
-KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "semantic-scores", and its number
-KIND_NUMBERS = ("kind_scale",)
+KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "semantic-scores"
+LATER_NUMBERS = ("kind_scale", "by_decoder")  # which some models have: of that mode, and of more than 128 bits
 
 
 class ItemEncoder:
@@ -47,7 +47,8 @@ class ItemEncoder:
         :data:`KIND_ARRAYS` says, the weights among them; then d is the space's e.
     numbers : dict
         As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, and how many near anchors are taken from how many
-        candidates. With a kind space, also its scale.
+        candidates. ``kind_scale`` belongs to a kind space. With ``by_decoder``, an item's bits have to rebuild it by D,
+        and not by V.
     p : ndarray of float32, shape (m, r), optional
         The anchors' weights, where they are known.
 
@@ -64,10 +65,10 @@ class ItemEncoder:
     def __init__(self, weights, arrays, numbers, p=None):
         d, r = weights.shape
         m = len(arrays["anchors"])
-        own, names = ARRAYS, NUMBERS
+        own, names = ARRAYS, (*NUMBERS, *(name for name in LATER_NUMBERS if name in numbers))
         sizes = {"d": d, "r": r, "m": m, "w": n_words(r)}
         if "kind_map" in arrays:
-            own, names = ARRAYS | KIND_ARRAYS, NUMBERS + KIND_NUMBERS
+            own = ARRAYS | KIND_ARRAYS
             sizes |= {"e": d, "D": len(arrays["kind_map"])}
         for name, (dtype, axes) in own.items():
             array, shape = arrays[name], tuple(sizes[axis] for axis in axes)
@@ -102,12 +103,14 @@ class ItemEncoder:
             digest.update(f"{name}={float(number).hex()}".encode())
 
     def _pack(self, p=None):
-        """Return (maps, scores), made for the instruction set in use."""
+        """Return (maps, scores, map to weights where it is none of the maps), for the instruction set in use."""
         packed = self._packed
         if packed is None or not packed[0].is_current():
-            one_map = np.concatenate([self.arrays["start"], self.arrays["decoder"].T, self.weights], axis=1)
-            projection = _map(one_map)
-            packed = self._packed = projection, scores(self.weights, self.arrays, self.numbers, p)
+            decoder = self.arrays["decoder"].T
+            rebuilds = decoder if self.numbers.get("by_decoder") else self.weights
+            one_map = np.concatenate([self.arrays["start"], decoder, rebuilds], axis=1)
+            asks = _map(self.weights) if self.numbers.get("by_decoder") else None
+            packed = self._packed = _map(one_map), scores(self.weights, self.arrays, self.numbers, p), asks
         return packed
 
     def encode(self, source, codes, n_threads):
@@ -120,7 +123,7 @@ class ItemEncoder:
         codes : ndarray of uint64, shape (n, n_words)
         n_threads : int
         """
-        projection, kernels = self._pack()
+        projection, kernels, asks = self._pack()
         d, r = source.d, self.weights.shape[1]
         numbers, snapshot = self.numbers, self._codes.present
         n_candidates = min(int(numbers["n_candidates"]), len(snapshot))
@@ -131,7 +134,11 @@ class ItemEncoder:
             working(source, start, start + n, X[:n])
             V = X[:n] if self.kind_space is None else self.kind_space(X[:n], n_threads)
             projection.project(V, maps[:n], n_threads)
-            asked = np.ascontiguousarray(maps[:n, 2 * r :], np.float64)
+            weights = maps[:n, 2 * r :]
+            if asks is not None:
+                weights = np.empty((n, r), np.float32)
+                asks.project(V, weights, n_threads)
+            asked = np.ascontiguousarray(weights, np.float64)
             _, candidates = queries.nearest(SCAN, snapshot, asked, n_candidates, None, n_threads)
             kernels.encode(
                 V, maps[:n], candidates, int(numbers["n_near"]), FIRST_SWEEPS, SWEEPS, codes[start : start + n],
@@ -171,10 +178,11 @@ def scores(weights, arrays, numbers, p=None):
         some = slice(start, start + len(A))
         padded[some, :r] = project(A, weights) if p is None else p[some]
         norms[start : start + len(A)] = np.einsum("ij,ij->i", A, A, dtype=np.float64)
+    decoder = np.ascontiguousarray(arrays["decoder"].T)
+    rebuilds = decoder if numbers.get("by_decoder") else weights
     made = {
         "anchors": arrays["anchors"], "p": padded, "norms": norms, "log_z": arrays["log_z"],
         "sharpness": arrays["sharpness"], "log_p": arrays["log_p"], "far": arrays["far"],
-        "gram_d": project(arrays["decoder"], np.ascontiguousarray(arrays["decoder"].T)),
-        "gram_v": project(np.ascontiguousarray(weights.T), weights),
+        "gram_d": project(arrays["decoder"], decoder), "gram_v": project(np.ascontiguousarray(rebuilds.T), rebuilds),
     }  # fmt: skip
     return _bits.Scores(made, *(float(numbers[name]) for name in NUMBERS[:5]))

@@ -44,6 +44,8 @@ _BATCH = 500  # anchors of a step
 _TILE = 2048  # items whose scores are held at a time
 _FAR_SAMPLE = 1000  # items to which the form of the far anchors is fitted
 _PULL = 3.0  # how much larger than V's own size x is to be rebuilt by b V
+_DECODER_BITS = 128  # with more, an item's bits have to rebuild it by D, else by V
+_DECODER_RHO = 1.4  # by D, rho is so many times the setting
 _N_NEAR, _N_CANDIDATES = 100, 200  # of an item's anchors
 _BETA1, _BETA2, _EPSILON = 0.9, 0.98, 1e-12
 _TRIALS = 17  # of a first common scale of the weights
@@ -141,16 +143,18 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     start = np.ascontiguousarray(start, np.float32)
     decoder, norm, B = _equal_norms(fit.A, start, n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
-    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "rho": s.quantization * _fewer(s.n_bits) ** 1.5}
+    numbers, x_d = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm}, None
+    if s.n_bits > _DECODER_BITS:
+        numbers["by_decoder"], x_d = 1, fit.project(decoder)
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
         p = fit.project(V)
-        kernels = scores(np.ascontiguousarray(V.T), *fit.state(p, B, arrays, numbers), p)
-        kernels.refine(B, p, fit.near, fit.share, 1, n_threads)
+        kernels = scores(np.ascontiguousarray(V.T), *fit.state(V, p, B, arrays, numbers), p)
+        kernels.refine(B, p if x_d is None else x_d, fit.near, fit.share, 1, n_threads)
         V = fit.weights(V, B, number)
     weights = np.ascontiguousarray(V.T)
     p = fit.project(V)
-    arrays, numbers = fit.state(p, B, arrays, numbers)
+    arrays, numbers = fit.state(V, p, B, arrays, numbers)
     arrays["codes"] = pack(B)
     numbers |= {"n_near": min(_N_NEAR, fit.near.shape[1]), "n_candidates": _N_CANDIDATES}
     if kinds is not None:
@@ -283,8 +287,8 @@ class _Fit:
                 pass
         return log_z
 
-    def state(self, p, B, arrays, numbers):
-        """Return the arrays and numbers of the encoder: those given, and what depends on p and B."""
+    def state(self, V, p, B, arrays, numbers):
+        """Return the arrays and numbers of the encoder: those given, and what depends on V, p = V a, and B."""
         log_z = self.log_z(p, B, np.arange(self.m)).astype(np.float32)
         form = (p.T @ p / np.float32(self.m)).astype(np.float64)
         some = np.sort(self.rng.choice(self.m, min(_FAR_SAMPLE, self.m), replace=False))
@@ -299,14 +303,18 @@ class _Fit:
             far[at : at + 100] = np.log(np.maximum(mass.sum(axis=1), 1e-9 * np.maximum(total, 1e-30)))
             half[at : at + 100] = np.einsum("ij,jk,ik->i", b, form, b, optimize=True) / 2
         slope, offset = np.linalg.lstsq(np.stack([half, np.ones(len(some))], axis=1), far, rcond=None)[0]
-        scale = (
-            _PULL
-            * np.einsum("ij,ij->", p, B, dtype=np.float64)
-            / np.einsum("ij,ij->", self.A, self.A, dtype=np.float64)
-        )
+        if "by_decoder" in numbers:  # a share of |V|^2 / |D|^2, since scores grow with V, and what is rebuilt does not
+            scale, rho = 1.0, _DECODER_RHO * self.settings.quantization * _squares(V) / _squares(arrays["decoder"])
+        else:
+            scale = _PULL * np.einsum("ij,ij->", p, B, dtype=np.float64) / _squares(self.A)
+            rho = self.settings.quantization
         made = {"log_z": log_z, "sharpness": self.sharpness, "log_p": self.log_p}
         made["far"] = np.ascontiguousarray(slope * form, np.float32)
-        return arrays | made, numbers | {"offset": float(offset), "scale": float(scale)}
+        return arrays | made, numbers | {"offset": float(offset), "scale": float(scale), "rho": float(rho)}
+
+
+def _squares(X):
+    return np.einsum("ij,ij->", X, X, dtype=np.float64)
 
 
 def _softmax(p, B, own, out=None):
