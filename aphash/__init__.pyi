@@ -72,7 +72,7 @@ class APHash:
         self,
         n_bits: int = 64,
         *,
-        mode: Literal["semantic", "neighbors", "scores", "paper"] | Recipe = "semantic",
+        mode: Literal["semantic", "neighbors", "scores", "semantic-scores", "paper"] | Recipe = "semantic",
         n_anchors: int | _Auto = "auto",
         n_neighbors: float | _Auto = "auto",
         q_scale: float | _Auto = "auto",
@@ -133,7 +133,7 @@ class Recipe:
     objective: str = "codes"
     goal: str = "kind"
     @classmethod
-    def preset(cls, name: Literal["semantic", "neighbors", "scores", "paper"]) -> Recipe: ...
+    def preset(cls, name: Literal["semantic", "neighbors", "scores", "semantic-scores", "paper"]) -> Recipe: ...
     def replace(self, **changes: Any) -> Self: ...
     def as_dict(self) -> dict[str, Any]: ...
 
@@ -366,7 +366,7 @@ class VectorIndex:
         self,
         n_bits: int = 64,
         *,
-        mode: Literal["semantic", "neighbors", "scores", "paper"] | Recipe = "scores",
+        mode: Literal["semantic", "neighbors", "scores", "semantic-scores", "paper"] | Recipe = "scores",
         metric: _Metric = "cosine",
         keep: Literal["float32", "float16", "int8"] | None = None,
         n_train: int | _Auto = "auto",

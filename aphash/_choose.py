@@ -27,7 +27,9 @@ _QUERIES, _QUERIES_SHARE = 500, 10  # at most; one of so many rows
 _K, _CANDIDATES = 10, 100  # what is judged: so many true neighbours among so many candidates
 _COMPONENTS, _CLUSTERS = 64, (10, 30)  # of the partitions that stand for kinds
 _TOLERANCE = 0.005  # of a score, below which nothing is bought for it; and one standard error
-_MODES = ("neighbors", "semantic", "scores")  # by what a code costs: of as good ones the first is taken
+_MODES = {  # that are tried, by what a code costs: of as good ones the first is taken
+    "neighbors": ("neighbors", "semantic", "scores"), "kind": ("neighbors", "semantic", "scores", "semantic-scores"),
+}  # fmt: skip
 _FEWER_ROWS, _FEWER_ROWS_FROM = 4, 4000  # a share of the rows that learn, where there are so many
 
 
@@ -100,7 +102,7 @@ def choose(X, *, n_bytes=8, what="neighbors", n_rows=20_000, random_state=None, 
     rng = APHash(random_state=random_state)._random_state()
     sample, n = _sample(X, n_rows, rng, n_threads)
     bench = _Bench(sample, what, rng, n_jobs, n_threads)
-    stages = _stages(8 * n_bytes, len(bench.learning))
+    stages = _stages(what, 8 * n_bytes, len(bench.learning))
     total = sum(max(map(len, of_mode.values())) if isinstance(of_mode, dict) else len(of_mode) for of_mode in stages)
     with ProgressBar(verbose, total, "recipe", "choose") as progress:
         for of_mode in stages:
@@ -218,15 +220,20 @@ def _sample(X, n_rows, rng, n_threads):
     return (sample.astype(np.float32) if sample.dtype == np.float16 else sample), n
 
 
-def _stages(n_bits, n_learning):
+def _stages(what, n_bits, n_learning):
     """Return the changes to try, stage by stage: a list, or lists by the mode that leads by then."""
     fewer = [{"n_train": n_learning // _FEWER_ROWS}] if n_learning >= _FEWER_ROWS_FROM else []
     more = [{"n_rounds": 6}, {"n_rounds": 12}, {"n_neighbors": 0.02}]
     more += [{"max_iter": 0, "whitening": 0.0, "n_rounds": 8}]  # no descent: better on some text
     anchors = [{"n_anchors": n_learning // 2}] if n_learning >= _FEWER_ROWS_FROM else []
     return [
-        [{"mode": mode} for mode in _MODES],
-        {"semantic": more, "neighbors": [{"n_rounds": 4}, {"n_rounds": 12}], "scores": anchors},
+        [{"mode": mode} for mode in _MODES[what]],
+        {
+            "semantic": more,
+            "neighbors": [{"n_rounds": 4}, {"n_rounds": 12}],
+            "scores": anchors,
+            "semantic-scores": anchors,
+        },
         fewer,
         [{"n_bits": n_bits // 2}] if n_bits >= 16 else [],
     ]
@@ -299,7 +306,7 @@ class _Bench:
         default = APHash(mode=params["mode"])._settings(len(self.learning))
         return (
             params["n_bits"],
-            _MODES.index(params["mode"]),
+            _MODES[self.what].index(params["mode"]),
             params.get("n_train", len(self.learning)),
             params.get("n_anchors", default.n_anchors),
             params.get("n_rounds", default.n_rounds) * (1 + params.get("max_iter", default.max_iter)),

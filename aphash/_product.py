@@ -73,7 +73,11 @@ def save(path, hasher, index):
     together |= {f"index.{name}": each for name, each in index_arrays.items()}
     both = {"hasher": params, "index": index_params}
     # The latest version says what earlier ones do not know of, so that they refuse the file.
-    version = PRODUCT_VERSION if steps is not None or model_file.version_of(params) > 1 else _INDEX_VERSION
+    of_model = model_file.version_of(params)
+    if of_model == MODEL_VERSION:
+        version = PRODUCT_VERSION
+    else:
+        version = 3 if steps is not None or of_model > 1 else _INDEX_VERSION
     if steps is not None:
         step_arrays, step_params = _steps.to_file(steps)
         together |= {f"steps.{name}": each for name, each in step_arrays.items()}

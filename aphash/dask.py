@@ -96,15 +96,16 @@ class APHash(estimator.APHash):
             for _ in compute([dask.delayed(check_chunk)(each, at) for each, at in _located(X)]):
                 pass
         with threads.one_blas_thread():
-            training = DaskRows(X if rows is None else X[rows], self.n_bits)
+            training = DaskRows(X if rows is None else X[rows], scores.n_relaxed(settings))
             sample = X[self._sample(n, X.shape[1], look)].compute()
             kept = self._ordinary_rows(training, sample)
             if kept is not None:
                 rows = kept if rows is None else rows[kept]
-                training, settings = DaskRows(X[rows], self.n_bits), self._settings(len(rows))
+                settings = self._settings(len(rows))
+                training = DaskRows(X[rows], scores.n_relaxed(settings))
             if settings.objective == "scores":  # sums come from the workers; what is of anchors alone is done here
                 own_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
-                progress = estimator.ScoreProgress(self.verbose, settings)
+                progress = estimator.ScoreProgress(self.verbose, settings, training.n)
                 with progress:
                     found = scores.learn(training, settings, rng, progress, own_threads)
                 all_by_encoder = True

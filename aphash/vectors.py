@@ -55,7 +55,7 @@ class VectorIndex:
     Parameters
     ----------
     n_bits : int, default=64
-    mode : {"scores", "semantic", "neighbors", "paper"} or Recipe, default="scores"
+    mode : {"scores", "semantic-scores", "semantic", "neighbors", "paper"} or Recipe, default="scores"
         How codes are learned: see :class:`aphash.APHash`. "scores" finds most of the true neighbours.
     metric : {"cosine", "l2"}, default="cosine"
         The unit of all distances: one minus the cosine, from 0 to 2 (vectors need not be normalised); or Euclidean.
@@ -888,7 +888,7 @@ class VectorIndex:
         VectorIndex(n_bits=16, mode='scores', metric='cosine', keep='int8'), 1000 vectors of 16 numbers
         """
         arrays, params = index_file.to_file(self._fitted(), self.get_params())
-        container.write(path, arrays, kind=index_file.KIND, version=index_file.VERSION, params=params)
+        container.write(path, arrays, kind=index_file.KIND, version=index_file.version_of(params), params=params)
 
     @classmethod
     def load(cls, path, *, mmap=False, verify=None):

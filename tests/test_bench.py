@@ -17,8 +17,11 @@ import baselines  # noqa: E402
 import datasets  # noqa: E402
 import evaluation  # noqa: E402
 import features  # noqa: E402
+import fronts  # noqa: E402
 import methods  # noqa: E402
+import proof  # noqa: E402
 import report  # noqa: E402
+import results  # noqa: E402
 import run as runner  # noqa: E402
 
 from aphash import HammingIndex, metrics, unpack_codes  # noqa: E402
@@ -365,6 +368,52 @@ def test_codes_and_distances_give_the_same_measures(vectors):
     assert exact_figures["recall10@10"] == 1 and exact_figures["rescored recall10@10"] == 1
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "whole", "equal"])
+def test_measures_by_one_sort_are_those_of_the_metrics(kind, labelled):
+    """Against counts of every level; with labels all items are ranked, without them only what the cuts need."""
+    rng = np.random.default_rng(3)
+    n, n_queries = 4500, 31  # more than a block of queries, and than four times the last cut
+    X, Q = (rng.standard_normal((size, 4)).astype(np.float32) for size in (n, n_queries))
+    y = rng.integers(4, size=n + n_queries) if labelled else None
+    d = baselines.squared_distances(Q, X) - np.float32(5)  # negative ones, too
+    d = {"distinct": d, "tied": np.round(d), "whole": np.round(50 * d).astype(np.float64), "equal": 0 * d}[kind]
+    d[:, ::7] *= -0.0 if kind == "equal" else 1  # -0 ties with 0
+    truth = evaluation.Truth(X, Q, *((y[:n], y[n:]) if labelled else (None, None)))
+    blocks = iter(np.split(d, [25]))
+    got = truth.of_distances(lambda _: next(blocks))
+    relevant = np.zeros(d.shape, bool)
+    np.put_along_axis(relevant, truth.neighbors, True, axis=1)
+    near = metrics.count_distances(d, relevant)
+    for k in (10, 100, 1000):
+        assert got[f"recall10@{k}"] == pytest.approx(metrics.recall_at_k(near, k).mean(), abs=6e-6)
+    found = np.argsort(d, axis=1, kind="stable")
+    for k in (10, 100):
+        hits = [int(digit, 16) for digit in got[f"hits@{k}"]]
+        assert hits == [len(np.intersect1d(a, b)) for a, b in zip(found[:, :k], truth.neighbors, strict=True)]
+    if not labelled:
+        assert "mAP" not in got and "curve" not in got
+        return
+    same = metrics.count_distances(d, y[n:, None] == y[:n])
+    assert got["mAP"] == pytest.approx(metrics.average_precision(same).mean(), abs=6e-6)
+    for k in (10, 100, 1000):
+        assert got[f"P@{k}"] == pytest.approx(metrics.precision_at_k(same, k).mean(), abs=6e-6)
+    precision, recall = metrics.precision_recall_curve(same)
+    points = np.unique(np.geomspace(1, n, 60).astype(int)) - 1
+    assert got["curve"]["recall"] == pytest.approx(recall[points][: len(got["curve"]["recall"])], abs=6e-5)
+    assert got["curve"]["precision"] == pytest.approx(precision[points][: len(got["curve"]["recall"])], abs=6e-5)
+
+
+def test_distances_that_cannot_be_ranked_are_refused(vectors):
+    X, y = vectors
+    truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
+    for d in (np.full((25, 800), 0.5), np.full((25, 800), 2.0**40)):
+        with pytest.raises(ValueError, match="whole numbers below"):
+            truth.of_distances(lambda _, d=d: d)
+    with pytest.raises(ValueError, match="NaN"):
+        truth.of_distances(lambda _: np.full((25, 800), np.nan, np.float32))
+
+
 def test_weights_are_measured_by_the_distances_of_the_search(vectors):
     X, y = vectors
     truth = evaluation.Truth(X[:800], X[800:], y[:800], y[800:])
@@ -433,15 +482,137 @@ def test_missing_data_fails_the_run(tmp_path, capsys):
     assert "cifar10_cnn512.npz is missing" in capsys.readouterr().err
 
 
-# -- the report -------------------------------------------------------------------------------------------------------
+# -- fronts and the bars of a proof -----------------------------------------------------------------------------------
+
+
+def line(method, seed, measures=None, by_weights=None, dataset="cnn", n_bits=64, n=100, **more):
+    """A line of results, as far as tables and bars need it."""
+    record = {"dataset": dataset, "checksum": "0", "protocol": "train", "seed": seed, "n": n, "method": method,
+              "n_bits": n_bits, "measures": measures or {}, "bytes_per_item": n_bits / 8}  # fmt: skip
+    return record | ({"by_weights": by_weights} if by_weights else {}) | more
 
 
 def test_front_and_what_it_reaches_at_a_recall():
-    points = [(0.3, 0.5, 0.7), (0.6, 0.4, 0.8), (0.5, 0.35, 0.9), (0.2, 0.45, 0.6)]  # the last two are beaten
-    assert report.front(points).tolist() == [[0.3, 0.5, 0.7], [0.6, 0.4, 0.8]]
-    assert report.at_recall(points, 0.45) == pytest.approx((0.45, 0.75))
-    assert report.at_recall(points, 0.9) == pytest.approx((0.4, 0.8))
-    assert report.at_recall([], 0.5) is None
+    points = [(0.3, 0.5), (0.6, 0.4), (0.5, 0.35), (0.2, 0.45)]  # the last two are beaten
+    assert fronts.front(points).tolist() == [[0.3, 0.5], [0.6, 0.4]]
+    assert fronts.at_recall(points, 0.45) == pytest.approx(0.45)
+    assert fronts.at_recall(points, 0.9) == pytest.approx(0.4) and fronts.at_recall(points, 0.1) == pytest.approx(0.5)
+    assert fronts.at_recall([], 0.5) is None
+
+
+def test_methods_are_beside_controls_that_are_asked_alike():
+    def figures(recall, mAP, P):
+        return {"recall10@100": recall, "mAP": mAP, "P@100": P}
+
+    records = [line("aphash-semantic", 0, figures(0.5, 0.40, 0.6), figures(0.6, 0.42, 0.7))]
+    # by weights: the front of mAP is 1 and 2, that of P@100 is 3 and 4
+    weights = [figures(0.5, 0.44, 0.5), figures(0.7, 0.40, 0.4), figures(0.55, 0.3, 0.8), figures(0.65, 0.3, 0.6)]
+    for n, by_weights in enumerate(weights, 1):
+        records.append(line(f"control:n_rounds={n},rotation=random", 0, figures(0.5, 0.9, 0.9), by_weights))
+    table = results.Table(records[:4])  # of three controls there is no front
+    assert fronts.beside(table, "cnn", 64, "aphash-semantic", "mAP") is None
+    table = results.Table(records)
+    spec = "aphash-semantic" + methods.BY_WEIGHTS
+    assert len(fronts.controls(table, "cnn", 64, "weights")) == 4
+    assert fronts.beside(table, "cnn", 64, spec, "mAP") == pytest.approx((0.6, 0.42, 0.42))
+    assert fronts.beside(table, "cnn", 64, spec, "P@100") == pytest.approx((0.6, 0.7, 0.7))
+    assert fronts.beside(table, "cnn", 64, "aphash-semantic", "mAP") == pytest.approx((0.5, 0.40, 0.9))
+    assert fronts.beside(table, "cnn", 64, spec, "mAP", seeds=[1]) is None
+    other = [line("aphash-semantic", 1, by_weights=figures(0.6, 0.42, 0.7)), line("itq", 1, by_weights=weights[0])]
+    more = results.Table(records + other)  # a seed with ITQ alone has no front, so there is one seed to compare
+    assert [bar.half for bar in proof.front_bars(more, ["cnn"], [0, 1])] == [None, None]
+    assert fronts.beside(table, "cnn", 128, spec, "mAP") is None
+    (bar,) = (b for b in proof.front_bars(table, ["cnn", "gist", "wordnet"], [0]) if b.measure == "mAP")
+    assert bar.found == pytest.approx(1) and not bar.held and bar.least == 1.02 and bar.half is None
+
+
+def test_paired_intervals_are_over_queries():
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, 11, size=(2, 2, 50))  # seeds, methods, queries
+    pairs = [[line(spec, seed, {"hits@10": "".join(f"{h:x}" for h in draws[seed, i])}, queries="abcdef"[seed])
+              for seed in (0, 1)] for i, spec in enumerate(("aphash-scores", "itq"))]  # fmt: skip
+    each = (draws[:, 0] - draws[:, 1]) / 10
+    assert proof.paired(*pairs, 10) == pytest.approx(1.96 * each.std(ddof=1) / 10)
+    for record in pairs[0] + pairs[1]:
+        record["queries"] = "same"  # a query of both seeds counts once
+    assert proof.paired(*pairs, 10) == pytest.approx(1.96 * each.mean(axis=0).std(ddof=1) / np.sqrt(50))
+    assert proof.paired(*pairs, 100) is None
+    pairs[1][1]["queries"] = "others"
+    with pytest.raises(ValueError, match="different queries"):
+        proof.paired(*pairs, 10)
+    del pairs[1][1]["queries"]
+    assert proof.paired(*pairs, 10) is None
+    assert proof.over_seeds([1.0]) is None
+    assert proof.over_seeds([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
+
+
+def test_bars_are_held_by_means_of_common_seeds(capsys):
+    def both(recall, bits, spec, seed, **more):
+        return line(spec, seed, by_weights={"recall10@100": recall, "recall10@10": recall / 2}, n_bits=bits, **more)
+
+    records = [both(0.95, 64, "aphash-scores", 0), both(0.85, 64, "itq", 0), both(0.5, 64, "itq", 1)]
+    records += [both(0.95, 128, "aphash-scores", 0), both(0.954, 128, "itq", 0)]
+    records += [both(0.95, 64, spec, 0, dataset=name) for name in ("digits",) for spec in ("aphash-scores", "itq")]
+    table = results.Table(records)
+    bars = {(b.dataset, b.bits, b.measure): b for b in proof.scores_bars(table, ["cnn", "digits", "gist"], [0, 1])}
+    bar = bars["cnn", 64, "recall10@100"]
+    assert bar.found == pytest.approx(0.1) and bar.least == 0.06 and bar.goal == 0.9 and bar.held
+    assert bar.what == "8 bytes, 1 of 2 seeds"
+    assert not bars["cnn", 64, "recall10@10"].held  # .05 of .07
+    assert not bars["cnn", 128, "recall10@100"].held
+    bar = bars["digits", 64, "recall10@100"]
+    assert bar.found == 0 and bar.least == -0.005 and bar.goal is None and bar.held
+    assert len(bars) == 6
+    assert proof.show(table, ["cnn", "digits"], [0, 1]) == (3, 6)
+    out = capsys.readouterr().out
+    assert "0.900 met" in out and "missed" in out and "3 of 6 bars are held" in out and "compared: none" in out
+
+
+def test_a_proof_is_resumed_and_completes_lines_that_lack_figures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(proof, "BITS", (16,))
+    monkeypatch.setattr(proof, "FRONT_BITS", (16,))
+    four = methods.control_specs((), (1, 2, 3, 4), {})
+    monkeypatch.setattr(proof, "CONTROLS", {"digits": four, "cnn": four})
+    monkeypatch.setattr(proof, "RATIOS_BY_CODES", (("digits", None, "random", 32, 1.0), ("cnn", 5, "random", 8, 1.0)))
+    work, folder = tmp_path / "w", tmp_path / "r"
+    arguments = ["--proof", "--dataset", "digits", "cnn", "--seeds", "0", "--work", str(work), "--results", str(folder),
+                 "--data-dir", str(tmp_path)]  # fmt: skip
+    assert runner.main(arguments) == 1  # random projections are not ahead of ITQ
+    captured = capsys.readouterr()
+    assert captured.err.count("cifar10_cnn512.npz is missing") == 1 and "Without data: cnn" in captured.out
+    assert "compared: digits 5." in captured.out  # four controls and ITQ
+    assert "1 bars" in captured.out and captured.out.count("missed") == 1
+    path = folder / "digits.jsonl"
+    lines = {r["method"]: r for r in map(json.loads, path.read_text().splitlines()) if r["n_bits"] == 16}
+    assert len(lines) == 7 and len(lines["itq"]["by_weights"]["hits@100"]) == 300
+    runner.main(arguments)
+    again = capsys.readouterr().out
+    assert "fit" not in again and again.startswith("\nMode scores")
+    old = {name: json.loads(json.dumps(r)) for name, r in lines.items()}
+    del old["itq"]["by_weights"]["hits@100"], old["aphash-scores"]["queries"], old["aphash-semantic"]["by_weights"]
+    path.write_text("".join(json.dumps(r) + "\n" for r in old.values()))
+    results.codes_path(work, old["itq"]).unlink()  # has to be learned again; the others are measured
+    runner.main(arguments)
+    assert capsys.readouterr().out.count("  fit ") == 5  # these, and two of 32 bits
+    new = {r["method"]: r for r in map(json.loads, path.read_text().splitlines()) if r["n_bits"] == 16}
+    assert new["itq"]["when"] >= lines["itq"]["when"] and new["itq"]["by_weights"] == lines["itq"]["by_weights"]
+    assert new["aphash-semantic"] | {"seconds": 0} == lines["aphash-semantic"] | {"seconds": 0}
+
+
+def test_a_proof_of_a_file_without_labels(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(proof, "BITS", (16,))
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).standard_normal((400, 20)))
+    arguments = ["--proof", "--dataset", str(tmp_path / "mine.npy"), "--seeds", "0", "1", "--work", str(tmp_path / "w")]
+    runner.main([*arguments, "--results", str(tmp_path / "r"), "--processes", "2", "--n-jobs", "1"])
+    out = capsys.readouterr().out
+    rows = [row.split() for row in out.splitlines() if row.startswith("mine  2 bytes")]
+    assert [row[3] for row in rows] == ["recall10@100", "recall10@10"] and "of 2 bars are held" in out
+    for row in rows:
+        assert float(row[6]) == pytest.approx(float(row[4]) - float(row[5]), abs=6e-4)  # found, of both figures
+        assert row[7].startswith("+-") and row[8] == "-0.005"
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
 
 
 def test_labels():
@@ -465,3 +636,30 @@ def test_the_page_is_self_contained(tmp_path):
     )
     with pytest.raises(SystemExit, match="no runs"):
         report.main(["--results", str(tmp_path / "nothing")])
+
+
+def test_the_page_has_tables_by_codes_and_by_weights_and_stands_lines_without(tmp_path):
+    base = {"peak_memory_mib": None, "seconds": {"fit": 1.0}, "machine": {"cpu": "c", "cores": 1, "isa": "base"},
+            "commit": "0", "when": "2026-01-01T00:00", "versions": {}, "n_queries": 2, "d": 3}  # fmt: skip
+    few = {"recall10@100": 0.5, "recall10@10": 0.25}  # without labels
+    all_ = few | {"mAP": 0.3, "P@100": 0.4}
+    records = [line("itq", 0, all_, all_ | {"recall10@100": 0.75}), line("aphash-scores", 0, all_, all_)]
+    records += [line("aphash-scores", 0, few, few, n_bits=128), line("rabitq", 0, few, n_bits=128)]
+    records += [line("rabitq:inside=False", 0, all_, bytes_per_item=16.0), line("pca", 0, all_)]
+    records += [line("itq", 0, all_, dataset="gist"), line("pq", 0, few, dataset="plain")]
+    (tmp_path / "r").mkdir()
+    for r in records:
+        with (tmp_path / "r" / f"{r['dataset']}.jsonl").open("a") as file:
+            file.write(json.dumps(base | r) + "\n")
+    report.main(["--results", str(tmp_path / "r"), "--out", str(tmp_path / "report.html")])
+    text = (tmp_path / "report.html").read_text()
+    for words in ("64 bits, asked by codes", "64 bits, asked by weights or floats", "At equal bytes",
+                  '<td class="best">0.7500',
+                  "scores less ITQ: recall10@100"):  # fmt: skip
+        assert words in text, words
+    found = report.equal_bytes(results.Table(records), "cnn")
+    assert found["groups"] == [(8, list(report.BYTES_MEASURES)), (16, list(report.BYTES_MEASURES))]
+    assert [row["name"] for row in found["rows"]] == ["APHash scores", "ITQ", "RaBitQ"]
+    assert [cell["mean"] for cell in found["rows"][2]["cells"][:4]] == ["", "", "", "0.5000"]  # no 8 bytes
+    assert [cell["best"] for cell in found["rows"][1]["cells"]] == [True, True, True, False, False, False]
+    assert report.equal_bytes(results.Table(records), "gist") is None

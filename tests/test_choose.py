@@ -82,11 +82,13 @@ def test_of_recipes_that_are_not_told_apart_the_cheapest(X):
 
 
 def test_what_is_tried():
-    modes, of_mode, rows, bits = _stages(64, 18_000)
+    modes, of_mode, rows, bits = _stages("neighbors", 64, 18_000)
     assert [each["mode"] for each in modes] == ["neighbors", "semantic", "scores"]
-    assert set(of_mode) == {"neighbors", "semantic", "scores"}
+    of_kind = [each["mode"] for each in _stages("kind", 64, 18_000)[0]]
+    assert of_kind == ["neighbors", "semantic", "scores", "semantic-scores"] == list(dict.fromkeys(of_kind))
+    assert set(of_mode) == set(of_kind)
     assert rows == [{"n_train": 4500}] and bits == [{"n_bits": 32}]
-    assert _stages(8, 900)[2:] == [[], []]
+    assert _stages("kind", 8, 900)[2:] == [[], []]
     assert {"max_iter": 0, "whitening": 0.0, "n_rounds": 8} in of_mode["semantic"]
 
 

@@ -42,7 +42,12 @@ OTHERWISE = {"check_fit2d_predict1d": "a vector of shape (d,) is one row, as the
 
 
 @parametrize_with_checks(
-    [APHash(n_bits=3, n_rounds=2), APHash(n_bits=2, mode="paper", max_iter=20), APHash(n_bits=3, mode="scores")],
+    [
+        APHash(n_bits=3, n_rounds=2),
+        APHash(n_bits=2, mode="paper", max_iter=20),
+        APHash(n_bits=3, mode="scores"),
+        APHash(n_bits=3, mode="semantic-scores"),
+    ],
     expected_failed_checks=lambda estimator: OTHERWISE,
 )
 @pytest.mark.filterwarnings("ignore:X has .* independent directions")

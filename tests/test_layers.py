@@ -17,7 +17,7 @@ LAYERS = [
     "_steps metrics rescore",
     "_learning._distances _learning._affinity_pass _learning._projection _learning._bits _learning.blocks "
     "_searching._search _searching._linkage _searching.filters _common.finite _interchange.rows",
-    "_searching.engines _searching._weighted _searching.linkage _interchange.items",
+    "_searching.engines _searching._weighted _searching.linkage _interchange.items _learning.kind_space",
     "_searching.queries",
     "_learning.item_encoder _measuring.brute_force",
     "_learning.encoder _measuring.recall",

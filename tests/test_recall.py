@@ -37,7 +37,7 @@ def naive(X, own, hasher, k, candidates):
     return np.mean(found)
 
 
-@pytest.mark.parametrize("mode", ["semantic", "neighbors", "scores", "paper"])
+@pytest.mark.parametrize("mode", ["semantic", "neighbors", "scores", "semantic-scores", "paper"])
 def test_against_brute_force(mode):
     X = rows()
     hasher = APHash(20, mode=mode, **LEARN).fit(X)

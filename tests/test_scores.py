@@ -1,4 +1,4 @@
-"""Mode "scores": its kernels against the formulas in float64, its learner, and what users see of it."""
+"""Modes "scores" and "semantic-scores": kernels against the formulas in float64, the learner, and what users see."""
 
 import io
 import pickle
@@ -10,8 +10,11 @@ import reference
 from aphash import APHash, Encoder, HammingIndex, Recipe, unpack_codes
 from aphash import load as load_product
 from aphash import save as save_product
+from aphash._common import container
 from aphash._learning import _bits, item_encoder, scores
+from aphash._learning.encoder import PRODUCT
 from aphash._learning.item_encoder import from_bfloat16, project, to_bfloat16
+from aphash._learning.kind_space import KindSpace
 
 
 @pytest.fixture
@@ -243,9 +246,14 @@ def digits():
     return X, y
 
 
+@pytest.fixture(scope="module", params=["scores", "semantic-scores"])
+def mode(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def hasher(digits):
-    return APHash(32, mode="scores", random_state=0).fit(digits[0])
+def hasher(digits, mode):
+    return APHash(32, mode=mode, random_state=0).fit(digits[0])
 
 
 def recall(index, queries, X, true):
@@ -299,31 +307,32 @@ def test_from_how_many_bits_on_items_are_rebuilt_by_the_decoder(rng, tmp_path, n
     assert (unpack_codes(codes, n_bits) == unpack_codes(hasher.codes_, n_bits)).mean() > 0.99
 
 
-def test_the_same_seed_gives_the_same_model_whatever_n_jobs(digits, hasher, small_work_is_split):
+def test_the_same_seed_gives_the_same_model_whatever_n_jobs(digits, hasher, mode, small_work_is_split):
     for n_jobs in (1, 2, 3):
-        other = APHash(32, mode="scores", random_state=0, n_jobs=n_jobs).fit(digits[0])
+        other = APHash(32, mode=mode, random_state=0, n_jobs=n_jobs).fit(digits[0])
         np.testing.assert_array_equal(other.codes_, hasher.codes_)
         np.testing.assert_array_equal(other.coef_, hasher.coef_)
         assert other.fingerprint_ == hasher.fingerprint_
-    assert APHash(32, mode="scores", random_state=1).fit(digits[0]).fingerprint_ != hasher.fingerprint_
+    assert APHash(32, mode=mode, random_state=1).fit(digits[0]).fingerprint_ != hasher.fingerprint_
 
 
-def test_attributes(digits, hasher):
+def test_attributes(digits, hasher, mode):
     X = digits[0]
     m = len(X)
     assert hasher.anchor_indices_.tolist() == list(range(m)) and hasher.anchor_codes_.shape == (m, 1)
     assert len(hasher.objective_) == hasher.n_iter_ == 140
     assert hasher.objective_["J0"][-1] < hasher.objective_["J0"][0] and (hasher.objective_["J1"] == 0).all()
     assert not hasattr(hasher, "anchors_") and not hasattr(hasher, "thresholds_")
-    np.testing.assert_allclose(hasher.query_projections(X), (X - hasher.mean_) @ hasher.coef_.T, rtol=1e-3, atol=1e-3)
-    hasher = APHash(16, mode="scores", random_state=0, n_anchors=100, max_iter=5).fit(X)
+    projections = X @ hasher.coef_.T + hasher.intercept_
+    np.testing.assert_allclose(hasher.query_projections(X), projections, rtol=1e-3, atol=1e-3)
+    hasher = APHash(16, mode=mode, random_state=0, n_anchors=100, max_iter=5).fit(X)
     assert len(hasher.anchor_indices_) == 100 and hasher.codes_.shape == (m, 1)
     hasher.set_params(mode="semantic", n_anchors="auto", max_iter="auto").fit(X)
     assert hasattr(hasher, "anchors_") and not hasattr(hasher, "items_")
     np.testing.assert_array_equal(hasher.transform(X), HammingIndex(16).n_bits and hasher.encoder_.transform(X))
 
 
-def test_files_and_pickles(digits, hasher, tmp_path):
+def test_files_and_pickles(digits, hasher, mode, tmp_path):
     X = digits[0]
     hasher.save(tmp_path / "model")
     index = HammingIndex(32)
@@ -344,12 +353,13 @@ def test_files_and_pickles(digits, hasher, tmp_path):
     APHash.load(tmp_path / "model").save(again)
     assert again.getvalue() == (tmp_path / "model").read_bytes()
     # 2 d + 16 + 8 bytes an anchor, and what does not grow with them
-    assert (tmp_path / "model").stat().st_size < len(X) * (2 * 64 + 12 + 8 + 8 + 8) + 60_000
+    rest = 60_000 if mode == "scores" else 90_000
+    assert (tmp_path / "model").stat().st_size < len(X) * (2 * 64 + 12 + 8 + 8 + 8) + rest
+    version = container.read(tmp_path / "model", kind="APHash")[2]
+    assert version == (3 if mode == "scores" else 4) == container.read(tmp_path / "product", kind=PRODUCT)[2]
 
 
 def test_a_file_whose_arrays_do_not_fit_is_refused(hasher, tmp_path):
-    from aphash._common import container
-
     hasher.save(tmp_path / "model")
     arrays, params, version = container.read(tmp_path / "model", kind="APHash")
     for name, array in arrays.items():
@@ -359,6 +369,11 @@ def test_a_file_whose_arrays_do_not_fit_is_refused(hasher, tmp_path):
             )
             with pytest.raises(ValueError, match=r"bad.*not a whole APHash file"):
                 APHash.load(tmp_path / "bad")
+    for name in params["items_"]:  # of a mode that has numbers of its own
+        fewer = {key: number for key, number in params["items_"].items() if key != name}
+        container.write(tmp_path / "bad", arrays, kind="APHash", version=version, params={**params, "items_": fewer})
+        with pytest.raises(ValueError, match=r"bad.*not a whole APHash file"):
+            Encoder.load(tmp_path / "bad")
     for bad in ({}, {**params["items_"], "rho": "much"}):
         container.write(tmp_path / "bad", arrays, kind="APHash", version=version, params={**params, "items_": bad})
         with pytest.raises(ValueError, match=r"bad.*not a whole APHash file"):
@@ -373,14 +388,14 @@ def test_parameters_that_mean_nothing_are_refused(digits, name):
 
 @pytest.mark.filterwarnings("ignore:X has .* independent directions", "ignore:.*rows of X have only")
 @pytest.mark.parametrize("n", [2, 3, 10, 100])
-def test_few_rows(rng, n):
+def test_few_rows(rng, mode, n):
     X = rng.standard_normal((n, 5))
     for n_bits in (1, 8, 70):
-        hasher = APHash(n_bits, mode="scores", random_state=0).fit(X)
+        hasher = APHash(n_bits, mode=mode, random_state=0).fit(X)
         assert hasher.transform(X).shape == (n, (n_bits + 63) // 64)
         assert np.isfinite(hasher.query_projections(X)).all()
     with pytest.raises(ValueError, match="n_neighbors=200 must be at most the number of other anchors"):
-        APHash(8, mode="scores", n_neighbors=200).fit(X)
+        APHash(8, mode=mode, n_neighbors=200).fit(X)
 
 
 @pytest.mark.filterwarnings("ignore:X has .* independent directions", "ignore:.*rows of X have only")
@@ -399,3 +414,46 @@ def test_a_recipe_of_scores(digits):
     hasher = APHash(16, mode=recipe, random_state=0).fit(X)
     assert hasher.n_iter_ == 10 + 4 + 4
     np.testing.assert_array_equal(hasher.transform(X), hasher.codes_)
+
+
+@pytest.mark.filterwarnings("ignore:X has .* independent directions", "ignore:.*rows of X have only")
+def test_kinds_in_few_directions_and_of_copies(rng):
+    X = rng.standard_normal((600, 1))  # all directions are equal or opposite
+    assert len(np.unique(APHash(16, mode="semantic-scores", random_state=0).fit(X).codes_)) >= 2
+    X = np.repeat(rng.standard_normal((7, 6)), 30, axis=0)
+    assert len(np.unique(APHash(24, mode="semantic-scores", random_state=0).fit(X).codes_)) >= 4
+
+
+@pytest.mark.parametrize(("d", "e"), [(1, 1), (5, 3), (33, 70)])
+def test_directions_of_the_kind_space(rng, d, e):
+    X, W, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((19, d), (d, e), e))
+    X[4], bias[0] = 0, 0
+    bias[1:] = 0
+    centre = rng.standard_normal(e)
+    y = X.astype(float) @ W + bias
+    length = np.sqrt((y**2).sum(axis=1, keepdims=True))
+    expected = 1.5 * (y / np.where(length > 0, length, 1) - centre)
+    space = KindSpace(W, bias, centre, 1.5)
+    found = space(X, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(space(X, 3), found)
+    for i in range(len(X)):
+        np.testing.assert_array_equal(space(X[i : i + 1], 1)[0], found[i])
+    with pytest.raises(ValueError, match="centre"):
+        _bits.directions(found, centre[1:], 1.0)
+
+
+def test_more_of_the_kind_are_found_than_by_scores_and_more_neighbors_than_by_semantic(digits):
+    X, y = digits
+    items, Q = X[300:], X[:300]
+    true = np.argsort(((Q[:, None] - items[None]) ** 2).sum(-1), axis=1, kind="stable")[:, :10]
+    same, near = {}, {}
+    for mode in ("scores", "semantic-scores", "semantic"):
+        h = APHash(32, mode=mode, random_state=0).fit(items)
+        index = HammingIndex(32)
+        index.add(h.transform(items))
+        found = index.search(h.query_projections(Q), 100)[1]
+        same[mode] = (y[300:][found] == y[:300, None]).mean()
+        near[mode] = np.mean([np.isin(t, f[:20]).mean() for t, f in zip(true, found)])
+    assert same["semantic-scores"] > same["scores"] + 0.02
+    assert near["semantic-scores"] > near["semantic"] + 0.02

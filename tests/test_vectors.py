@@ -97,9 +97,11 @@ def test_recall_holds_on_queries_that_were_not_there(fitted, metric, keep, k, re
     assert found.candidates < len(X) / 2
 
 
-@pytest.mark.parametrize("mode", ["semantic", "neighbors"])
-def test_recall_holds_in_other_modes(mode):
+@pytest.mark.parametrize("mode", ["semantic", "neighbors", "semantic-scores"])
+def test_recall_holds_in_other_modes(mode, tmp_path):
     index = VectorIndex(32, mode=mode, keep="float16", random_state=0).fit(X)
+    index.save(tmp_path / "index")
+    assert np.array_equal(VectorIndex.load(tmp_path / "index").search(Q, 10).ids, index.search(Q, 10).ids)
     all_of = distances_of(Q, X, "cosine")
     found = index.search(Q, 10)
     actual = (np.take_along_axis(all_of, found.ids, axis=1) <= np.sort(all_of, axis=1)[:, 9:10] * (1 + 1e-6)).mean()

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 
-MODES = ("scores", "semantic", "neighbors", "paper")
+MODES = ("scores", "semantic-scores", "semantic", "neighbors", "paper")
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ The kernels compute each item alone, so no result depends on n_threads or on the
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
+from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 from libc.string cimport memset
 
@@ -154,3 +155,19 @@ cdef void encode_one(const aph_scores *c, const float *x, const float *maps, con
     for j in range(r):
         if b[j] > 0:
             code[j // 64] |= <uint64_t> 1 << (j % 64)
+
+
+def directions(float[:, ::1] Y, const double[::1] centre, double scale):
+    """Replace each row y by scale (y / |y| - centre). A row of zeros has no direction, and becomes -scale centre."""
+    cdef int64_t i, j, e = Y.shape[1]
+    cdef double squares, factor
+    if centre.shape[0] != e:
+        raise ValueError(f"centre must be ({e},)")
+    with nogil:
+        for i in range(Y.shape[0]):
+            squares = 0
+            for j in range(e):
+                squares += <double>Y[i, j] * Y[i, j]
+            factor = 1 / sqrt(squares) if squares > 0 else 0
+            for j in range(e):
+                Y[i, j] = <float>(scale * (factor * Y[i, j] - centre[j]))

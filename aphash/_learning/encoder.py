@@ -16,10 +16,11 @@ from aphash._learning._source import Source
 from aphash._learning.item_encoder import ItemEncoder
 from aphash.codes import Origin, n_words, note
 
-# Kinds of files, and the latest version of each. A model's: 2 has a Recipe, 3 the anchors of mode "scores". A
-# product's: 3 has steps of a Pipeline, a Recipe or such anchors; below, it is the version of the index.
-MODEL, MODEL_VERSION = "APHash", 3
-PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 3
+# Kinds of files, and the latest version of each. A model's: 2 has a Recipe, 3 the anchors of mode "scores", 4 a kind
+# space. A product's: 3 has steps of a Pipeline, a Recipe or such anchors, 4 a kind space; below, it is the version of
+# the index.
+MODEL, MODEL_VERSION = "APHash", 4
+PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 4
 
 ARRAYS = ("coef_", "intercept_", "mean_")  # what a hash function is, with scale_
 _FARTHEST = 1e30  # of a coordinate of a working vector: a projection of any length stays far below float32's 3e38
@@ -43,7 +44,7 @@ class Encoder:
     feature_names : sequence of str, optional
         Names of the columns that the model was fitted with.
     items : ItemEncoder, optional
-        Of a model of mode "scores", ``items_``: how items get their bits, from its anchors. Without it, bits are the
+        Of a model that learned scores, ``items_``: how items get their bits, from its anchors. Without it, bits are the
         signs of the projections.
     n_jobs : int, optional
         Threads; as for APHash. May be changed. A single row is encoded by one thread.
@@ -139,7 +140,8 @@ class Encoder:
         True
         """
         kinds = {MODEL: MODEL_VERSION, PRODUCT: PRODUCT_VERSION}
-        names = [*ARRAYS, *(f"items_{name}" for name in item_encoder.ARRAYS)]
+        own = [*item_encoder.ARRAYS, *item_encoder.KIND_ARRAYS]
+        names = [*ARRAYS, *(f"items_{name}" for name in own)]
         wanted = {*names, *(f"hasher.{name}" for name in names)}
         kind, arrays, params, version = container.read_any(path, kinds, names=wanted)
         check_version(path, kind, version)
@@ -160,7 +162,11 @@ class Encoder:
             items = None
             if "items_" in params:
                 own = {name: arrays[f"items_{name}"] for name in item_encoder.ARRAYS}
-                items = ItemEncoder(_working_weights(coef, scale), own, params["items_"])
+                weights = _working_weights(coef, scale)
+                if "kind_scale" in params["items_"]:
+                    own |= {name: arrays[f"items_{name}"] for name in item_encoder.KIND_ARRAYS}
+                    weights = own["weights"]
+                items = ItemEncoder(weights, own, params["items_"])
             encoder = cls(coef, intercept, mean, scale, feature_names=names, n_jobs=n_jobs, items=items)
             if params.get("fingerprint_", encoder.fingerprint) != encoder.fingerprint:
                 raise ValueError("its fingerprint is that of another hash function")

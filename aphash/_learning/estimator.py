@@ -48,15 +48,16 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_bits : int, default=64
         Length of the codes, 1 to 65,536. With more bits than X has independent directions, the directions are spread
         over all bits, and a warning is given. Above 512 bits rotations are made in groups of at most 256.
-    mode : {"semantic", "neighbors", "scores", "paper"} or Recipe, default="semantic"
+    mode : {"semantic", "neighbors", "scores", "semantic-scores", "paper"} or Recipe, default="semantic"
         "semantic": items of the same kind get near codes. "neighbors": the true nearest neighbours do. "scores": the
         most of the true nearest neighbours are found by weighted queries,
-        ``index.search(hasher.query_projections(Q), k)``; not by codes.
+        ``index.search(hasher.query_projections(Q), k)``; not by codes. "semantic-scores": by the same queries, items of
+        the kind are found as by "semantic", and far more of the true neighbours.
         "paper": the method as published. An :class:`aphash.Recipe` is a mode of your own; it has the parameters that
         only study the method, too.
     n_anchors : int or "auto"
         m; at most the number of training rows. auto: 300 (paper: 500, scores: 20,000), or all rows where there are
-        fewer. In mode "scores" the model keeps them, as new items are encoded by their nearest anchors.
+        fewer. Where scores are learned the model keeps them, as new items are encoded by their nearest anchors.
     n_neighbors : int, float or "auto"
         k of the thresholds: the neighbourhood that is learned; a float is a share of the training rows. Larger means
         more of the kind and less of the nearest neighbours. auto: 0.5 %, but at least 100 (neighbors: 50);
@@ -105,19 +106,20 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
         ``n_train`` less than n, have the codes that transform gives them.
     coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
-        The hash function: projections are ``X @ coef_.T + intercept_``. In mode "scores" they are a query's weights.
+        The hash function: projections are ``X @ coef_.T + intercept_``. Where scores are learned, they are a query's
+        weights.
     items_ : ItemEncoder
-        Of mode "scores" only: how items get their bits.
+        Of modes "scores" and "semantic-scores" only: how items get their bits.
     mean_, scale_ : ndarray of float64, shape (d,), and float
         Centre and scale of the training rows; projections are computed from the centred vectors.
     anchors_ : ndarray of shape (m, d)
-        Of the last round, as they are in X; ``anchor_indices_`` are their rows. Not in mode "scores".
+        Of the last round, as they are in X; ``anchor_indices_`` are their rows. Not where scores are learned.
     anchor_codes_ : ndarray of uint64, shape (m, n_words)
         The packed signs of H.
     thresholds_ : ndarray of float64, shape (m,)
-        theta, in units of X. Not in mode "scores".
+        theta, in units of X. Not where scores are learned.
     objective_ : structured ndarray of "round", "iteration", "J0", "J1"
-        One element an iteration, before its step. In mode "scores" J0 is that of 500 anchors, for all of them.
+        One element an iteration, before its step. Of scores, J0 is that of 500 anchors, for all of them.
     n_iter_ : int
         Iterations done, of all rounds.
     expected_recall_ : dict of int to ndarray of shape (g, 2)
@@ -136,7 +138,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     Needs 12 n n_bits bytes (B and Adam's two moments), about 30 n_anchors n_neighbors bytes, 24 d^2 bytes up to 4,096
     features, and 200 MiB at most beside X; X itself is read by blocks and never copied where it is C-contiguous
     float16, float32 or float64 (a memory map, too). Mode "scores" needs 4 n_anchors (2 d + 5 n_bits + 8 n_neighbors)
-    bytes instead of the first two. There is no ``partial_fit``: every round reads every row.
+    bytes instead of the first two, and "semantic-scores" what "semantic" needs for twice the bits before it, and then
+    as much as "scores" with 2 n_bits for d. There is no ``partial_fit``: every round reads every row.
 
     Rows that are so far from the others that they would own every mean do not learn; they have the codes that transform
     gives them. And the hash function is compared with random projections on a sample of the rows (up to 4,096 bits):
@@ -296,7 +299,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if rows is not None:
                 check_finite(checked, n_threads, farthest(training.mean, training.scale))
             if settings.objective == "scores":
-                progress = ScoreProgress(self.verbose, settings)
+                progress = ScoreProgress(self.verbose, settings, training.n)
                 with progress:
                     found = scores.learn(training, settings, rng, progress)
                 codes = None
@@ -797,10 +800,10 @@ class FitProgress(ProgressBar):
 
 
 class ScoreProgress(ProgressBar):
-    """A progress bar over the steps for the weights, with the objective beside it."""
+    """A progress bar over the steps, with the objective beside it."""
 
-    def __init__(self, verbose, settings):
-        super().__init__(verbose, sum(scores.steps(settings)), "step", "APHash")
+    def __init__(self, verbose, settings, n):
+        super().__init__(verbose, scores.n_steps(settings, n), "step", "APHash")
 
     def __call__(self, number, iteration, J0, J1):
         self.update(1, round=number, J0=f"{J0:.4g}")

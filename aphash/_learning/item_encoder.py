@@ -7,11 +7,13 @@ share of J0 (csrc/learn/bits.inc.h has the formula), found in four steps that se
 2. ask the anchors' codes for candidates by p = V (x - mu), with the search that the bits are made for;
 3. compute their exact distances: the nearest of them are the anchors in whose P the item has a share;
 4. descend on the item's share of J0.
+
+In mode "semantic-scores", x is z of ``kind_space``, for anchors and items alike.
 """
 
 import numpy as np
 
-from aphash._learning import _bits
+from aphash._learning import _bits, kind_space
 from aphash._learning._projection import Projection
 from aphash._learning._source import working
 from aphash._searching import queries
@@ -28,21 +30,24 @@ ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
     "far": (np.float32, "rr"),
 }  # fmt: skip
 NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates", "by_decoder")
+KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "semantic-scores", and its number
+KIND_NUMBERS = ("kind_scale",)
 
 
 class ItemEncoder:
-    """Vectors to the bits of mode "scores".
+    """Vectors to the bits of modes "scores" and "semantic-scores".
 
     Parameters
     ----------
     weights : ndarray of float32, shape (d, r)
-        V, transposed: what maps working vectors to a query's weights.
+        V, transposed: what maps working vectors, or those of the kind space, to a query's weights.
     arrays : dict
         As :data:`ARRAYS` says: ``start`` and ``decoder`` (W and D), the anchors' working vectors as bfloat16 (the upper
-        half of a float32) and their codes, log Z, beta and log sum of P, the form F.
+        half of a float32) and their codes, log Z, beta and log sum of P, the form F. With a kind space, also as
+        :data:`KIND_ARRAYS` says, the weights among them; then d is the space's e.
     numbers : dict
         As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, how many near anchors are taken from how many candidates,
-        and whether an item's bits have to rebuild it by D, and not by V.
+        and whether an item's bits have to rebuild it by D, and not by V. With a kind space, also its scale.
     p : ndarray of float32, shape (m, r), optional
         The anchors' weights, where they are known.
 
@@ -59,20 +64,28 @@ class ItemEncoder:
     def __init__(self, weights, arrays, numbers, p=None):
         d, r = weights.shape
         m = len(arrays["anchors"])
+        own, names = ARRAYS, NUMBERS
         sizes = {"d": d, "r": r, "m": m, "w": n_words(r)}
-        for name, (dtype, axes) in ARRAYS.items():
+        if "kind_map" in arrays:
+            own, names = ARRAYS | KIND_ARRAYS, NUMBERS + KIND_NUMBERS
+            sizes |= {"e": d, "D": len(arrays["kind_map"])}
+        for name, (dtype, axes) in own.items():
             array, shape = arrays[name], tuple(sizes[axis] for axis in axes)
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(
                     f"arrays do not fit each other: {name} must be {np.dtype(dtype)} of shape {shape}, got "
                     f"{array.dtype} of shape {array.shape}"
                 )
-        for name in NUMBERS:
+        for name in names:
             if not np.isfinite(numbers[name]):
                 raise ValueError(f"{name} must be finite, got {numbers[name]}")
-        self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in ARRAYS}
-        self.numbers = {name: numbers[name] for name in NUMBERS}
+        self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in own}
+        self.numbers = {name: numbers[name] for name in names}
         self.weights = np.ascontiguousarray(weights)
+        self.kind_space = None
+        if "kind_map" in arrays:
+            parts = (self.arrays[name] for name in kind_space.ARRAYS)
+            self.kind_space = kind_space.KindSpace(*parts, float(numbers["kind_scale"]))
         self._packed = None
         self._codes = Store(r)
         self._codes.add(self.arrays["codes"])
@@ -105,11 +118,12 @@ class ItemEncoder:
         Parameters
         ----------
         source : Source
+            Of as many features as the anchors have, or as the kind space takes.
         codes : ndarray of uint64, shape (n, n_words)
         n_threads : int
         """
         projection, kernels, asks = self._pack()
-        d, r = self.weights.shape
+        d, r = source.d, self.weights.shape[1]
         numbers, snapshot = self.numbers, self._codes.present
         n_candidates = min(int(numbers["n_candidates"]), len(snapshot))
         chunk = min(_CHUNK, max(1, source.n))
@@ -117,15 +131,16 @@ class ItemEncoder:
         for start in range(0, source.n, chunk):
             n = min(chunk, source.n - start)
             working(source, start, start + n, X[:n])
-            projection.project(X[:n], maps[:n], n_threads)
+            V = X[:n] if self.kind_space is None else self.kind_space(X[:n], n_threads)
+            projection.project(V, maps[:n], n_threads)
             weights = maps[:n, 2 * r :]
             if asks is not None:
                 weights = np.empty((n, r), np.float32)
-                asks.project(X[:n], weights, n_threads)
+                asks.project(V, weights, n_threads)
             asked = np.ascontiguousarray(weights, np.float64)
             _, candidates = queries.nearest(SCAN, snapshot, asked, n_candidates, None, n_threads)
             kernels.encode(
-                X[:n], maps[:n], candidates, int(numbers["n_near"]), FIRST_SWEEPS, SWEEPS, codes[start : start + n],
+                V, maps[:n], candidates, int(numbers["n_near"]), FIRST_SWEEPS, SWEEPS, codes[start : start + n],
                 n_threads,
             )  # fmt: skip
 

@@ -2,7 +2,8 @@
 function.
 
 Version 1 has the parameters of APHash in ``given``. Version 2 has the fields of a recipe in place of the name of the
-mode. Version 3 has the anchors of mode "scores", by which items get their bits.
+mode. Version 3 has the anchors of mode "scores", by which items get their bits. Version 4 has the kind space of mode
+"semantic-scores" beside them.
 """
 
 import numbers
@@ -55,7 +56,9 @@ def to_file(given, fitted):
 
 def version_of(params):
     """Return the version of a file with these parameters: the first version that has all that is in them."""
-    return MODEL_VERSION if "items_" in params else 2 if isinstance(params["given"]["mode"], dict) else 1
+    if "items_" in params:
+        return MODEL_VERSION if "kind_scale" in params["items_"] else 3
+    return 2 if isinstance(params["given"]["mode"], dict) else 1
 
 
 def _expected_recall(arrays, params):

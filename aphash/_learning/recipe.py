@@ -117,8 +117,9 @@ class Recipe:
         n_rounds, max_iter (steps for the weights), learning_rate and quantization (how much an item's bits have to
         rebuild it) and no others.
     goal : {"kind", "neighbors"}, default="kind"
-        What the codes are for, which the learned bits are checked for: that items of the same kind get near codes, or
-        that the true nearest neighbours do.
+        What the codes are for: that items of the same kind get near codes, or that the true nearest neighbours do.
+        Learned codes are checked for it. Learned scores rank as distances of the vectors do with "neighbors", and with
+        "kind" as the angles between projections that mode "semantic" learns, twice as many as there are bits.
 
     Raises
     ------
@@ -189,7 +190,7 @@ class Recipe:
 
         Parameters
         ----------
-        name : {"semantic", "neighbors", "paper", "scores"}
+        name : {"semantic", "neighbors", "paper", "scores", "semantic-scores"}
 
         Returns
         -------
@@ -279,6 +280,7 @@ PRESETS = {  # how they were chosen: docs/DESIGN.md
         quantization_per_anchor=0.0, n_rounds=1, max_iter=100, learning_rate=0.03, goal="neighbors",
     ),
 }  # fmt: skip
+PRESETS["semantic-scores"] = PRESETS["scores"].replace(goal="kind")
 
 
 def recipe_of(mode):

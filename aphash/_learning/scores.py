@@ -13,6 +13,10 @@ ranks items by p . b and by nothing else, and only the softmax is the same for a
 J0 is convex in V (Adam); given V, each item's bits are found by descent on its share of J0 (csrc/learn/bits.inc.h).
 They begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, as a
 score must not rank items by the length of what they rebuild.
+
+With ``goal="kind"`` the distances are those of a space in which items of the same kind are near (``kind_space``): the
+directions of the projections that mode "semantic" learns. V maps them to weights; since a query's ranking does not
+depend on the length of its weights, x -> p stays linear.
 """
 
 from dataclasses import dataclass
@@ -21,12 +25,15 @@ import numpy as np
 from scipy import linalg
 
 from aphash._common.threads import Crew
-from aphash._learning import _distances
+from aphash._learning import _distances, descent
 from aphash._learning._source import Source
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import HISTORY, itq_map, sign
 from aphash._learning.item_encoder import FIRST_SWEEPS, ItemEncoder, from_bfloat16, project, scores, to_bfloat16
+from aphash._learning.kind_space import KindSpace
 from aphash._learning.linear import GRAM_FEATURES
+from aphash._learning.recipe import PRESETS, resolve
+from aphash._learning.training_data import Rows
 from aphash.codes import pack
 
 _ITQ_ROWS = 20_000  # of the sample that the start is turned on
@@ -42,6 +49,7 @@ _DECODER_RHO = 1.4  # by D, rho is so many times the setting
 _N_NEAR, _N_CANDIDATES = 100, 200  # of an item's anchors
 _BETA1, _BETA2, _EPSILON = 0.9, 0.98, 1e-12
 _TRIALS = 17  # of a first common scale of the weights
+_KIND_NUMBERS = 2  # of the kind space, for each bit
 
 
 @dataclass
@@ -67,6 +75,21 @@ def steps(settings):
     return [settings.max_iter] + [max(1, settings.max_iter * 2 // 5)] * settings.n_rounds
 
 
+def n_steps(settings, n):
+    """Return how often a fit to n rows calls ``progress``."""
+    kind = _kind_settings(settings, n) if settings.goal == "kind" else None
+    return sum(steps(settings)) + (kind.n_rounds * max(1, kind.max_iter) if kind else 0)
+
+
+def n_relaxed(settings):
+    """Return how many relaxed bits a row has while it is learned from."""
+    return _KIND_NUMBERS * settings.n_bits if settings.objective == "scores" else settings.n_bits
+
+
+def _kind_settings(settings, n):
+    return resolve(PRESETS["semantic"], {}, n_relaxed(settings), n)
+
+
 def learn(rows, settings, rng, progress, n_threads=None):
     """Learn the weights V, the anchors' bits and all that items' bits depend on.
 
@@ -86,9 +109,31 @@ def learn(rows, settings, rng, progress, n_threads=None):
 
     Notes
     -----
-    Needs 4 m (2 d + 5 r + 4 k) bytes for m anchors with k neighbours, and a batch of scores.
+    Needs 4 m (2 d + 5 r + 4 k) bytes for m anchors with k neighbours, and a batch of scores. With ``goal="kind"``, d is
+    2 r there, and what mode "semantic" needs for 2 r bits comes before it: 24 n r bytes and some more.
     """
-    s, n_threads = settings, n_threads or rows.n_threads
+    n_threads = n_threads or rows.n_threads
+    if settings.goal == "neighbors":
+        return _learn(rows, settings, rng, progress, n_threads)
+    found = descent.learn(rows, _kind_settings(settings, rows.n), rng, progress)
+    kinds = KindSpace(found.W, found.bias)
+    drawn = draw_rows(rows.n, min(rows.n, max(_ITQ_ROWS, settings.n_anchors)), rng)
+    X = rows.working(drawn)
+    length = float(np.sqrt(np.mean(np.square(kinds.projections(X, n_threads), dtype=np.float64)) * len(kinds.bias)))
+    inner = Rows(kinds(X, n_threads), None, n_threads)
+    kinds = KindSpace(found.W, found.bias, inner.mean, inner.scale)
+    result = _learn(inner, settings, rng, progress, n_threads, kinds)
+    # p = V s (y / |y| - mu), with the same length for all queries instead of |y|
+    result.bias = inner.scale * ((found.bias / length - inner.mean) @ result.W)
+    result.W = inner.scale / length * (found.W @ result.W)
+    result.anchor_items = drawn[result.anchor_items]
+    result.n_directions = min(found.n_directions, settings.n_bits)
+    return result
+
+
+def _learn(rows, settings, rng, progress, n_threads, kinds=None):
+    """As :func:`learn`, with the distances of the rows as they are, which come from a kind space or from none."""
+    s = settings
     gram = rows.gram() if rows.d <= GRAM_FEATURES else None
     sample = draw_rows(rows.n, min(rows.n, _ITQ_ROWS), rng)
     start, n_directions = itq_map(rows, gram, sample, s.n_bits, 0.0, rng)
@@ -98,8 +143,9 @@ def learn(rows, settings, rng, progress, n_threads=None):
     start = np.ascontiguousarray(start, np.float32)
     decoder, norm, B = _equal_norms(fit.A, start, n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
-    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "by_decoder": int(s.n_bits > _DECODER_BITS)}
-    x_d = fit.project(decoder) if numbers["by_decoder"] else None
+    by_decoder = kinds is None and s.n_bits > _DECODER_BITS
+    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "by_decoder": int(by_decoder)}
+    x_d = fit.project(decoder) if by_decoder else None
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
         p = fit.project(V)
@@ -111,6 +157,9 @@ def learn(rows, settings, rng, progress, n_threads=None):
     arrays, numbers = fit.state(V, p, B, arrays, numbers)
     arrays["codes"] = pack(B)
     numbers |= {"n_near": min(_N_NEAR, fit.near.shape[1]), "n_candidates": _N_CANDIDATES}
+    if kinds is not None:
+        arrays |= {"kind_map": kinds.W, "kind_bias": kinds.bias, "kind_centre": kinds.centre, "weights": weights}
+        numbers["kind_scale"] = kinds.scale
     encoder = ItemEncoder(weights, arrays, numbers, p)
     history = np.array(fit.history, HISTORY)
     bias = np.zeros(s.n_bits)  # working vectors are centred

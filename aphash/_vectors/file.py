@@ -3,7 +3,7 @@
 import numbers
 
 from aphash._common import container
-from aphash._learning import item_encoder, recipe
+from aphash._learning import recipe
 from aphash._learning.encoder import ARRAYS, Encoder
 from aphash._searching import index_file
 from aphash._searching.calibration import Calibration
@@ -11,7 +11,7 @@ from aphash._searching.kept import KeptVectors
 from aphash._vectors.state import State
 from aphash.index import HammingIndex
 
-KIND, VERSION = "VectorIndex", 1
+KIND, VERSION = "VectorIndex", 2  # 2: the model has a kind space
 
 
 def to_file(state, given):
@@ -28,6 +28,11 @@ def to_file(state, given):
     given = given | {"mode": recipe.to_file(given["mode"]), "metric": state.metric, "random_state": seed}
     arrays = {f"{part}.{name}": each for part, (own, _) in parts.items() for name, each in own.items()}
     return arrays, {"given": given, **{part: params for part, (_, params) in parts.items()}}
+
+
+def version_of(params):
+    """Return the version of a file with these parameters: the first version that has all that is in them."""
+    return VERSION if "kind_scale" in params["encoder"].get("items_", ()) else 1
 
 
 def from_file(make, path, arrays, params, version, check):
@@ -67,7 +72,7 @@ def _encoder_to_file(encoder):
     arrays = {name: getattr(encoder, name.rstrip("_")) for name in ARRAYS}
     params = {"scale_": encoder.scale, "fingerprint_": encoder.fingerprint, "given": {"n_jobs": encoder.n_jobs}}
     if encoder.items is not None:
-        arrays |= {f"items_{name}": encoder.items.arrays[name] for name in item_encoder.ARRAYS}
+        arrays |= {f"items_{name}": each for name, each in encoder.items.arrays.items()}
         params["items_"] = encoder.items.numbers
     if encoder.feature_names is not None:
         params["feature_names_in_"] = list(encoder.feature_names)

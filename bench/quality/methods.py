@@ -24,11 +24,12 @@ BASELINES = {
     "rabitq": baselines.RaBitQ,
     "floats": baselines.Floats,
 }
-OURS = ["aphash-semantic", "aphash-neighbors", "aphash-scores", "aphash-paper"]
+OURS = ["aphash-semantic", "aphash-neighbors", "aphash-scores", "aphash-semantic-scores", "aphash-paper"]
 BY_WEIGHTS = " by weights"  # behind a spec: the same stored codes, asked by real queries; for the report, not for runs
 NAMES = {  # for readers
     "aphash-semantic": "APHash semantic", "aphash-neighbors": "APHash neighbors",
-    "aphash-scores": "APHash scores", "aphash-paper": "APHash paper",
+    "aphash-scores": "APHash scores", "aphash-semantic-scores": "APHash semantic-scores",
+    "aphash-paper": "APHash paper",
     "random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ", "sh": "SH",
     "agh": "AGH", "pq": "PQ", "pq:rotated=True": "PQ, rotated",
     "pq:rotated=True,part_bits=4": "PQ of 4 bits, rotated", "opq": "OPQ",
@@ -67,9 +68,24 @@ def make(spec, n_bits, seed, n_jobs):
     return BASELINES[name](n_bits, random_state=seed, **params)
 
 
+def control_specs(identity, random, whitened):
+    """The specs of controls: numbers of rounds, by rotation, and for a whitened start by its exponent."""
+    specs = [f"control:n_rounds={n},rotation=identity" for n in identity]
+    specs += [f"control:n_rounds={n},rotation=random" for n in random]
+    return specs + [
+        f"control:n_rounds={n},rotation=random,whitening={w},last_ridge=0.1" for w in whitened for n in whitened[w]
+    ]
+
+
 def is_control(spec):
-    """Whether a method has nothing of APHash: learned codes are compared with these at equal recall, both by codes."""
-    return parse_spec(spec)[0] in ("control", "itq", "means", "mean-bits") and not spec.endswith(BY_WEIGHTS)
+    """Whether a method has nothing of APHash's descent: learned codes are compared with these at equal recall."""
+    return parse_spec(spec)[0] in ("control", "itq", "means", "mean-bits")
+
+
+def is_of_sweep(spec):
+    """Whether this is one of the runs that differ from the preset in n_neighbors only."""
+    name, params = parse_spec(spec)
+    return name == "aphash-semantic" and set(params) == {"n_neighbors"}
 
 
 def queries_of(spec):
@@ -96,3 +112,13 @@ def label(spec):
     if name == "itq" and set(params) == {"n_components"}:
         return f"PCA-{params['n_components']} + projection"
     return f"{NAMES.get(name, name)}, {', '.join(f'{key}={value}' for key, value in params.items())}"
+
+
+def order_of(spec):
+    """Return what sorts methods for readers: by their queries, ours first, then controls, peers and floats."""
+    names = ["control", "means", "mean-bits", "itq", "pca", "random", "signs", "sh", "agh", "opq", "pq", "rabitq"]
+    names = [*OURS, *names, "floats"]
+    name, params = parse_spec(spec)
+    number = params.get("n_rounds", params.get("n_components", params.get("k", 0)))
+    first = names.index(name) if name in names else len(names)
+    return queries_of(spec) != "codes", first, params.get("rotation") == "identity", number, spec

@@ -7,18 +7,21 @@ Pictures of neighbours need the images (--data-dir) and the stored codes (--work
 
 import argparse
 import io
+import itertools
 import json
 import re
 import zlib
 from pathlib import Path
 
 import datasets
+import fronts
 import jinja2
 import matplotlib
 import numpy as np
+import proof
 from datasets import title_of
-from methods import BY_WEIGHTS, is_control, label, parse_spec, queries_of
-from results import BENCH, codes_path, key_of
+from methods import BY_WEIGHTS, is_control, is_of_sweep, label, parse_spec, queries_of
+from results import BENCH, Results, Table, codes_path, key_of
 from run import Split
 
 from aphash import HammingIndex
@@ -27,7 +30,6 @@ from aphash._command import page
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-LEAST_CONTROLS = 4  # with fewer there is no front to speak of
 INK = "#010203"  # what becomes the page's own text colour, light or dark
 COLUMNS = ("mAP", "P@10", "P@100", "P@1000", "recall10@10", "recall10@100", "rescored P@10", "P(r<=2)", "R(r<=2)",
            "empty(r<=2)")  # fmt: skip
@@ -35,11 +37,14 @@ OURS = {
     "aphash-semantic": "#2f81e0",
     "aphash-neighbors": "#17a072",
     "aphash-scores": "#8957e5",
+    "aphash-semantic-scores": "#1f9d8a",
     "aphash-paper": "#7d8590",
 }
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",
            "floats": INK}  # fmt: skip
 STYLE = """
+th.group { text-align: left }
+tr:nth-child(2) > th:first-child { text-align: right; position: static; min-width: 0; padding-right: .7rem }
 .pm { color: var(--soft); font-size: .78rem }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem }
 figure { margin: 0; padding: .6rem; background: var(--card); border-radius: .5rem }
@@ -49,161 +54,80 @@ figure svg { width: 100%; height: auto; display: block } figcaption { font-size:
 .strips img { width: 100%; max-width: 33rem; image-rendering: pixelated; display: block }
 .strips img.query { max-width: 3rem }
 """
+BYTES, BYTES_MEASURES = (8, 16, 32), ("recall10@100", "recall10@10", "P@100")
 PICTURED = ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "random", "floats")
 
 
-def is_of_sweep(spec):
-    """Whether this is one of the runs that differ from the preset in n_neighbors only."""
-    name, params = parse_spec(spec)
-    return name == "aphash-semantic" and set(params) == {"n_neighbors"}
+# -- the figures to hold ----------------------------------------------------------------------------------------------
 
 
-class Table:
-    """All lines, and means and spreads over seeds of them."""
-
-    def __init__(self, folder):
-        lines = [line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_text().splitlines()]
-        self.records = [r for r in map(json.loads, lines) if "measures" in r and r.get("protocol") != "validation"]
-        self.records += [
-            r | {"method": r["method"] + BY_WEIGHTS, "measures": r["by_weights"]}
-            for r in self.records
-            if "by_weights" in r
-        ]
-        self.groups = {}
-        for r in self.records:
-            self.groups.setdefault((r["dataset"], r["protocol"], r["n"], r["n_bits"], r["method"]), []).append(r)
-        self.full = {}  # (dataset, protocol) -> n of the whole database: smaller ones are for growth
-        for r in self.records:
-            key = r["dataset"], r["protocol"]
-            self.full[key] = max(self.full.get(key, 0), r["n"])
-
-    def values(self, dataset, n_bits, method, measure, n=None):
-        for (name, protocol, rows, bits, spec), records in self.groups.items():
-            wanted = self.full[name, protocol] if n is None else n
-            if (name, bits, spec, rows) == (dataset, n_bits, method, wanted):
-                return np.array([r["measures"][measure] for r in records if measure in r["measures"]])
-        return np.empty(0)
-
-    def mean(self, *args, **more):
-        values = self.values(*args, **more)
-        return float(values.mean()) if values.size else None
-
-    def methods(self, dataset, n_bits):
-        found = {spec for (name, protocol, n, bits, spec) in self.groups
-                 if (name, bits) == (dataset, n_bits) and n == self.full[name, protocol]}  # fmt: skip
-        return sorted(found, key=order_of)
-
-    def lengths(self, dataset):
-        return sorted({bits for (name, protocol, n, bits, _) in self.groups
-                       if name == dataset and n == self.full[name, protocol]})  # fmt: skip
-
-    def one(self, dataset, n_bits, method):
-        for (name, protocol, n, bits, spec), records in self.groups.items():
-            if (name, bits, spec, n) == (dataset, n_bits, method, self.full[name, protocol]):
-                return records
-        return []
-
-
-def order_of(spec):
-    names = [*OURS, "control", "itq", "pca", "random", "signs", "sh", "agh", "opq", "pq", "rabitq", "floats"]
-    name, params = parse_spec(spec)
-    number = params.get("n_rounds", params.get("n_components", 0))
-    first = names.index(name) if name in names else len(names)
-    return spec.endswith(BY_WEIGHTS), first, params.get("rotation") == "identity", number, spec
-
-
-# -- the controls' front ----------------------------------------------------------------------------------------------
-
-
-def has_front(specs):
-    return sum(parse_spec(spec)[0] == "control" for spec in specs) >= LEAST_CONTROLS
-
-
-def front(points):
-    """The points (recall, mAP, P@100) that no other point beats in both recall and mAP, by ascending recall."""
-    kept, best = [], -np.inf
-    for point in sorted(points, key=lambda p: (-p[0], -p[1])):
-        if point[1] > best:
-            kept.append(point)
-            best = point[1]
-    return np.array(kept[::-1])
-
-
-def at_recall(points, recall):
-    """(mAP, P@100) of a front at a recall, between its points; beyond its ends, those of the end. None without points.
-
-    Above its largest recall that favours the front, which falls there.
-    """
-    line = front(points)
-    if not len(line):
-        return None
-    return tuple(float(np.interp(recall, line[:, 0], line[:, i])) for i in (1, 2))
-
-
-def margins(table, datasets_):
+def margins(table, names):
+    """What ``semantic`` and ``neighbors`` have over the controls' front, by codes and by weights, a dict a row."""
     rows = []
-    for dataset in datasets_:
-        for bits in table.lengths(dataset):
-            specs = table.methods(dataset, bits)
-            if not has_front(specs):
-                continue
-            three = {s: [table.mean(dataset, bits, s, m) for m in ("recall10@100", "mAP", "P@100")] for s in specs}
-            controls = [v for s, v in three.items() if is_control(s) and None not in v]
-            for spec in OURS:
-                if spec in ("aphash-paper", "aphash-scores") or None in three.get(spec, [None]):
-                    continue
-                recall, mAP, P = three[spec]
-                other = at_recall(controls, recall)
-                if other is None:
-                    continue
-                rows.append({"name": f"{title_of(dataset)}, {bits}, {label(spec).removeprefix('APHash ')}",
-                             "dataset": dataset, "bits": bits, "spec": spec,
-                             "recall": f"{recall:.3f}", "mAP": f"{mAP:.4f}", "front_mAP": f"{other[0]:.4f}",
-                             "gain_mAP": mAP / other[0] - 1, "P": f"{P:.4f}", "front_P": f"{other[1]:.4f}",
-                             "gain_P": P - other[1]})  # fmt: skip
+    lengths = [(dataset, bits) for dataset in names for bits in table.lengths(dataset)]
+    specs = ("aphash-semantic", "aphash-neighbors")
+    for (dataset, bits), queries, spec in itertools.product(lengths, ("", BY_WEIGHTS), specs):
+        found = [fronts.beside(table, dataset, bits, spec + queries, measure) for measure in fronts.MEASURES]
+        if None in found:
+            continue
+        (recall, mAP, front_mAP), (_, P, front_P) = found
+        rows.append({"dataset": dataset, "bits": bits, "spec": spec, "queries": queries_of(spec + queries),
+                     "name": f"{title_of(dataset)}, {bits}, {label(spec).removeprefix('APHash ')}",
+                     "recall": recall, "mAP": mAP, "front_mAP": front_mAP, "gain_mAP": mAP / front_mAP - 1,
+                     "P": P, "front_P": front_P, "gain_P": P - front_P})  # fmt: skip
     return rows
 
 
-def targets(table, margin_rows):
-    """The project's figures to hold, from its issue, with what was found."""
+def targets(table, margin_rows, names):
+    """The project's figures to hold, from its issues, with what was found: the rows of a table."""
     rows = []
 
-    def add(what, found, hold, goal=None, form="{:.3f}"):
+    def add(what, queries, found, hold, goal=None, form="{:.3f}", half=None, ours=None):
         if found is None:
             return
-        ok = found >= hold
-        met = goal is not None and found >= goal
-        rows.append({"what": what, "found": form.format(found), "hold": form.format(hold), "ok": ok,
-                     "goal": "" if goal is None else form.format(goal),
-                     "verdict": "goal met" if met else "held" if ok else "missed"})  # fmt: skip
+        ours = found if ours is None else ours  # what is held against the goal
+        ok, met = found >= hold, goal is not None and ours >= goal
+        rows.append((what, queries, form.format(found), "" if half is None else f"±{half:.3f}", form.format(hold),
+                     "" if goal is None else f"{goal:.3f}",
+                     ("goal met" if ok and met else "held" if ok else "missed", "good" if ok else "bad")))  # fmt: skip
 
+    seeds = sorted({r["seed"] for r in table.records})
+    for bar in proof.scores_bars(table, names, seeds):
+        what = f"{title_of(bar.dataset)}, {bar.bits // 8} bytes, scores less ITQ: {bar.measure}"
+        add(what, "weights", bar.found, bar.least, bar.goal, "{:+.3f}", bar.half, bar.ours)
+    for bar in proof.front_bars(table, names, seeds):
+        what = f"{title_of(bar.dataset)}, {bar.bits} bits, semantic: {bar.measure} over the front at equal recall"
+        add(what, "weights", bar.found, bar.least, half=bar.half)
     for bits, mAP, P, goals in ((64, 0.39, 0.565, (0.42, 0.59)), (128, 0.40, 0.58, (0.43, 0.61))):
         found = table.mean("cnn", bits, "aphash-semantic", "mAP")
-        add(f"CNN, {bits} bits, semantic: mAP", found, mAP, goals[0])
-        add(f"CNN, {bits} bits, semantic: P@100", table.mean("cnn", bits, "aphash-semantic", "P@100"), P, goals[1])
+        add(f"CNN, {bits} bits, semantic: mAP", "codes", found, mAP, goals[0])
+        P_found = table.mean("cnn", bits, "aphash-semantic", "P@100")
+        add(f"CNN, {bits} bits, semantic: P@100", "codes", P_found, P, goals[1])
         itq = table.mean("cnn", bits, "itq", "mAP")
-        add(f"CNN, {bits} bits, semantic: mAP over ITQ's", found and itq and found / itq, 1.28)
+        add(f"CNN, {bits} bits, semantic: mAP over ITQ's", "codes", found and itq and found / itq, 1.28)
     for row in margin_rows:
-        if row["spec"] == "aphash-semantic" and row["bits"] in (64, 128) and row["dataset"] != "digits":
+        which = row["spec"], row["queries"]
+        if which == ("aphash-semantic", "codes") and row["bits"] in (64, 128) and row["dataset"] != "digits":
             name = f"{title_of(row['dataset'])}, {row['bits']} bits, semantic"
-            add(f"{name}: mAP over the front at equal recall", 1 + row["gain_mAP"], 1.015, 1.05)
-            add(f"{name}: P@100 over the front", row["gain_P"], -0.003, 0.0, "{:+.3f}")
+            add(f"{name}: mAP over the front at equal recall", "codes", 1 + row["gain_mAP"], 1.015, 1.05)
+            add(f"{name}: P@100 less the front's", "codes", row["gain_P"], -0.003, 0.0, "{:+.3f}")
     for dataset, minimum in (("cnn", 0.595), ("fashion", 0.64)):
         found = table.mean(dataset, 64, "aphash-neighbors", "recall10@100")
-        add(f"{title_of(dataset)}, 64 bits, neighbors: recall10@100", found, minimum)
+        add(f"{title_of(dataset)}, 64 bits, neighbors: recall10@100", "codes", found, minimum)
     for dataset in ("cnn", "gist", "fashion", "wordnet"):
         for bits in (64, 128):
             ours, itq = (table.mean(dataset, bits, m, "recall10@100") for m in ("aphash-neighbors", "itq"))
-            gain = ours and itq and ours - itq
-            add(f"{title_of(dataset)}, {bits} bits, neighbors: recall10@100 less ITQ's", gain, 0.0, form="{:+.3f}")
+            what = f"{title_of(dataset)}, {bits} bits, neighbors: recall10@100 less ITQ's"
+            add(what, "codes", ours and itq and ours - itq, 0.0, form="{:+.3f}")
             for peer in ("pq", "rabitq", "rabitq:inside=False"):
                 ours, other = (table.mean(dataset, bits, m, "mAP") for m in ("aphash-semantic", peer))
                 words = label(peer) if peer != "rabitq:inside=False" else "RaBitQ's with 8 bytes more"
-                add(f"{title_of(dataset)}, {bits} bits: mAP over {words}", ours and other and ours / other, 1.0)
+                what = f"{title_of(dataset)}, {bits} bits, semantic: mAP over {words}"
+                add(what, "codes, floats", ours and other and ours / other, 1.0)
     for dataset, figures in (("gist", (0.183, 0.19, 0.201, 0.203)), ("fashion", (0.5, 0.505, 0.535, 0.54))):
         for bits, minimum in zip((16, 32, 64, 128), figures):
             found = table.mean(dataset, bits, "aphash-semantic", "mAP")
-            add(f"{title_of(dataset)}, {bits} bits, semantic: mAP", found, minimum, minimum * 1.05)
+            add(f"{title_of(dataset)}, {bits} bits, semantic: mAP", "codes", found, minimum, minimum * 1.05)
     return rows
 
 
@@ -231,8 +155,7 @@ def svg(fig, caption):
 
 
 def style(spec):
-    if spec.endswith(BY_WEIGHTS):  # hollow
-        return style(spec.removesuffix(BY_WEIGHTS)) | {"markerfacecolor": "none"}
+    spec = spec.removesuffix(BY_WEIGHTS)
     name, params = parse_spec(spec)
     if spec in OURS:
         return {"color": OURS[spec], "marker": "o", "markersize": 8, "zorder": 5}
@@ -243,54 +166,64 @@ def style(spec):
             "markersize": 5.5,
             "zorder": 3,
         }
+    if name in ("means", "mean-bits"):
+        return {"color": "#8b949e", "marker": "v" if name == "means" else "P", "markersize": 5.5, "zorder": 3}
     if name == "itq" and params:
         return {"color": "#e07b1a", "marker": "D", "markersize": 4.5, "zorder": 3}
     return {"color": COLOURS.get(name, "#6e7781"), "marker": "o", "markersize": 5.5, "zorder": 4}
 
 
-def plane(table, dataset, bits):
-    fig, axes = figure()
+def plane(table, dataset, bits, queries):
+    """Recall and mAP of all methods that are asked by codes, or by weights, and their controls' front; PQ's kin."""
     points = {}
     for spec in table.methods(dataset, bits):
         x, y = table.mean(dataset, bits, spec, "recall10@100"), table.mean(dataset, bits, spec, "mAP")
-        if x is None or y is None or is_of_sweep(spec):
-            continue
-        points[spec] = (x, y)
+        if x is not None and y is not None and not is_of_sweep(spec) and queries_of(spec) in (queries, "floats"):
+            points[spec] = (x, y)
+    if not any(queries_of(spec) == queries for spec in points):
+        return None
+    fig, axes = figure()
+    for spec, (x, y) in points.items():
         axes.plot(x, y, linestyle="none", **style(spec))
-    drawn = has_front(points)
+    drawn = [points[spec] for spec in fronts.controls(table, dataset, bits, queries) if spec in points]
     if drawn:
-        line = front([(x, y, 0) for spec, (x, y) in points.items() if is_control(spec)])
-        axes.plot(line[:, 0], line[:, 1], color="#8b949e", linewidth=1.2, zorder=2, label="controls' front")
+        line = fronts.front(drawn)
+        axes.plot(line[:, 0], line[:, 1], color="#8b949e", linewidth=1.2, zorder=2)
     low = min(y for _, y in points.values())
     for spec, (x, y) in points.items():
-        if spec in OURS or spec in ("itq", "random", "pq", "opq", "rabitq", "floats", "sh", "agh"):
-            words = label(spec).removeprefix("APHash ")
-            weight = "bold" if spec in OURS else "normal"
+        plain = spec.removesuffix(BY_WEIGHTS)
+        if plain in OURS or plain in ("itq", "random", "pq", "opq", "rabitq", "floats", "sh", "agh"):
+            words = label(plain).removeprefix("APHash ")
+            weight = "bold" if plain in OURS else "normal"
             right = x > 0.8
             axes.annotate(words, (x, y), (-7 if right else 7, 3), textcoords="offset points", fontsize=8.5,
                           ha="right" if right else "left", color=style(spec)["color"], weight=weight)  # fmt: skip
-        elif (params := parse_spec(spec)[1]).get("rotation") == "random" and not spec.endswith(BY_WEIGHTS):
+        elif (params := parse_spec(spec)[1]).get("rotation") == "random":
             rounds = str(params["n_rounds"])
             axes.annotate(rounds, (x, y), (-3, -11), textcoords="offset points", fontsize=7.5, color="#8b949e")
     axes.set(xlabel="recall10@100: the true neighbours", ylabel="mAP: the same kind", ylim=(low - 0.01, None))
-    caption = f"{title_of(dataset)}, {bits} bits: up and right is better. "
+    caption = f"{title_of(dataset)}, {bits} bits, asked by {queries}: up and right is better. "
     caption += "Grey line: the controls' front. " if drawn else ""
     return svg(
         fig,
-        caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + projection. "
-        "Hollow: the same codes asked by weights.",
+        caption + "Triangles: random rotation, with rounds; squares: identity; diamonds: PCA-p + projection; "
+        "triangles down and crosses: means of neighbours.",
     )
 
 
 def curves(table, dataset, bits):
-    fig, axes = figure()
+    drawn = {}
     for spec in ("aphash-semantic", "aphash-neighbors", "control:n_rounds=8,rotation=random", "itq", "pq", "random",
                  "floats"):  # fmt: skip
         records = table.one(dataset, bits, spec) or (table.one(dataset, 64, spec) if spec == "floats" else [])
         records = [r for r in records if "curve" in r["measures"]]
-        if not records:
-            continue
-        recall = np.linspace(0.002, 1, 200)
+        if records:
+            drawn[spec] = records
+    if not drawn:
+        return None
+    fig, axes = figure()
+    recall = np.linspace(0.002, 1, 200)
+    for spec, records in drawn.items():
         all_ = [
             np.interp(recall, r["measures"]["curve"]["recall"], r["measures"]["curve"]["precision"]) for r in records
         ]
@@ -299,7 +232,8 @@ def curves(table, dataset, bits):
                   linewidth=2 if spec in OURS else 1.2, linestyle=":" if spec == "floats" else "-")  # fmt: skip
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
-    return svg(fig, f"{title_of(dataset)}, {bits} bits: precision and recall as the radius grows.")
+    caption = f"{title_of(dataset)}, {bits} bits, asked by codes (PQ and floats by floats): "
+    return svg(fig, caption + "precision and recall as the radius grows.")
 
 
 def sweep(table, dataset, bits=64):
@@ -398,14 +332,17 @@ def pictures(dataset, work, bits, count=3):
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def table_of(table, dataset, bits):
-    specs = [s for s in table.methods(dataset, bits) if not is_of_sweep(s)]
+def table_of(table, dataset, bits, queries):
+    """The rows of a length whose queries are among those given; None where there are none."""
+    specs = [s for s in table.methods(dataset, bits) if not is_of_sweep(s) and queries_of(s) in queries]
+    if not specs:
+        return None
     columns = [c for c in COLUMNS if any(table.values(dataset, bits, s, c).size for s in specs)]
     lowest = {"empty(r<=2)"}
     best = {}
     for c in columns:
-        means = {s: table.mean(dataset, bits, s, c) for s in specs if s != "floats"}
-        best[c] = (min if c in lowest else max)(v for v in means.values() if v is not None)
+        means = [v for s in specs if s != "floats" and (v := table.mean(dataset, bits, s, c)) is not None]
+        best[c] = (min if c in lowest else max)(means, default=np.nan)
     rows = []
     for spec in specs:
         records = table.one(dataset, bits, spec)
@@ -421,7 +358,42 @@ def table_of(table, dataset, bits):
                      "cells": cells, "fit": f"{np.median([r['seconds']['fit'] for r in records]):.1f}",
                      "memory": f"{np.median(memory):.0f}" if memory else ""})  # fmt: skip
     seeds = sorted({r["seed"] for s in specs for r in table.one(dataset, bits, s)})
-    return {"title": f"{bits} bits, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}", "columns": columns, "rows": rows}
+    asked = "codes" if "codes" in queries else "weights or floats"
+    title = f"{bits} bits, asked by {asked}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    return {"title": title, "columns": columns, "rows": rows}
+
+
+def equal_bytes(table, dataset):
+    """What finds neighbours by weights or floats at 8, 16 and 32 bytes an item, all counted; None where nothing does.
+
+    ``groups`` are (bytes, measures), ``rows`` have a cell for each measure of each group.
+    """
+    found = {}
+    for bits in table.lengths(dataset):
+        for spec in table.methods(dataset, bits):
+            plain = spec.removesuffix(BY_WEIGHTS)
+            if queries_of(spec) == "codes" or is_of_sweep(spec) or (is_control(spec) and plain != "itq"):
+                continue
+            size = table.one(dataset, bits, spec)[0]["bytes_per_item"]
+            name = "RaBitQ" if parse_spec(spec)[0] == "rabitq" else label(spec)  # at equal bytes its variants are one
+            if size in BYTES:
+                figures = [table.mean(dataset, bits, spec, m) for m in BYTES_MEASURES]
+                found.setdefault((name, plain in OURS), {}).setdefault(size, figures)
+
+    def known(size, i):
+        return [values[size][i] for values in found.values() if size in values and values[size][i] is not None]
+
+    groups = {s: [i for i in range(len(BYTES_MEASURES)) if known(s, i)] for s in BYTES}
+    columns = [(size, i) for size, some in groups.items() for i in some]
+    best = {column: max(known(*column)) for column in columns}
+    rows = []
+    for (name, ours), values in found.items():
+        figures = {(s, i): values[s][i] if s in values else None for s, i in columns}
+        rows.append({"name": name, "ours": ours, "cells": [
+            {"mean": "" if v is None else f"{v:.4f}", "best": v == best[column]} for column, v in figures.items()
+        ]})  # fmt: skip
+    groups = [(size, [BYTES_MEASURES[i] for i in some]) for size, some in groups.items() if some]
+    return {"groups": groups, "rows": rows} if rows else None
 
 
 def section(table, dataset, options):
@@ -429,9 +401,10 @@ def section(table, dataset, options):
     text = (f"n = {one['n']:,}, {one['n_queries']:,} queries, {one['d']} features. "
             f"Split \"{one['protocol']}\": {datasets.PROTOCOLS[one['protocol']]}.")  # fmt: skip
     lengths = table.lengths(dataset)
-    plots = [plane(table, dataset, bits) for bits in lengths if bits in (32, 64, 128)]
+    plots = [plane(table, dataset, bits, q) for bits in lengths if bits in (32, 64, 128) for q in ("codes", "weights")]
+    tables = [table_of(table, dataset, bits, q) for bits in lengths for q in (("codes",), ("weights", "floats"))]
     main = 64 if 64 in lengths else lengths[-1]
-    plots.append(curves(table, dataset, main))
+    plots = [plot for plot in [*plots, curves(table, dataset, main)] if plot]
     shown = []
     if options.work:
         try:
@@ -441,11 +414,11 @@ def section(table, dataset, options):
         except datasets.MissingData as error:
             print(f"no pictures of {dataset}: {error}")
     return {"id": dataset, "title": title_of(dataset), "text": text, "plots": plots,
-            "tables": [table_of(table, dataset, bits) for bits in lengths], "pictures": shown}  # fmt: skip
+            "bytes": equal_bytes(table, dataset), "tables": [t for t in tables if t], "pictures": shown}  # fmt: skip
 
 
 def render(options):
-    table = Table(options.results)
+    table = Table(Results(options.results).records.values())
     if not table.records:
         raise SystemExit(f"{options.results} holds no runs: python bench/quality/run.py first")
     names = [*datasets.REGISTRY, *sorted({r["dataset"] for r in table.records} - set(datasets.REGISTRY))]
@@ -465,19 +438,17 @@ def render(options):
         machines=sorted(machines),
         when=max(r["when"] for r in table.records)[:16].replace("T", " "),
         versions=sorted({f"{name} {v}" for r in table.records for name, v in r["versions"].items()}),
-        target_rows=[
-            (b["what"], b["found"], b["hold"], b["goal"], (b["verdict"], "good" if b["ok"] else "bad"))
-            for b in targets(table, margin_rows)
-        ],
+        target_rows=targets(table, margin_rows, names),
         margin_rows=[
             (
                 m["name"],
-                m["recall"],
-                m["mAP"],
-                m["front_mAP"],
+                m["queries"],
+                f"{m['recall']:.3f}",
+                f"{m['mAP']:.4f}",
+                f"{m['front_mAP']:.4f}",
                 gain(m["gain_mAP"], 0, "{:+.1%}"),
-                m["P"],
-                m["front_P"],
+                f"{m['P']:.4f}",
+                f"{m['front_P']:.4f}",
                 gain(m["gain_P"], -0.003, "{:+.3f}"),
             )
             for m in margin_rows

@@ -5,11 +5,13 @@
     python bench/quality/run.py --dataset cnn --method itq aphash-semantic --bits 64 --seeds 0 1 2
     python bench/quality/run.py --method control:n_rounds=4,rotation=random aphash-semantic:n_neighbors=0.02
     python bench/quality/run.py --quick                                    digits only, seconds; what CI runs
-    python bench/quality/run.py --proof                                    the claims of the README against ITQ
+    python bench/quality/run.py --proof --processes 2 --n-jobs 1
+                                                                   the figures to hold, as a table; resumable
 
 A run is a data set, a protocol, a seed, a method with its parameters and a length. A run whose line is there is
-skipped (--force repeats it); --measure computes the measures of stored codes again. Seconds are those of a machine that
-may be doing other things: speed is compared in bench/speed/kernels.py, not here.
+skipped (--force repeats it); --measure computes the measures of stored codes again. --proof measures again or repeats
+lines that lack what it compares, and leaves out sets whose data are not there; --dataset and --seeds choose. Seconds
+are those of a machine that may be doing other things: speed is compared in bench/speed/kernels.py, not here.
 """
 
 import argparse
@@ -26,14 +28,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import baselines
 import datasets
 import evaluation
 import numpy as np
-from methods import make
-from results import BENCH, Results, codes_path, key_of
+import proof
+from methods import control_specs, make
+from results import BENCH, Results, Table, codes_path, key_of
 from threadpoolctl import threadpool_limits
 
 import aphash
@@ -49,21 +53,13 @@ QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", 
          "aphash-scores"]  # fmt: skip
 
 
-def controls(identity, random, whitened):
-    """The specs of some controls."""
-    specs = [f"control:n_rounds={n},rotation=identity" for n in identity]
-    specs += [f"control:n_rounds={n},rotation=random" for n in random]
-    return specs + [
-        f"control:n_rounds={n},rotation=random,whitening={w},last_ridge=0.1" for w in whitened for n in whitened[w]
-    ]
-
-
 def methods_for(n_bits, dataset, first):
     """The specs that --all runs at a length: most at 64 bits; those that take minutes with the first seed only."""
     specs = [
         "aphash-semantic",
         "aphash-neighbors",
         "aphash-scores",
+        "aphash-semantic-scores",
         "random",
         "pca",
         "itq",
@@ -82,14 +78,14 @@ def methods_for(n_bits, dataset, first):
     if n_bits in (64, 128):
         specs += MEANS
     if n_bits == 64:
-        specs += ["itq:n_components=16", "itq:n_components=32", *controls(*CONTROLS_64), "floats"]
+        specs += ["itq:n_components=16", "itq:n_components=32", *control_specs(*CONTROLS_64), "floats"]
         specs += SWEEP if entry.sweep else []
     elif n_bits == 128:
-        specs += controls(*CONTROLS_128)
+        specs += control_specs(*CONTROLS_128)
     else:
-        specs += controls(*CONTROLS_OTHER)
+        specs += control_specs(*CONTROLS_OTHER)
     if first:
-        specs += ["opq"] if n_bits in (64, 128) else []
+        specs += ["opq"] if n_bits in (64, 128, 256) else []
         specs += ["aphash-paper"] if dataset == "gist" or n_bits == 64 else []
     return specs
 
@@ -227,6 +223,7 @@ def measured(record, split, work):
     with np.load(codes_path(work, record)) as file:
         stored = dict(file)
     begun = time.perf_counter()
+    record["queries"] = f"{zlib.crc32(split.queries.astype(np.int64).tobytes()):08x}"  # which rows they are
     if "database" in stored:
         record["measures"] = split.truth.of_codes(stored["database"], stored["queries"])
         if "weights" in stored:
@@ -281,8 +278,11 @@ def one(where, spec, n_bits, options, record):
         return None, error
 
 
-def run(plan, options, results):
-    """Do the runs of a plan: (dataset name, bits, seeds, specs); return the records, and what could not be done."""
+def run(plan, options, results, has_figures=lambda record: True):
+    """Do the runs of a plan: (dataset name, bits, seeds, specs, rows); return the records, and what was not done.
+
+    A record that is there and has no figures is measured again from its codes, or, without these, is run again.
+    """
     done, failed = [], []
     cache = options.cache or Path(options.work) / "features"
 
@@ -290,10 +290,19 @@ def run(plan, options, results):
         print(f"{what}: not run. {why}", file=sys.stderr)
         failed.append(what)
 
+    def known(key):
+        """The record of a key and whether it needs no work."""
+        record = None if options.force else results.records.get(key_of(key))
+        if record is None or has_figures(record):
+            return record, record is not None and not options.measure
+        return (record if codes_path(options.work, key).exists() else None), False
+
     def tasks():
-        for name, bits, seeds, specs in plan:
+        for name, bits, seeds, specs, rows in plan:
+            if name in failed:
+                continue
             for seed in seeds:
-                where = name, seed, options.protocol, options.rows, options.data_dir, cache
+                where = name, seed, options.protocol, rows, options.data_dir, cache
                 try:
                     split, _ = split_of(*where)
                 except datasets.MissingData as error:
@@ -301,9 +310,8 @@ def run(plan, options, results):
                     break
                 for n_bits in bits:
                     for spec in specs or methods_for(n_bits, name, seed == seeds[0]):
-                        key = split.key(spec, n_bits)
-                        record = None if options.force or key not in results else results.records[key_of(key)]
-                        if record is None or options.measure:
+                        record, complete = known(split.key(spec, n_bits))
+                        if not complete:
                             yield where, spec, n_bits, options, record
 
     for (where, spec, n_bits, *_), (record, error) in at_the_same_time(tasks(), options):
@@ -338,60 +346,25 @@ GROWTH = (1000, 2000, 4000, 8000, 16_000)  # the full affinity ends here: at 32,
 
 def grow(options, results):
     """Fits of CNN features at growing n, one seed: seconds and memory beside the full n x n affinity's."""
-    failed = []
-    for options.rows in GROWTH:
-        specs = ["full", "itq", "control:n_rounds=8,rotation=random", "aphash-semantic"]
-        failed += run([("cnn", [64], [0], specs)], options, results)[1]
-    options.rows = None
-    return failed
+    specs = ["full", "itq", "control:n_rounds=8,rotation=random", "aphash-semantic"]
+    return run([("cnn", [64], [0], specs, rows) for rows in GROWTH], options, results)[1]
 
 
-def means(records, measure_name):
-    """Mean over seeds, by (dataset, n, method, n_bits)."""
-    groups = {}
-    for r in records:
-        groups.setdefault((r["dataset"], r["n"], r["method"], r["n_bits"]), []).append(r["measures"][measure_name])
-    return {key: float(np.mean(values)) for key, values in groups.items()}
-
-
-def proof(options, results):
-    """Learned codes against ITQ: digits at 32 bits, CNN features at 64 bits with 10,000 rows and with all of them."""
-    small = "aphash-semantic:n_anchors=200,n_neighbors=100"
-    seeds = [0, 1, 2]
-    run([("digits", [32], seeds, ["itq", small])], options, results)
-    options.rows = 10_000
-    run([("cnn", [64], seeds, ["itq", "aphash-semantic"])], options, results)
-    options.rows = None
-    run([("cnn", [64], seeds, ["itq", "aphash-semantic", "aphash-neighbors"])], options, results)
-    records = [r for r in results.records.values() if r["seed"] in seeds and r["protocol"] == "train"]
-    table = {name: means(records, name) for name in ("mAP", "P@100", "recall10@100")}
-    failed = []
-    for name, n, spec, bits, least in (
-        ("digits", 1497, small, 32, 1.15),
-        ("cnn", 10_000, "aphash-semantic", 64, 1.25),
-        ("cnn", 50_000, "aphash-semantic", 64, 1.28),
-    ):
-        ours, theirs = (table["mAP"].get((name, n, method, bits)) for method in (spec, "itq"))
-        if ours is None or theirs is None:
-            failed.append(name)
-            continue
-        ok = ours >= least * theirs
-        print(f"{name} n={n} {bits} bits: mAP {ours:.4f}, ITQ {theirs:.4f}: {ours / theirs:.3f} x (to hold {least} x)")
-        failed += [] if ok else [name]
-    expected = {"aphash-semantic": (0.397, 0.572, 0.443), "aphash-neighbors": (0.320, 0.538, 0.612)}
-    for spec, figures in expected.items():
-        for measure_name, figure in zip(table, figures):
-            found = table[measure_name].get(("cnn", 50_000, spec, 64))
-            if found is None:
-                continue
-            print(f"cnn n=50000 64 bits {spec}: {measure_name} {found:.4f}, docs {figure} ({found / figure - 1:+.1%})")
-            failed += [spec] if found < 0.97 * figure else []
-    return failed
+def prove(options, results):
+    """Do the runs that the bars need, print the bars; return what was not done or not held, without missing sets."""
+    names = proof.names_of(options)
+    _, failed = run(proof.plan(names, options.seeds), options, results, proof.has_figures)
+    missing = [name for name in names if name in failed]
+    shown = [name if name in datasets.REGISTRY else Path(name).stem for name in names]  # lines of files have their stem
+    missed, _ = proof.show(Table(results.records.values()), shown, options.seeds)
+    if missing:
+        print(f"Without data: {', '.join(missing)}; of these, only lines that were there are above.")
+    return [what for what in failed if what not in missing] + ([f"{missed} bars"] if missed else [])
 
 
 def quick(options, results):
     """Digits in seconds; fails where learned codes are not ahead of ITQ."""
-    records, failed = run([("digits", [32], [0], QUICK)], options, results)
+    records, failed = run([("digits", [32], [0], QUICK, None)], options, results)
     scores = {r["method"]: r["measures"] for r in records}
     if scores["aphash-semantic"]["mAP"] < 1.05 * scores["itq"]["mAP"]:
         failed.append("aphash-semantic is not ahead of itq")
@@ -400,8 +373,9 @@ def quick(options, results):
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", nargs="+", default=["digits"], metavar="NAME",
-                        help=f"{', '.join(datasets.REGISTRY)}, FILE.npy or FILE.hdf5")  # fmt: skip
+    parser.add_argument("--dataset", nargs="+", metavar="NAME",
+                        help="default: digits, or with --proof and --all every set; "
+                        f"{', '.join(datasets.REGISTRY)}, FILE.npy or FILE.hdf5")  # fmt: skip
     parser.add_argument("--method", nargs="+", metavar="SPEC", help="default: all methods; see the top")
     parser.add_argument("--bits", nargs="+", type=int, default=[64], metavar="N")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
@@ -410,7 +384,7 @@ def parse(argv):
     for name, text in (
         ("all", "all data sets, lengths and methods"),
         ("quick", "digits only, in seconds"),
-        ("proof", "the quality that the README claims"),
+        ("proof", "the figures to hold, as a table"),
         ("force", "repeat runs that are there"),
         ("measure", "measure stored codes again"),
     ):
@@ -441,18 +415,19 @@ def main(argv=None):
         if options.quick:
             failed = quick(options, results)
         elif options.proof:
-            failed = proof(options, results)
+            failed = prove(options, results)
         else:
-            plan = [(name, options.bits, options.seeds, options.method) for name in options.dataset]
+            names = options.dataset or (datasets.REGISTRY if options.all else ["digits"])
+            plan = [(name, options.bits, options.seeds, options.method, options.rows) for name in names]
             if options.all:
                 plan = [
-                    (name, [bits], options.seeds, options.method)
+                    (name, [bits], options.seeds, options.method, options.rows)
                     for bits in LENGTHS
                     for name, entry in datasets.REGISTRY.items()
-                    if bits in entry.lengths
+                    if name in names and bits in entry.lengths
                 ]
             failed = run(plan, options, results)[1]
-            if options.all:
+            if options.all and "cnn" in names:
                 failed += grow(options, results)
     print(f"{time.perf_counter() - begun:.0f} s" + (f"; not done or not held: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
