@@ -289,6 +289,11 @@ def _norm(x):
 
 def rerank(ids, distances, k):
     """Return the k nearest candidates of each query by (distance, id): distances and ids, (n_queries, k)."""
+    if k < ids.shape[1]:  # sorting all candidates would take longer than their distances
+        last = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]
+        n_near = int((distances <= last).sum(axis=1).max(initial=k))  # more than k where the last ones tie
+        near = np.argpartition(distances, n_near - 1, axis=1)[:, :n_near]
+        ids, distances = (np.take_along_axis(each, near, axis=1) for each in (ids, distances))
     order = np.lexsort((ids, distances), axis=1)[:, :k]
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
 

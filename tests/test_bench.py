@@ -12,8 +12,9 @@ faiss = pytest.importorskip("faiss")
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 if not BENCH.is_dir():  # the tests of an installed wheel, away from a checkout
     pytest.skip("the benchmark scripts are not beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCH / "quality"))
+sys.path[:0] = [str(BENCH / "quality"), str(BENCH / "speed")]
 import baselines  # noqa: E402
+import curve  # noqa: E402
 import datasets  # noqa: E402
 import evaluation  # noqa: E402
 import features  # noqa: E402
@@ -109,6 +110,49 @@ def test_gist_of_a_blank_image_is_finite():
     assert np.isfinite(features.gist(np.full((1, 32, 32), 7, np.uint8))).all()
 
 
+def sift(patch_dy, patch_dx):
+    """SIFT of one 16 x 16 patch, pixel by pixel and vote by vote (Lowe 2004, section 6.1), in 0 .. 1."""
+    sums = np.zeros((4, 4, 8))
+    for y in range(16):
+        for x in range(16):
+            dy, dx = patch_dy[y, x], patch_dx[y, x]
+            vote = np.hypot(dx, dy) * np.exp(-((y - 7.5) ** 2 + (x - 7.5) ** 2) / (2 * 8**2))
+            row, column, turn = (y - 1.5) / 4, (x - 1.5) / 4, np.arctan2(dy, dx) / (2 * np.pi) * 8
+            for i in (0, 1):
+                for j in (0, 1):
+                    for o in (0, 1):
+                        r, c, t = int(np.floor(row)) + i, int(np.floor(column)) + j, int(np.floor(turn)) + o
+                        if 0 <= r < 4 and 0 <= c < 4:
+                            sums[r, c, t % 8] += vote * (1 - abs(row - r)) * (1 - abs(column - c)) * (1 - abs(turn - t))
+    found = sums.ravel() / max(np.linalg.norm(sums), 1e-12)
+    found = np.minimum(found, 0.2)
+    return found / max(np.linalg.norm(found), 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (27, 27)])
+def test_sift_is_lowes(shape):
+    images = np.random.default_rng(2).integers(0, 256, (67, *shape), np.uint8)  # more than a batch
+    images[1] = np.arange(shape[0], dtype=np.uint8)[:, None].reshape(-1, *[1] * (len(shape) - 1))  # a slope
+    images[2] = 9
+    got = features.dense_sift(images, 5, 2)
+    starts = range(0, shape[0] - 15, 5)
+    assert got.shape == (67, len(starts) ** 2, 128) and got.dtype == np.uint8
+    for i in (0, 1, 2, 66):
+        grey = images[i].astype(float)
+        dy, dx = np.gradient(grey.mean(axis=2) if grey.ndim == 3 else grey)
+        wanted = [sift(dy[y : y + 16, x : x + 16], dx[y : y + 16, x : x + 16]) for y in starts for x in starts]
+        assert np.abs(got[i] - np.minimum(512 * np.array(wanted), 255)).max() < 1.01  # the fraction is cut off
+    assert got[0].max() > 100 and not got[2].any()
+    slope = got[1, 0].reshape(16, 8)  # brighter downwards: all in one orientation
+    assert slope[:, 2].all() and not np.delete(slope, 2, axis=1).any()
+
+
+def test_sift_needs_squares():
+    for shape in ((15, 15), (32, 40)):
+        with pytest.raises(ValueError, match="must be square, with a size of at least 16"):
+            features.dense_sift(np.zeros((1, *shape), np.uint8))
+
+
 def test_lbp_is_histograms_of_59_patterns():
     pytest.importorskip("skimage")
     image = np.random.default_rng(0).integers(0, 256, (41, 50), np.uint8)
@@ -167,7 +211,20 @@ def test_cifar10_binary_layout(tmp_path):
         datasets.cifar10_images(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cnn", "gist", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"])
+def test_descriptors_are_patches_of_training_images_and_one_of_each_test_image(tmp_path):
+    write_cifar(tmp_path)
+    data = datasets.descriptors(tmp_path, tmp_path / "cache", n_images=130, step=16)
+    assert data.X.shape == (130 * 4 + 10_000, 128) and data.n_train == 520 and data.y is None
+    images = datasets.cifar10_images(tmp_path)[0]
+    assert np.array_equal(data.X[:520], features.dense_sift(images[:130], 16).reshape(520, 128))
+    (file,) = (tmp_path / "cache").glob("*.npy")
+    assert np.load(file).dtype == np.uint8
+    assert datasets.descriptors(tmp_path, tmp_path / "cache", n_images=130, step=16).checksum == data.checksum
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn", "gist", "descriptors", "youtube-faces", "nothing", "missing.npy", "missing.hdf5"]
+)
 def test_missing_data_says_what_belongs_where(name, tmp_path):
     name = str(tmp_path / name) if "." in name else name
     with pytest.raises(datasets.MissingData, match=r"missing|unknown"):
@@ -522,6 +579,9 @@ def test_methods_are_beside_controls_that_are_asked_alike():
     more = results.Table(records + other)  # a seed with ITQ alone has no front, so there is one seed to compare
     assert [bar.half for bar in proof.front_bars(more, ["cnn"], [0, 1])] == [None, None]
     assert fronts.beside(table, "cnn", 128, spec, "mAP") is None
+    more = results.Table([*records, line("aphash-semantic-scores", 0, by_weights=figures(0.7, 0.5, 0.6))])
+    (_, bar) = (b for b in proof.front_bars(more, ["cnn"], [0]) if b.measure == "mAP")
+    assert bar.what == "64 bits, semantic-scores" and bar.found == pytest.approx(1.25) and bar.held
     (bar,) = (b for b in proof.front_bars(table, ["cnn", "gist", "wordnet"], [0]) if b.measure == "mAP")
     assert bar.found == pytest.approx(1) and not bar.held and bar.least == 1.02 and bar.half is None
 
@@ -566,6 +626,14 @@ def test_bars_are_held_by_means_of_common_seeds(capsys):
     assert proof.show(table, ["cnn", "digits"], [0, 1]) == (3, 6)
     out = capsys.readouterr().out
     assert "0.900 met" in out and "missed" in out and "3 of 6 bars are held" in out and "compared: none" in out
+
+
+def test_a_proof_runs_large_sets_with_one_seed():
+    seeds = {}
+    for name, _, (seed,), specs, _ in proof.plan(["descriptors", "wordnet"], [3, 4]):
+        seeds.setdefault(name, set()).add(seed)
+        assert specs == ["aphash-scores", "itq"]
+    assert seeds == {"descriptors": {3}, "wordnet": {3, 4}}
 
 
 def test_a_proof_is_resumed_and_completes_lines_that_lack_figures(tmp_path, capsys, monkeypatch):
@@ -634,6 +702,15 @@ def test_the_page_is_self_contained(tmp_path):
     assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl", "").replace(
         "http://creative", ""
     )
+    records = [json.loads(line) for line in (tmp_path / "r" / "digits.jsonl").read_text().splitlines()]
+    for record in records:  # a set without labels
+        record["dataset"] = "descriptors"
+        for measures in (record["measures"], record.get("by_weights", {})):
+            for name in [name for name in measures if not name.startswith(("recall", "rescored recall"))]:
+                del measures[name]
+    (tmp_path / "r" / "descriptors.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    report.main([*folders, "--out", str(tmp_path / "report.html")])
+    assert "SIFT of CIFAR-10" in (tmp_path / "report.html").read_text()
     with pytest.raises(SystemExit, match="no runs"):
         report.main(["--results", str(tmp_path / "nothing")])
 
@@ -663,3 +740,70 @@ def test_the_page_has_tables_by_codes_and_by_weights_and_stands_lines_without(tm
     assert [cell["mean"] for cell in found["rows"][2]["cells"][:4]] == ["", "", "", "0.5000"]  # no 8 bytes
     assert [cell["best"] for cell in found["rows"][1]["cells"]] == [True, True, True, False, False, False]
     assert report.equal_bytes(results.Table(records), "gist") is None
+
+
+# -- recall against speed ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((1500, 48)) @ rng.standard_normal((48, 96))
+    return (X + rng.standard_normal(X.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", sorted(set(curve.METHODS) - {"APHash scores, by weights"}))
+def test_methods_of_the_curve_find_more_by_more_candidates(name, correlated):
+    if name.startswith("turbovec"):
+        pytest.importorskip("turbovec")
+    X, Q = correlated[:1400], correlated[1400:]
+    true = evaluation.true_neighbors(X, Q)
+    search, code_bytes = curve.METHODS[name](X, 12)
+    assert code_bytes <= 12
+    recalls = []
+    for n_candidates in (10, 300, 1400):
+        found = search(Q, n_candidates)
+        assert found.shape == (100, 10) and all(len(set(ids)) == 10 for ids in found.tolist())
+        recalls.append((found[:, :, None] == true[:, None]).any(axis=2).mean())
+        d = ((X[found] - Q[:, None]) ** 2).sum(axis=2)
+        assert (np.diff(d, axis=1) > -1e-2 * d.max()).all()  # ranked by the vectors
+    assert 0.03 < recalls[0] < recalls[1] <= recalls[2] and recalls[2] > 0.999
+
+
+def test_rabitq_of_eight_bytes_is_refused(correlated):
+    with pytest.raises(ValueError, match="need 8 bytes"):
+        curve.METHODS["RaBitQ (8 bytes are factors)"](correlated, 8)
+    with pytest.raises(ValueError, match="fill 24 bytes only"):
+        curve.METHODS["2 bits a component"](correlated, 25)
+
+
+def test_the_curves_front_and_the_speed_at_a_recall():
+    def line(method, candidates, recall, speed, n_bytes=8):
+        return {"dataset": "cnn", "n": 5, "d": 3, "bytes": n_bytes, "method": method, "candidates": candidates,
+                "recall10@10": recall, "queries_s": speed}  # fmt: skip
+
+    lines = [line("PQ", 20, 0.8, 100), line("PQ", 10, 0.5, 400), line("OPQ", 10, 0.7, 90), line("OPQ", 20, 0.9, 10)]
+    panel = curve.panels(lines)["cnn", 8]
+    assert panel["PQ"] == [(0.5, 400, 10), (0.8, 100, 20)]
+    assert curve.front(panel) == [(0.5, 400, "PQ"), (0.8, 100, "PQ"), (0.9, 10, "OPQ")]
+    assert curve.at(panel["PQ"], 0.65) == pytest.approx(200)  # half-way
+    assert curve.at(panel["PQ"], 0.4) == 400 and curve.at(panel["PQ"], 0.81) is None
+    assert curve.kept(lines, [line("PQ", 20, 0.8, 111), line("PQ", 20, 0.8, 7, 16)])[-2]["queries_s"] == 111
+    assert len(curve.kept(lines, [line("PQ", 20, 0.8, 111), line("PQ", 20, 0.8, 7, 16)])) == 5
+    text = "\n".join(curve.table(lines, (0.6, 0.85)))
+    assert "| OPQ | 90 | **17** |" in text and "| PQ | **252** | - |" in text
+
+
+def test_the_curve_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    lines = [
+        {"dataset": name, "n": 5, "d": 3, "bytes": n_bytes, "method": method, "candidates": c,
+         "recall10@10": 1 - 1 / c, "queries_s": 1000 / c * (1 + i)}
+        for name in ("cnn", "own") for n_bytes in (8, 16) for i, method in enumerate(curve.STYLES) for c in (10, 20)
+    ]  # fmt: skip
+    curve.plot(lines, tmp_path / "a.svg")
+    curve.plot(lines, tmp_path / "b.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text()
+    assert all(words in text for words in ("CNN features", "own", "16 bytes an item", *curve.STYLES))
+    assert set(curve.STYLES) == set(curve.METHODS)

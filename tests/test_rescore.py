@@ -320,3 +320,18 @@ def test_distances_that_float32_cannot_hold_apart_are_ranked(data, metric, scale
     )
     np.testing.assert_array_equal(found[1], ids)
     np.testing.assert_array_equal(found[0], distances.astype(np.float32))
+
+
+@pytest.mark.parametrize("levels", [2, 5, 10**6])
+@pytest.mark.parametrize(("c", "k"), [(1, 1), (50, 10), (50, 50), (50, 60)])
+def test_reranking_is_sorting_all_candidates(levels, c, k):
+    rng = np.random.default_rng(0)
+    distances = rng.integers(levels, size=(30, c)).astype(float)  # of two levels most of the last ones tie
+    ids = np.stack([rng.permutation(1000)[:c] for _ in range(30)])
+    ids[ids % 7 == 0] = -1
+    distances[ids == -1] = np.inf
+    order = np.lexsort((ids, distances), axis=1)[:, :k]
+    near, found = rescore_module.rerank(ids, distances, k)
+    assert np.array_equal(near, np.take_along_axis(distances, order, axis=1))
+    assert np.array_equal(found, np.take_along_axis(ids, order, axis=1))
+    assert rescore_module.rerank(ids[:0], distances[:0], k)[1].shape == (0, min(c, k))

@@ -24,12 +24,12 @@ BASELINES = {
     "rabitq": baselines.RaBitQ,
     "floats": baselines.Floats,
 }
-OURS = ["aphash-semantic", "aphash-neighbors", "aphash-scores", "aphash-semantic-scores", "aphash-paper"]
+OURS = ["aphash-semantic", "aphash-semantic-scores", "aphash-neighbors", "aphash-scores", "aphash-paper"]
 BY_WEIGHTS = " by weights"  # behind a spec: the same stored codes, asked by real queries; for the report, not for runs
 NAMES = {  # for readers
-    "aphash-semantic": "APHash semantic", "aphash-neighbors": "APHash neighbors",
-    "aphash-scores": "APHash scores", "aphash-semantic-scores": "APHash semantic-scores",
-    "aphash-paper": "APHash paper",
+    "aphash-semantic": "APHash semantic", "aphash-semantic-scores": "APHash semantic-scores",
+    "aphash-neighbors": "APHash neighbors",
+    "aphash-scores": "APHash scores", "aphash-paper": "APHash paper",
     "random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ", "sh": "SH",
     "agh": "AGH", "pq": "PQ", "pq:rotated=True": "PQ, rotated",
     "pq:rotated=True,part_bits=4": "PQ of 4 bits, rotated", "opq": "OPQ",

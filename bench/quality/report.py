@@ -35,9 +35,9 @@ COLUMNS = ("mAP", "P@10", "P@100", "P@1000", "recall10@10", "recall10@100", "res
            "empty(r<=2)")  # fmt: skip
 OURS = {
     "aphash-semantic": "#2f81e0",
+    "aphash-semantic-scores": "#0a9fb5",
     "aphash-neighbors": "#17a072",
     "aphash-scores": "#8957e5",
-    "aphash-semantic-scores": "#1f9d8a",
     "aphash-paper": "#7d8590",
 }
 COLOURS = {"itq": "#e07b1a", "random": "#a1887f", "pq": "#d0487e", "opq": "#b23aa5", "rabitq": "#c0392b",
@@ -65,7 +65,7 @@ def margins(table, names):
     """What ``semantic`` and ``neighbors`` have over the controls' front, by codes and by weights, a dict a row."""
     rows = []
     lengths = [(dataset, bits) for dataset in names for bits in table.lengths(dataset)]
-    specs = ("aphash-semantic", "aphash-neighbors")
+    specs = (*proof.KINDS, "aphash-neighbors")
     for (dataset, bits), queries, spec in itertools.product(lengths, ("", BY_WEIGHTS), specs):
         found = [fronts.beside(table, dataset, bits, spec + queries, measure) for measure in fronts.MEASURES]
         if None in found:
@@ -96,7 +96,7 @@ def targets(table, margin_rows, names):
         what = f"{title_of(bar.dataset)}, {bar.bits // 8} bytes, scores less ITQ: {bar.measure}"
         add(what, "weights", bar.found, bar.least, bar.goal, "{:+.3f}", bar.half, bar.ours)
     for bar in proof.front_bars(table, names, seeds):
-        what = f"{title_of(bar.dataset)}, {bar.bits} bits, semantic: {bar.measure} over the front at equal recall"
+        what = f"{title_of(bar.dataset)}, {bar.what}: {bar.measure} over the front at equal recall"
         add(what, "weights", bar.found, bar.least, half=bar.half)
     for bits, mAP, P, goals in ((64, 0.39, 0.565, (0.42, 0.59)), (128, 0.40, 0.58, (0.43, 0.61))):
         found = table.mean("cnn", bits, "aphash-semantic", "mAP")

@@ -55,11 +55,13 @@ QUICK = ["random", "itq", "control:n_rounds=8,rotation=random", "pq", "floats", 
 
 def methods_for(n_bits, dataset, first):
     """The specs that --all runs at a length: most at 64 bits; those that take minutes with the first seed only."""
+    entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
+    if entry.methods is not None:
+        return list(entry.methods) if first else []
     specs = [
         "aphash-semantic",
         "aphash-neighbors",
         "aphash-scores",
-        "aphash-semantic-scores",
         "random",
         "pca",
         "itq",
@@ -68,7 +70,6 @@ def methods_for(n_bits, dataset, first):
         "pq:rotated=True",
         "rabitq:inside=False",
     ]
-    entry = datasets.REGISTRY.get(dataset, datasets.Entry(None, dataset))
     if entry.n_directions is not None and n_bits > entry.n_directions:
         specs.remove("pca")
     if n_bits > 64:
@@ -76,7 +77,7 @@ def methods_for(n_bits, dataset, first):
     if n_bits != 256:
         specs += ["agh"]
     if n_bits in (64, 128):
-        specs += MEANS
+        specs += ["aphash-semantic-scores", *MEANS]
     if n_bits == 64:
         specs += ["itq:n_components=16", "itq:n_components=32", *control_specs(*CONTROLS_64), "floats"]
         specs += SWEEP if entry.sweep else []

@@ -5,6 +5,7 @@
 APH_TARGET("avx2,fma,bmi,bmi2,lzcnt,popcnt")
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef uint64_t vec4 __attribute__((vector_size(32)));
 
@@ -17,6 +18,13 @@ static inline __attribute__((always_inline)) vec4 count_bits(vec4 v)
         _mm256_add_epi8(_mm256_shuffle_epi8(nibbles, _mm256_and_si256((__m256i)v, low)),
                         _mm256_shuffle_epi8(nibbles, _mm256_and_si256(_mm256_srli_epi16((__m256i)v, 4), low)));
     return (vec4)_mm256_sad_epu8(counts, _mm256_setzero_si256());
+}
+
+static inline __attribute__((always_inline)) __m128i load_4_bytes(const void *at) /* _mm_loadu_si32 needs GCC 11 */
+{
+    int32_t x;
+    memcpy(&x, at, sizeof x);
+    return _mm_cvtsi32_si128(x);
 }
 
 #define LOWER(a, b) ((vec)_mm256_min_epu32((__m256i)(a), (__m256i)(b))) /* distances fill 17 bits of a lane */
@@ -60,8 +68,9 @@ static void weighted_sums(const uint64_t *groups, int64_t n, int64_t n_words, co
     }
 }
 
-#define BYTES_TO_INTS(at) ((row_ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(at))))
-#define HALVES_TO_INTS(at) ((row_ints)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(at))))
+#define ROW_WIDTH 4 /* of sums of eight, which fill two registers, GCC stores both at every step */
+#define BYTES_TO_INTS(at) ((row_ints)_mm_cvtepi8_epi32(load_4_bytes(at)))
+#define HALVES_TO_INTS(at) ((row_ints)_mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(at))))
 
 #define APH_LANES 4
 #define APH_SUFFIX avx2

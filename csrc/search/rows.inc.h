@@ -6,14 +6,17 @@
 
 #pragma GCC diagnostic ignored "-Wpsabi" /* how such vectors are passed does not matter: the functions are inlined */
 
-enum { ROW_LANES = 8 };
-typedef double row_doubles __attribute__((vector_size(8 * ROW_LANES)));
-typedef float row_floats __attribute__((vector_size(4 * ROW_LANES)));
-typedef int32_t row_ints __attribute__((vector_size(4 * ROW_LANES)));
-typedef uint16_t row_halves __attribute__((vector_size(2 * ROW_LANES)));
-typedef int8_t row_bytes __attribute__((vector_size(ROW_LANES)));
+#ifndef ROW_WIDTH /* numbers of float64 in a vector */
+#define ROW_WIDTH 8
+#endif
+enum { ROW_LANES = 8, ROW_PARTS = ROW_LANES / ROW_WIDTH };
+typedef double row_doubles __attribute__((vector_size(8 * ROW_WIDTH)));
+typedef float row_floats __attribute__((vector_size(4 * ROW_WIDTH)));
+typedef int32_t row_ints __attribute__((vector_size(4 * ROW_WIDTH)));
+typedef uint16_t row_halves __attribute__((vector_size(2 * ROW_WIDTH)));
+typedef int8_t row_bytes __attribute__((vector_size(ROW_WIDTH)));
 
-#ifndef BYTES_TO_INTS /* of eight int8, and of eight uint16 */
+#ifndef BYTES_TO_INTS /* of ROW_WIDTH int8, and uint16 */
 INLINE row_ints bytes_to_ints(const void *at)
 {
     row_bytes x;
@@ -38,7 +41,7 @@ INLINE row_floats floats_of_halves(row_ints bits)
     return (row_floats)((row_ints)size | beyond | (bits & 0x8000) << 16);
 }
 
-/* `valid` numbers of a row from number k on, and zeros up to eight. */
+/* `valid` numbers of a row from number k on, and zeros up to ROW_WIDTH. */
 INLINE row_doubles row_numbers(const char *row, int64_t k, int64_t valid, enum aph_row_kind kind)
 {
     if (kind == APH_ROW_FLOAT32) {
@@ -48,8 +51,8 @@ INLINE row_doubles row_numbers(const char *row, int64_t k, int64_t valid, enum a
     }
     const int64_t size = kind == APH_ROW_FLOAT16 ? 2 : 1;
     const char *at = row + size * k;
-    char some[2 * ROW_LANES] = {0};
-    if (valid < ROW_LANES) {
+    char some[2 * ROW_WIDTH] = {0};
+    if (valid < ROW_WIDTH) {
         memcpy(some, at, (size_t)(size * valid));
         at = some;
     }
@@ -58,11 +61,17 @@ INLINE row_doubles row_numbers(const char *row, int64_t k, int64_t valid, enum a
     return __builtin_convertvector(BYTES_TO_INTS(at), row_doubles);
 }
 
-INLINE double row_sum(row_doubles v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
+/* Of eight lanes, which lie in ROW_PARTS vectors. */
+INLINE double row_sum(const row_doubles *parts)
+{
+    double v[ROW_LANES];
+    memcpy(v, parts, sizeof v);
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
 
 enum row_term { ROW_DIFFERENCE, ROW_SCALED_DIFFERENCE, ROW_PRODUCT, ROW_UNIT_DIFFERENCE, ROW_SQUARE };
 
-/* Of eight numbers: (x - q)^2, (s x - q)^2, x q, (c x - q)^2 or x^2. What is squared is rounded to float32 before. */
+/* Of ROW_WIDTH numbers: (x - q)^2, (s x - q)^2, x q, (c x - q)^2 or x^2. What is squared is rounded to float32 before. */
 INLINE row_doubles row_term(row_doubles x, const float *query, double factor, enum row_term term)
 {
     if (term == ROW_SQUARE)
@@ -80,24 +89,39 @@ INLINE row_doubles row_term(row_doubles x, const float *query, double factor, en
     return difference * difference;
 }
 
+/* Add the terms of up to eight numbers from number k on. */
+INLINE void row_add(row_doubles *sums, const char *row, int64_t k, int64_t valid, const float *query, double factor,
+                    enum aph_row_kind kind, enum row_term term)
+{
+    for (int j = 0; j < ROW_PARTS; j++) {
+        const int64_t left = valid - j * ROW_WIDTH;
+        if (left <= 0)
+            break;
+        const row_doubles x = row_numbers(row, k + j * ROW_WIDTH, left < ROW_WIDTH ? left : ROW_WIDTH, kind);
+        sums[j] += row_term(x, query + k + j * ROW_WIDTH, factor, term);
+    }
+}
+
 /* The sum of the terms over a row: chunks of eight in turn belong to two sums. */
 INLINE double row_terms(const char *row, int64_t d, const float *query, double factor, enum aph_row_kind kind,
                         enum row_term term)
 {
-    row_doubles even = {0}, odd = {0};
+    row_doubles even[ROW_PARTS] = {{0}}, odd[ROW_PARTS] = {{0}};
     int64_t k = 0;
     for (; k + 2 * ROW_LANES <= d; k += 2 * ROW_LANES) {
-        even += row_term(row_numbers(row, k, ROW_LANES, kind), query + k, factor, term);
-        odd += row_term(row_numbers(row, k + ROW_LANES, ROW_LANES, kind), query + k + ROW_LANES, factor, term);
+        row_add(even, row, k, ROW_LANES, query, factor, kind, term);
+        row_add(odd, row, k + ROW_LANES, ROW_LANES, query, factor, kind, term);
     }
     if (k + ROW_LANES <= d) {
-        even += row_term(row_numbers(row, k, ROW_LANES, kind), query + k, factor, term);
+        row_add(even, row, k, ROW_LANES, query, factor, kind, term);
         k += ROW_LANES;
         if (k < d)
-            odd += row_term(row_numbers(row, k, d - k, kind), query + k, factor, term);
+            row_add(odd, row, k, d - k, query, factor, kind, term);
     } else if (k < d)
-        even += row_term(row_numbers(row, k, d - k, kind), query + k, factor, term);
-    return row_sum(even + odd);
+        row_add(even, row, k, d - k, query, factor, kind, term);
+    for (int j = 0; j < ROW_PARTS; j++)
+        even[j] += odd[j];
+    return row_sum(even);
 }
 
 INLINE void row_distances_of(const uint64_t *addresses, const float *scales, int64_t n, int64_t d, const float *query,
@@ -106,13 +130,12 @@ INLINE void row_distances_of(const uint64_t *addresses, const float *scales, int
     int is_zero = 1; /* the query; rows of padding behind it are zero, too */
     for (int64_t k = 0; k < d; k++)
         is_zero &= query[k] == 0;
+    const int64_t row_size = d * (kind == APH_ROW_FLOAT32 ? 4 : kind == APH_ROW_FLOAT16 ? 2 : 1);
     for (int64_t i = 0; i < n; i++) {
         const char *row = (const char *)(uintptr_t)addresses[i];
-        if (i + 2 < n) { /* rows lie anywhere; the lines behind the second are fetched by themselves */
-            const char *next = (const char *)(uintptr_t)addresses[i + 2];
-            __builtin_prefetch(next);
-            __builtin_prefetch(next + 64);
-        }
+        if (i + 2 < n) /* rows lie anywhere, and what is fetched by itself comes late */
+            for (int64_t at = 0; at < row_size; at += 64)
+                __builtin_prefetch((const char *)(uintptr_t)addresses[i + 2] + at);
         const double scale = scales ? scales[i] : 1;
         if (metric == APH_ROW_IP)
             out[i] = -(row_terms(row, d, query, 1, kind, ROW_PRODUCT) * scale);
