@@ -16,9 +16,9 @@ from aphash._learning._source import Source
 from aphash._learning.item_encoder import ItemEncoder
 from aphash.codes import Origin, n_words, note
 
-# Kinds of files, and the latest version of each. A model's: 2 has a Recipe, 3 the anchors of mode "scores", 4 a kind
-# space. A product's: 3 has steps of a Pipeline, a Recipe or such anchors, 4 a kind space; below, it is the version of
-# the index.
+# Kinds of files, and the latest version of each. A model's: 2 has a Recipe, 3 the anchors of mode "scores", 4 numbers
+# of items that those of 3 do not have. A product's: 3 has steps of a Pipeline, a Recipe or such anchors, 4 a model's 4;
+# below, it is the version of the index.
 MODEL, MODEL_VERSION = "APHash", 4
 PRODUCT, PRODUCT_VERSION = "APHash+HammingIndex", 4
 
@@ -163,7 +163,7 @@ class Encoder:
             if "items_" in params:
                 own = {name: arrays[f"items_{name}"] for name in item_encoder.ARRAYS}
                 weights = _working_weights(coef, scale)
-                if "kind_scale" in params["items_"]:
+                if "items_kind_map" in arrays:
                     own |= {name: arrays[f"items_{name}"] for name in item_encoder.KIND_ARRAYS}
                     weights = own["weights"]
                 items = ItemEncoder(weights, own, params["items_"])

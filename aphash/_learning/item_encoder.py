@@ -29,9 +29,9 @@ ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
     "codes": (np.uint64, "mw"), "log_z": (np.float32, "m"), "sharpness": (np.float32, "m"), "log_p": (np.float32, "m"),
     "far": (np.float32, "rr"),
 }  # fmt: skip
-NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates", "by_decoder")
-KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "semantic-scores", and its number
-KIND_NUMBERS = ("kind_scale",)
+NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates")
+KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "semantic-scores"
+LATER_NUMBERS = ("kind_scale", "by_decoder")  # which some models have: of that mode, and of more than 128 bits
 
 
 class ItemEncoder:
@@ -46,8 +46,9 @@ class ItemEncoder:
         half of a float32) and their codes, log Z, beta and log sum of P, the form F. With a kind space, also as
         :data:`KIND_ARRAYS` says, the weights among them; then d is the space's e.
     numbers : dict
-        As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, how many near anchors are taken from how many candidates,
-        and whether an item's bits have to rebuild it by D, and not by V. With a kind space, also its scale.
+        As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, and how many near anchors are taken from how many
+        candidates. ``kind_scale`` belongs to a kind space. With ``by_decoder``, an item's bits have to rebuild it by D,
+        and not by V.
     p : ndarray of float32, shape (m, r), optional
         The anchors' weights, where they are known.
 
@@ -64,10 +65,10 @@ class ItemEncoder:
     def __init__(self, weights, arrays, numbers, p=None):
         d, r = weights.shape
         m = len(arrays["anchors"])
-        own, names = ARRAYS, NUMBERS
+        own, names = ARRAYS, (*NUMBERS, *(name for name in LATER_NUMBERS if name in numbers))
         sizes = {"d": d, "r": r, "m": m, "w": n_words(r)}
         if "kind_map" in arrays:
-            own, names = ARRAYS | KIND_ARRAYS, NUMBERS + KIND_NUMBERS
+            own = ARRAYS | KIND_ARRAYS
             sizes |= {"e": d, "D": len(arrays["kind_map"])}
         for name, (dtype, axes) in own.items():
             array, shape = arrays[name], tuple(sizes[axis] for axis in axes)
@@ -106,9 +107,9 @@ class ItemEncoder:
         packed = self._packed
         if packed is None or not packed[0].is_current():
             decoder = self.arrays["decoder"].T
-            rebuilds = decoder if self.numbers["by_decoder"] else self.weights
+            rebuilds = decoder if self.numbers.get("by_decoder") else self.weights
             one_map = np.concatenate([self.arrays["start"], decoder, rebuilds], axis=1)
-            asks = _map(self.weights) if self.numbers["by_decoder"] else None
+            asks = _map(self.weights) if self.numbers.get("by_decoder") else None
             packed = self._packed = _map(one_map), scores(self.weights, self.arrays, self.numbers, p), asks
         return packed
 
@@ -178,7 +179,7 @@ def scores(weights, arrays, numbers, p=None):
         padded[some, :r] = project(A, weights) if p is None else p[some]
         norms[start : start + len(A)] = np.einsum("ij,ij->i", A, A, dtype=np.float64)
     decoder = np.ascontiguousarray(arrays["decoder"].T)
-    rebuilds = decoder if numbers["by_decoder"] else weights
+    rebuilds = decoder if numbers.get("by_decoder") else weights
     made = {
         "anchors": arrays["anchors"], "p": padded, "norms": norms, "log_z": arrays["log_z"],
         "sharpness": arrays["sharpness"], "log_p": arrays["log_p"], "far": arrays["far"],

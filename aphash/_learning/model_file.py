@@ -3,7 +3,7 @@ function.
 
 Version 1 has the parameters of APHash in ``given``. Version 2 has the fields of a recipe in place of the name of the
 mode. Version 3 has the anchors of mode "scores", by which items get their bits. Version 4 has the kind space of mode
-"semantic-scores" beside them.
+"semantic-scores" beside them, or items of more than 128 bits that their decoder has to rebuild.
 """
 
 import numbers
@@ -14,6 +14,7 @@ from aphash._common import container
 from aphash._learning import recipe
 from aphash._learning.descent import HISTORY
 from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version
+from aphash._learning.item_encoder import LATER_NUMBERS
 from aphash._measuring.recall import ExpectedRecall
 from aphash.codes import n_words, note_origin
 
@@ -57,7 +58,7 @@ def to_file(given, fitted):
 def version_of(params):
     """Return the version of a file with these parameters: the first version that has all that is in them."""
     if "items_" in params:
-        return MODEL_VERSION if "kind_scale" in params["items_"] else 3
+        return MODEL_VERSION if any(name in params["items_"] for name in LATER_NUMBERS) else 3
     return 2 if isinstance(params["given"]["mode"], dict) else 1
 
 

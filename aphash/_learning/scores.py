@@ -143,9 +143,9 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     start = np.ascontiguousarray(start, np.float32)
     decoder, norm, B = _equal_norms(fit.A, start, n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
-    by_decoder = kinds is None and s.n_bits > _DECODER_BITS
-    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "by_decoder": int(by_decoder)}
-    x_d = fit.project(decoder) if by_decoder else None
+    numbers, x_d = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm}, None
+    if kinds is None and s.n_bits > _DECODER_BITS:  # not tried in a kind space
+        numbers["by_decoder"], x_d = 1, fit.project(decoder)
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
         p = fit.project(V)
@@ -185,7 +185,7 @@ def _equal_kernels(D, norm):
     nothing, one = np.zeros(1, np.float32), np.zeros((1, d), np.uint16)
     arrays = {"anchors": one, "decoder": D, "log_z": nothing, "sharpness": nothing, "log_p": nothing}
     arrays["far"] = np.zeros((r, r), np.float32)
-    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "offset": 0, "scale": 0, "rho": 0, "by_decoder": 1}
+    numbers = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm, "offset": 0, "scale": 0, "rho": 0}
     return scores(np.zeros((d, r), np.float32), arrays, numbers)
 
 
@@ -303,7 +303,7 @@ class _Fit:
             far[at : at + 100] = np.log(np.maximum(mass.sum(axis=1), 1e-9 * np.maximum(total, 1e-30)))
             half[at : at + 100] = np.einsum("ij,jk,ik->i", b, form, b, optimize=True) / 2
         slope, offset = np.linalg.lstsq(np.stack([half, np.ones(len(some))], axis=1), far, rcond=None)[0]
-        if numbers["by_decoder"]:  # a share of |V|^2 / |D|^2, since scores grow with V, and what is rebuilt does not
+        if "by_decoder" in numbers:  # a share of |V|^2 / |D|^2, since scores grow with V, and what is rebuilt does not
             scale, rho = 1.0, _DECODER_RHO * self.settings.quantization * _squares(V) / _squares(arrays["decoder"])
         else:
             scale = _PULL * np.einsum("ij,ij->", p, B, dtype=np.float64) / _squares(self.A)

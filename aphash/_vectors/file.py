@@ -5,13 +5,14 @@ import numbers
 from aphash._common import container
 from aphash._learning import recipe
 from aphash._learning.encoder import ARRAYS, Encoder
+from aphash._learning.item_encoder import LATER_NUMBERS
 from aphash._searching import index_file
 from aphash._searching.calibration import Calibration
 from aphash._searching.kept import KeptVectors
 from aphash._vectors.state import State
 from aphash.index import HammingIndex
 
-KIND, VERSION = "VectorIndex", 2  # 2: the model has a kind space
+KIND, VERSION = "VectorIndex", 2  # 2: the model has numbers that files of version 1 do not
 
 
 def to_file(state, given):
@@ -32,7 +33,8 @@ def to_file(state, given):
 
 def version_of(params):
     """Return the version of a file with these parameters: the first version that has all that is in them."""
-    return VERSION if "kind_scale" in params["encoder"].get("items_", ()) else 1
+    items = params["encoder"].get("items_", ())
+    return VERSION if any(name in items for name in LATER_NUMBERS) else 1
 
 
 def from_file(make, path, arrays, params, version, check):
