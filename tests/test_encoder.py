@@ -279,7 +279,7 @@ def test_files_that_hold_no_model_are_refused(files, tmp_path, hasher):
         aphash.load_encoder(files / "model")
     arrays, params = hasher._to_file()
     for change, message in [
-        ({"version": 4}, "version 4 of a model's file"),
+        ({"version": 5}, "version 5 of a model's file"),
         ({"params": {**params, "scale_": -1.0}}, "scale must be positive"),
         ({"params": {**params, "given": None}}, "not a whole"),
         ({"params": {**params, "feature_names_in_": ["a"]}}, "72 strings"),
@@ -288,7 +288,7 @@ def test_files_that_hold_no_model_are_refused(files, tmp_path, hasher):
         ({"arrays": {**arrays, "coef_": np.zeros((70, 72), np.float32)}}, "do not fit each other: coef"),
         ({"arrays": {**arrays, "coef_": np.zeros(70)}}, "coef must have shape"),
         ({"arrays": {}}, "coef_"),
-        ({"kind": "APHash+HammingIndex", "version": 4}, "version 4 of such a file"),
+        ({"kind": "APHash+HammingIndex", "version": 5}, "version 5 of such a file"),
         ({"kind": "APHash+HammingIndex"}, "not a whole"),
     ]:
         container.write(

@@ -144,7 +144,7 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     decoder, norm, B = _equal_norms(fit.A, start, n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
     numbers, x_d = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm}, None
-    if s.n_bits > _DECODER_BITS:
+    if kinds is None and s.n_bits > _DECODER_BITS:  # not tried in a kind space
         numbers["by_decoder"], x_d = 1, fit.project(decoder)
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
