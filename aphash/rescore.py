@@ -288,7 +288,7 @@ def _norm(x):
 
 
 def rerank(ids, distances, k):
-    """Return the k nearest candidates of each query by (distance, id): distances and ids, (n_queries, k)."""
+    """Return distances and ids, (n_queries, k), of the k nearest candidates by (distance, id). No distance is NaN."""
     if k < ids.shape[1]:  # sorting all candidates would take longer than their distances
         last = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]
         n_near = int((distances <= last).sum(axis=1).max(initial=k))  # more than k where the last ones tie

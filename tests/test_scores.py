@@ -284,9 +284,19 @@ def test_a_code_depends_on_its_row_alone(digits, hasher):
     np.testing.assert_array_equal(hasher.transform(X[300:333].tolist()), hasher.codes_[300:333])
 
 
-@pytest.mark.parametrize(("n_bits", "by_decoder"), [(128, 0), (136, 1)])
-def test_from_how_many_bits_on_items_are_rebuilt_by_the_decoder(rng, tmp_path, n_bits, by_decoder):
-    X = rng.standard_normal((700, 150)) * np.linspace(2, 1, 150)
+def test_effective_directions(rng):
+    X = rng.standard_normal((5000, 60)) * np.repeat([3.0, 1.0], [6, 54])
+    X -= X.mean(axis=0)
+    C = np.cov(X.T)
+    expected = np.trace(C) ** 2 / np.square(C).sum()
+    assert scores._effective_directions(X) == pytest.approx(expected, rel=0.1)
+    assert scores._effective_directions(np.zeros((9, 3))) == scores._effective_directions(np.ones((1, 3))) == 1
+    assert scores._effective_directions(np.array([[-1.0], [1.0]])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("n_bits", "by_decoder"), [(128, 0), (136, 1), (137, 0)])
+def test_when_items_are_rebuilt_by_the_decoder(rng, tmp_path, n_bits, by_decoder):
+    X = rng.standard_normal((700, 150)) * (np.linspace(2, 1, 150) if n_bits != 137 else 0.9 ** np.arange(150))
     hasher = APHash(n_bits, mode="scores", random_state=0, max_iter=5).fit(X)
     assert hasher.items_.numbers.get("by_decoder", 0) == by_decoder
     hasher.save(tmp_path / "model")
@@ -374,7 +384,8 @@ def test_a_file_whose_arrays_do_not_fit_is_refused(hasher, tmp_path):
         container.write(tmp_path / "bad", arrays, kind="APHash", version=version, params={**params, "items_": fewer})
         with pytest.raises(ValueError, match=r"bad.*not a whole APHash file"):
             Encoder.load(tmp_path / "bad")
-    for bad in ({}, {**params["items_"], "rho": "much"}):
+    counts = [{**params["items_"], name: bad} for name in ("n_near", "n_candidates") for bad in (0, -1, 2.5, 1e300)]
+    for bad in ({}, {**params["items_"], "rho": "much"}, *counts):
         container.write(tmp_path / "bad", arrays, kind="APHash", version=version, params={**params, "items_": bad})
         with pytest.raises(ValueError, match=r"bad.*not a whole APHash file"):
             Encoder.load(tmp_path / "bad")

@@ -80,6 +80,9 @@ class ItemEncoder:
         for name in names:
             if not np.isfinite(numbers[name]):
                 raise ValueError(f"{name} must be finite, got {numbers[name]}")
+        for name in ("n_near", "n_candidates"):
+            if not 1 <= numbers[name] < 1 << 31 or numbers[name] != int(numbers[name]):
+                raise ValueError(f"{name} must be a positive integer, got {numbers[name]}")
         self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in own}
         self.numbers = {name: numbers[name] for name in names}
         self.weights = np.ascontiguousarray(weights)

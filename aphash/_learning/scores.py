@@ -44,7 +44,8 @@ _BATCH = 500  # anchors of a step
 _TILE = 2048  # items whose scores are held at a time
 _FAR_SAMPLE = 1000  # items to which the form of the far anchors is fitted
 _PULL = 3.0  # how much larger than V's own size x is to be rebuilt by b V
-_DECODER_BITS = 128  # with more, an item's bits have to rebuild it by D, else by V
+_DECODER_BITS = 128  # with more, an item's bits have to rebuild it by D where X has directions enough, else by V
+_DECODER_DIRECTIONS = 4  # which are one for so many bits
 _DECODER_RHO = 1.4  # by D, rho is so many times the setting
 _N_NEAR, _N_CANDIDATES = 100, 200  # of an item's anchors
 _BETA1, _BETA2, _EPSILON = 0.9, 0.98, 1e-12
@@ -144,7 +145,8 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     decoder, norm, B = _equal_norms(fit.A, start, n_threads)
     arrays = {"start": start, "decoder": decoder, "anchors": halves}
     numbers, x_d = {"norm": norm, "equal_norms": _EQUAL_NORMS / norm}, None
-    if kinds is None and s.n_bits > _DECODER_BITS:  # not tried in a kind space
+    wide = s.n_bits > _DECODER_BITS and _effective_directions(fit.A) * _DECODER_DIRECTIONS >= s.n_bits
+    if kinds is None and wide:  # not tried in a kind space
         numbers["by_decoder"], x_d = 1, fit.project(decoder)
     V = fit.weights(fit.common_scale(decoder, B), B, 0)
     for number in range(1, s.n_rounds + 1):
@@ -164,6 +166,18 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     history = np.array(fit.history, HISTORY)
     bias = np.zeros(s.n_bits)  # working vectors are centred
     return ScoreResult(items, weights.astype(np.float64), bias, encoder, history, len(history), n_directions)
+
+
+def _effective_directions(A, most=1000):
+    """Return the participation ratio of the covariance C of centred rows, tr(C)^2 / tr(C^2), of a sample of them.
+
+    tr(C^2) is the mean of (a_i . a_j)^2 over pairs of different rows.
+    """
+    A = A[:: -(-len(A) // most)].astype(np.float64)
+    products = A @ A.T
+    squares = np.square(products).sum() - np.square(products.diagonal()).sum()
+    pairs = len(A) * (len(A) - 1)
+    return float(products.diagonal().mean() ** 2 * pairs / squares) if squares > 0 else 1.0
 
 
 def _equal_norms(A, start, n_threads):
@@ -307,7 +321,7 @@ class _Fit:
             scale, rho = 1.0, _DECODER_RHO * self.settings.quantization * _squares(V) / _squares(arrays["decoder"])
         else:
             scale = _PULL * np.einsum("ij,ij->", p, B, dtype=np.float64) / _squares(self.A)
-            rho = self.settings.quantization
+            rho = self.settings.quantization * _fewer(self.settings.n_bits) ** 1.5
         made = {"log_z": log_z, "sharpness": self.sharpness, "log_p": self.log_p}
         made["far"] = np.ascontiguousarray(slope * form, np.float32)
         return arrays | made, numbers | {"offset": float(offset), "scale": float(scale), "rho": float(rho)}

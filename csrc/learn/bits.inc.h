@@ -8,7 +8,7 @@
  *
  * The anchors near the item are summed one by one. exp(b F b / 2 + w) stands for the many others: it is the mean of
  * exp(p.b) for normally distributed p, fitted to a sample. A last term, rho |s x - b V|^2, keeps an item from being
- * fitted to its few anchors alone; above 128 bits it has D in place of V. Items are treated one at a time, and their bits one after the other: a bit is
+ * fitted to its few anchors alone; it may have D in place of V. Items are treated one at a time, and their bits one after the other: a bit is
  * flipped where that lowers the sum. The products of the bits with the matrices are kept up to date, so a flip costs
  * work for the near anchors and for one row of each matrix only.
  */

@@ -64,7 +64,7 @@ struct aph_scores {
     const float *sharpness;   /* (m) beta: P(j | i) = exp(-beta_i |a_i - x_j|^2 / 2 - log_p_i) */
     const float *log_p;       /* (m) */
     const float *gram_d;      /* (r, r) D D^T */
-    const float *gram_v;      /* (r, r) V V^T; above 128 bits D D^T */
+    const float *gram_v;      /* (r, r) V V^T, or D D^T where items are rebuilt by D */
     const float *far;         /* (r, r) F */
     double norm, equal_norms; /* nu, lambda / nu */
     float offset, scale, rho; /* w, s, rho */
