@@ -25,7 +25,8 @@ def test_presets_are_what_the_modes_were():
     assert Recipe.preset("semantic") == Recipe()
     for name, recipe in PRESETS.items():
         assert APHash(mode=name)._settings(10_000) == APHash(mode=recipe)._settings(10_000)
-    with pytest.raises(ValueError, match="name must be one of 'semantic', 'neighbors', 'paper', 'scores', got 'best'"):
+    names = "'semantic', 'neighbors', 'paper', 'scores', 'semantic-scores'"
+    with pytest.raises(ValueError, match=f"name must be one of {names}, got 'best'"):
         Recipe.preset("best")
 
 
