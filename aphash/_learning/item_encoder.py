@@ -34,6 +34,11 @@ KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "se
 LATER_NUMBERS = ("kind_scale", "by_decoder")  # which some models have: of that mode, and of more than 128 bits
 
 
+def has_later(numbers):
+    """Whether these are numbers that the first files of items did not have."""
+    return any(name in numbers for name in LATER_NUMBERS)
+
+
 class ItemEncoder:
     """Vectors to the bits of modes "scores" and "semantic-scores".
 

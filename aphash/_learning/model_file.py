@@ -14,7 +14,7 @@ from aphash._common import container
 from aphash._learning import recipe
 from aphash._learning.descent import HISTORY
 from aphash._learning.encoder import ARRAYS, MODEL, MODEL_VERSION, Encoder, check_version
-from aphash._learning.item_encoder import LATER_NUMBERS
+from aphash._learning.item_encoder import has_later
 from aphash._measuring.recall import ExpectedRecall
 from aphash.codes import n_words, note_origin
 
@@ -58,7 +58,7 @@ def to_file(given, fitted):
 def version_of(params):
     """Return the version of a file with these parameters: the first version that has all that is in them."""
     if "items_" in params:
-        return MODEL_VERSION if any(name in params["items_"] for name in LATER_NUMBERS) else 3
+        return MODEL_VERSION if has_later(params["items_"]) else 3
     return 2 if isinstance(params["given"]["mode"], dict) else 1
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import linalg
 
 from aphash._common.threads import Crew
-from aphash._learning import _distances, descent
+from aphash._learning import _bits, _distances, descent
 from aphash._learning._source import Source
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import HISTORY, itq_map, sign
@@ -117,11 +117,11 @@ def learn(rows, settings, rng, progress, n_threads=None):
     if settings.goal == "neighbors":
         return _learn(rows, settings, rng, progress, n_threads)
     found = descent.learn(rows, _kind_settings(settings, rows.n), rng, progress)
-    kinds = KindSpace(found.W, found.bias)
     drawn = draw_rows(rows.n, min(rows.n, max(_ITQ_ROWS, settings.n_anchors)), rng)
-    X = rows.working(drawn)
-    length = float(np.sqrt(np.mean(np.square(kinds.projections(X, n_threads), dtype=np.float64)) * len(kinds.bias)))
-    inner = Rows(kinds(X, n_threads), None, n_threads)
+    Z = KindSpace(found.W, found.bias).projections(rows.working(drawn), n_threads)
+    length = float(np.sqrt(np.mean(np.square(Z, dtype=np.float64)) * Z.shape[1]))
+    _bits.directions(Z, np.zeros(Z.shape[1]), 1.0)
+    inner = Rows(Z, None, n_threads)
     kinds = KindSpace(found.W, found.bias, inner.mean, inner.scale)
     result = _learn(inner, settings, rng, progress, n_threads, kinds)
     # p = V s (y / |y| - mu), with the same length for all queries instead of |y|

@@ -5,7 +5,7 @@ import numbers
 from aphash._common import container
 from aphash._learning import recipe
 from aphash._learning.encoder import ARRAYS, Encoder
-from aphash._learning.item_encoder import LATER_NUMBERS
+from aphash._learning.item_encoder import has_later
 from aphash._searching import index_file
 from aphash._searching.calibration import Calibration
 from aphash._searching.kept import KeptVectors
@@ -33,8 +33,7 @@ def to_file(state, given):
 
 def version_of(params):
     """Return the version of a file with these parameters: the first version that has all that is in them."""
-    items = params["encoder"].get("items_", ())
-    return VERSION if any(name in items for name in LATER_NUMBERS) else 1
+    return VERSION if has_later(params["encoder"].get("items_", ())) else 1
 
 
 def from_file(make, path, arrays, params, version, check):
