@@ -17,7 +17,7 @@ from aphash._common import container, threads
 from aphash._common.arrays import as_array, whole_as_float64
 from aphash._learning import estimator, scores
 from aphash._learning.descent import learn
-from aphash._learning.encoder import encode, farthest, project
+from aphash._learning.encoder import encode, farthest, project, query_weights
 from aphash._measuring.recall import ExpectedRecall
 from aphash.codes import n_words, note_origin
 
@@ -212,7 +212,7 @@ class APHash(estimator.APHash):
         >>> hasher.query_projections(X[:3]).compute().shape
         (3, 16)
         """
-        return self.decision_function(X)
+        return _by_rows(self._checked(X), self.encoder_, query_weights, self.encoder_.n_bits, np.float32)
 
     def decision_function(self, X):
         """Return the projections of a dask array, lazily: a dask array of float32, shape (n, n_bits).

@@ -124,6 +124,45 @@ cdef class Scores:
                 encode_one(&self.c, &X[i, 0], &maps[i, 0], &candidates[i, 0] if c else NULL, c, k, first_sweeps, sweeps,
                            &codes[i, 0], words, <char *> near.at(omp_get_thread_num()), scratch.at(omp_get_thread_num()))
 
+    def move_queries(self, const float[:, ::1] X, const uint64_t[:, ::1] codes, const int64_t[:, ::1] candidates, int64_t k,
+                     double perplexity, double rate, int steps, float[:, ::1] P, int n_threads):
+        """Move the weights of queries down the gradient of their shares of J0, in place.
+
+        Parameters
+        ----------
+        X : float32 (n, d)
+            Working vectors.
+        codes : uint64 (m, n_words)
+            Of the anchors.
+        candidates : int64 (n, c)
+            Numbers of anchors: Q is over them, and P over the k nearest; -1 is no anchor.
+        k : int
+        perplexity : float
+            Of P.
+        rate : float
+        steps : int
+        P : float32 (n, r)
+            The weights.
+        n_threads : int
+        """
+        cdef int64_t n = X.shape[0], r = self.c.r, c = candidates.shape[1], i, first, last
+        cdef const aph_learn *kernel = kernels()
+        cdef Scratch scratch
+        if P.shape[0] != n or P.shape[1] != r or X.shape[1] != self.c.d or candidates.shape[0] != n \
+                or codes.shape[0] != self.m or codes.shape[1] != (r + 63) // 64 or k < 1:
+            raise ValueError("X, codes, candidates and P must be (n, d), (m, n_words), (n, c) and (n, r)")
+        if n and c and not (-1 <= np.min(candidates) and np.max(candidates) < self.m):
+            raise ValueError(f"candidates must be numbers of the {self.m} anchors, or -1")
+        if not c:
+            return
+        scratch = Scratch(kernel.query_scratch(self.c.ld, c, k), n_threads)
+        for first in range(0, n, WAVE * n_threads):
+            PyErr_CheckSignals()
+            last = min(n, first + WAVE * n_threads)
+            for i in prange(first, last, num_threads=n_threads, schedule="dynamic", chunksize=16, nogil=True):
+                kernel.move_query(&self.c, &codes[0, 0], &X[i, 0], &candidates[i, 0], c, k, perplexity, <float> rate,
+                                  steps, &P[i, 0], scratch.at(omp_get_thread_num()))
+
     def start(self, float[:, ::1] B, const float[:, ::1] x_d, int sweeps, int n_threads):
         """Change the bits B float32 (n, r) towards equal norms, in place. x_d (n, r) is x D^T."""
         cdef int64_t n = B.shape[0], i, first, last

@@ -82,6 +82,9 @@ cdef extern from "learn/kernels.h" nogil:
         void (*score_bits)(const aph_scores *, const float *, const int32_t *, const float *, int64_t, float *, int,
                            void *) noexcept nogil
         int64_t (*bits_scratch)(int64_t, int64_t, int64_t) noexcept nogil
+        void (*move_query)(const aph_scores *, const uint64_t *, const float *, const int64_t *, int64_t, int64_t, double,
+                           float, int, float *, void *) noexcept nogil
+        int64_t (*query_scratch)(int64_t, int64_t, int64_t) noexcept nogil
         float (*multiply_add)(int64_t) noexcept nogil
 
 cdef extern from *:

@@ -275,7 +275,7 @@ class Encoder:
         >>> hasher.encoder_.query_projections(X[:3]).dtype
         dtype('float32')
         """
-        return self._decision_function(X, self.n_jobs)
+        return self._query_projections(X, self.n_jobs)
 
     # -- for the package: with the caller's n_jobs, and of arrays that are checked already ----------------------------
 
@@ -295,6 +295,13 @@ class Encoder:
             out = project(self, rows, threads)
             out = out[0] if one else out
         return out
+
+    def _query_projections(self, X, n_jobs):
+        if self.items is None:
+            return self._decision_function(X, n_jobs)
+        rows, threads, one = self._read(X, n_jobs)
+        out = query_weights(self, rows, threads)
+        return out[0] if one else out
 
     def _is_of(self, fitted):
         """Whether this is the encoder of fitted attributes: the very same arrays."""
@@ -386,6 +393,15 @@ def encode(encoder, X, threads):
     else:
         encoder.items.encode(Source(X, None, encoder.mean, encoder.scale), codes, threads)
     return codes
+
+
+def query_weights(encoder, X, threads):
+    """Return the weights (n, n_bits) of queries, float rows in C order that are known to be good."""
+    if encoder.items is None:
+        return project(encoder, X, threads)
+    out = np.empty((len(X), encoder.n_bits), np.float32)
+    encoder.items.move_queries(Source(X, None, encoder.mean, encoder.scale), out, threads)
+    return out
 
 
 def project(encoder, X, threads):

@@ -22,7 +22,7 @@ from aphash._kernels import max_threads
 from aphash._learning import model_file, recipe, safeguard, scores
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import learn
-from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of, project
+from aphash._learning.encoder import ARRAYS, MODEL, Encoder, encode, farthest, fingerprint_of, query_weights
 from aphash._learning.training_data import Rows
 from aphash._measuring.recall import ExpectedRecall, expected_recall
 from aphash.codes import check_n_bits, n_words, note_origin, pack, unpack_codes
@@ -531,7 +531,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         >>> hasher.query_projections(X[:3]).shape
         (3, 32)
         """
-        return self.decision_function(X)
+        return self.encoder_._query_projections(X, self.n_jobs)
 
     @property
     def _n_features_out(self):
@@ -727,7 +727,7 @@ def measured_rows(n, d, others, rng):
 
 def recall_of(encoder, X, own_rows, codes, n_threads):
     """Return the ExpectedRecall of some rows of X among all of them, whose codes (n, n_words) are given."""
-    weights = project(encoder, X[own_rows], n_threads)
+    weights = query_weights(encoder, X[own_rows], n_threads)
     if not _SIZES[0] < encoder.scale < _SIZES[1]:  # squares that no float holds
         X = ((X - encoder.mean) * encoder.scale).astype(np.float32)
     return expected_recall(X, own_rows, codes, weights, n_threads)

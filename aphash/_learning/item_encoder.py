@@ -23,6 +23,8 @@ from aphash.codes import n_words
 
 FIRST_SWEEPS, SWEEPS = 3, 3  # over the bits: at most so often, and until none changes
 _CHUNK = 4096  # items that are encoded together
+_STEPS, _RATE = 4, 6.4  # of a query's weights, each of this share of a bit: more bits share a score
+_PERPLEXITY = 0.5  # of a query's P, for each near anchor
 
 ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
     "start": (np.float32, "dr"), "decoder": (np.float32, "rd"), "anchors": (np.uint16, "md"),
@@ -111,14 +113,14 @@ class ItemEncoder:
             digest.update(f"{name}={float(number).hex()}".encode())
 
     def _pack(self, p=None):
-        """Return (maps, scores, map to weights where it is none of the maps), for the instruction set in use."""
+        """Return (maps, scores, the map to weights), for the instruction set in use."""
         packed = self._packed
         if packed is None or not packed[0].is_current():
             decoder = self.arrays["decoder"].T
             rebuilds = decoder if self.numbers.get("by_decoder") else self.weights
             one_map = np.concatenate([self.arrays["start"], decoder, rebuilds], axis=1)
-            asks = _map(self.weights) if self.numbers.get("by_decoder") else None
-            packed = self._packed = _map(one_map), scores(self.weights, self.arrays, self.numbers, p), asks
+            kernels = scores(self.weights, self.arrays, self.numbers, p)
+            packed = self._packed = _map(one_map), kernels, _map(self.weights)
         return packed
 
     def encode(self, source, codes, n_threads):
@@ -131,27 +133,63 @@ class ItemEncoder:
         codes : ndarray of uint64, shape (n, n_words)
         n_threads : int
         """
+        for start, V in self._chunks(source, n_threads):
+            self._encode(V, codes[start : start + len(V)], n_threads)
+
+    def encode_vectors(self, V, n_threads):
+        """Return the codes of vectors float32 (n, d) of the space in which the anchors are."""
+        codes = np.empty((len(V), n_words(self.weights.shape[1])), np.uint64)
+        for start in range(0, len(V), _CHUNK):
+            some = slice(start, start + _CHUNK)
+            self._encode(V[some], codes[some], n_threads)
+        return codes
+
+    def _encode(self, V, codes, n_threads):
         projection, kernels, asks = self._pack()
-        d, r = source.d, self.weights.shape[1]
-        numbers, snapshot = self.numbers, self._codes.present
-        n_candidates = min(int(numbers["n_candidates"]), len(snapshot))
-        chunk = min(_CHUNK, max(1, source.n))
-        X, maps = np.empty((chunk, d), np.float32), np.empty((chunk, 3 * r), np.float32)
-        for start in range(0, source.n, chunk):
-            n = min(chunk, source.n - start)
-            working(source, start, start + n, X[:n])
-            V = X[:n] if self.kind_space is None else self.kind_space(X[:n], n_threads)
-            projection.project(V, maps[:n], n_threads)
-            weights = maps[:n, 2 * r :]
-            if asks is not None:
-                weights = np.empty((n, r), np.float32)
-                asks.project(V, weights, n_threads)
-            asked = np.ascontiguousarray(weights, np.float64)
-            _, candidates = queries.nearest(SCAN, snapshot, asked, n_candidates, None, n_threads)
-            kernels.encode(
-                V, maps[:n], candidates, int(numbers["n_near"]), FIRST_SWEEPS, SWEEPS, codes[start : start + n],
-                n_threads,
+        n, r = len(V), self.weights.shape[1]
+        maps = np.empty((n, 3 * r), np.float32)
+        projection.project(V, maps, n_threads)
+        weights = maps[:, 2 * r :]
+        if self.numbers.get("by_decoder"):
+            weights = np.empty((n, r), np.float32)
+            asks.project(V, weights, n_threads)
+        candidates, n_near = self._candidates(weights, n_threads), int(self.numbers["n_near"])
+        kernels.encode(V, maps, candidates, n_near, FIRST_SWEEPS, SWEEPS, codes, n_threads)
+
+    def move_queries(self, source, weights, n_threads):
+        """Move the weights of queries, as items' bits were found: with the anchors near them, one query at a time.
+
+        Parameters
+        ----------
+        source : Source
+            The queries, as of :meth:`encode`.
+        weights : ndarray of float32, shape (n, n_bits)
+            Is overwritten.
+        n_threads : int
+        """
+        _, kernels, asks = self._pack()
+        codes, n_near, r = self.arrays["codes"], int(self.numbers["n_near"]), self.weights.shape[1]
+        for start, V in self._chunks(source, n_threads):
+            p = weights[start : start + len(V)]
+            asks.project(V, p, n_threads)
+            candidates = self._candidates(p, n_threads)
+            kernels.move_queries(
+                V, codes, candidates, n_near, _PERPLEXITY * n_near, _RATE / r, _STEPS, p, n_threads
             )  # fmt: skip
+
+    def _chunks(self, source, n_threads):
+        """Yield (start, vectors of the space in which the anchors are) of the items of a source."""
+        X = np.empty((min(_CHUNK, max(1, source.n)), source.d), np.float32)
+        for start in range(0, source.n, _CHUNK):
+            some = X[: min(_CHUNK, source.n - start)]
+            working(source, start, start + len(some), some)
+            yield start, some if self.kind_space is None else self.kind_space(some, n_threads)
+
+    def _candidates(self, weights, n_threads):
+        """Return the anchors with the highest scores, int64 (n, n_candidates)."""
+        snapshot = self._codes.present
+        n_candidates = min(int(self.numbers["n_candidates"]), len(snapshot))
+        return queries.nearest(SCAN, snapshot, weights.astype(np.float64), n_candidates, None, n_threads)[1]
 
 
 def _map(weights):

@@ -163,6 +163,8 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
         arrays |= {"kind_map": kinds.W, "kind_bias": kinds.bias, "kind_centre": kinds.centre, "weights": weights}
         numbers["kind_scale"] = kinds.scale
     encoder = ItemEncoder(weights, arrays, numbers, p)
+    arrays["codes"] = encoder.encode_vectors(fit.A, n_threads)  # queries move towards the bits that these have as items
+    encoder = ItemEncoder(weights, arrays, numbers, p)
     history = np.array(fit.history, HISTORY)
     bias = np.zeros(s.n_bits)  # working vectors are centred
     return ScoreResult(items, weights.astype(np.float64), bias, encoder, history, len(history), n_directions)

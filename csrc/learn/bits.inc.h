@@ -8,9 +8,17 @@
  *
  * The anchors near the item are summed one by one. exp(b F b / 2 + w) stands for the many others: it is the mean of
  * exp(p.b) for normally distributed p, fitted to a sample. A last term, rho |s x - b V|^2, keeps an item from being
- * fitted to its few anchors alone; it may have D in place of V. Items are treated one at a time, and their bits one after the other: a bit is
- * flipped where that lowers the sum. The products of the bits with the matrices are kept up to date, so a flip costs
- * work for the near anchors and for one row of each matrix only.
+ * fitted to its few anchors alone; it may have D in place of V. Items are treated one at a time, and their bits one
+ * after the other: a bit is flipped where that lowers the sum. The products of the bits with the matrices are kept up
+ * to date, so a flip costs work for the near anchors and for one row of each matrix only.
+ *
+ * A query is an anchor whose p may still move while all bits are fixed. Its share of J0 is KL(P || Q) over the anchors'
+ * bits, with the gradient
+ *
+ *     dJ0/dp = sum_j (Q(j) - P(j)) b_j
+ *
+ * P is over the nearest of the candidates, with the perplexity that it had in learning. Q is over all candidates, which
+ * are those with the highest scores, so that little of Q is elsewhere.
  */
 
 /* e^x, as in negative_power. Beyond -87 and 87 it has the value at these ends. */
@@ -105,6 +113,17 @@ static float distance_to_anchor(const struct aph_scores *m, const float *x, floa
     return d2 > 0 ? d2 : 0;
 }
 
+/* Asks for the rows of the candidates ahead of i: they lie anywhere in megabytes. */
+INLINE void prefetch_anchor(const struct aph_scores *m, const int64_t *candidates, int64_t i, int64_t n)
+{
+    enum { AHEAD = 2, LINE = 32 };
+    if (i + AHEAD >= n || candidates[i + AHEAD] < 0)
+        return;
+    const uint16_t *a = m->anchors + candidates[i + AHEAD] * m->d;
+    for (int64_t k = 0; k < m->d; k += LINE)
+        __builtin_prefetch(a + k);
+}
+
 /* The k-th smallest of n different keys, which are reordered (Hoare 1961). */
 static uint64_t select_key(uint64_t *keys, int64_t n, int64_t k)
 {
@@ -144,6 +163,7 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
     const float x_norm = (float)sum_squares(x, m->d);
     int64_t count = 0, found = 0;
     for (int64_t i = 0; i < n; i++) {
+        prefetch_anchor(m, candidates, i, n);
         if (candidates[i] < 0)
             continue;
         const float d2 = distance_to_anchor(m, x, x_norm, candidates[i]);
@@ -273,4 +293,162 @@ static void score_bits(const struct aph_scores *m, const float *x_v, const int32
         if (!flips)
             break;
     }
+}
+
+/* What descent on one query needs, for n candidates, k of them near; np and kp are these rounded up to whole vectors. */
+struct query_scratch {
+    float *b;       /* [np][ld]: the candidates' bits; 0 beyond r and beyond n */
+    float *Q;       /* [np] */
+    float *P;       /* [kp], over the near ones */
+    float *d2;      /* [kp] */
+    float *pulled;  /* [ld]: the rate times sum_j P(j) b_j */
+    float *p;       /* [ld]: the weights; 0 beyond r */
+    uint64_t *keys; /* [2][np] */
+    int32_t *near;  /* [kp]: places in the list of candidates */
+};
+
+INLINE struct query_scratch carve_query(char **at, int64_t ld, int64_t n, int64_t k)
+{
+    const int64_t np = whole_vectors(n), kp = whole_vectors(k);
+    struct query_scratch s;
+    s.b = carve(at, 4 * np * ld);
+    s.Q = carve(at, 4 * np);
+    s.P = carve(at, 4 * kp);
+    s.d2 = carve(at, 4 * kp);
+    s.pulled = carve(at, 4 * ld);
+    s.p = carve(at, 4 * ld);
+    s.keys = carve(at, 16 * np);
+    s.near = carve(at, 4 * kp);
+    return s;
+}
+
+static int64_t query_scratch(int64_t ld, int64_t n_candidates, int64_t k)
+{
+    char *end = NULL;
+    carve_query(&end, ld, n_candidates, min(k, n_candidates));
+    return (int64_t)(intptr_t)end;
+}
+
+/* Writes the bits of a code as +1 and -1, and 0 from r to ld. */
+INLINE void unpack_bits(const uint64_t *code, int64_t r, int64_t ld, float *b)
+{
+    vi bit;
+    for (int l = 0; l < VL; l++)
+        bit[l] = 1 << l;
+    for (int64_t j = 0; j < ld; j += VL) {
+        const vi some = ((vi){0} + (int32_t)(code[j / 64] >> (j % 64) & ((1u << VL) - 1))) & bit;
+        store(b + j, (vf)(((vi)(some == 0) << 31) | (vi)splat(1.0f)));
+    }
+    for (int64_t j = r; j < ld; j++)
+        b[j] = 0;
+}
+
+/* P[i] = exp(-beta d2[i] / 2) / sum over k distances, from which the smallest was taken, with the wanted perplexity, by
+ * bisection of log beta. Where all are equally near, any beta has the largest perplexity there is. d2 is 0 beyond k. */
+static void perplexity(const float *d2, int64_t k, double wanted, float *P)
+{
+    enum { BISECTIONS = 30 };
+    const double entropy = log(wanted > 1 ? wanted : 1), padding = (double)(whole_vectors(k) - k);
+    double mean = 0, low = log(1e-3), high = log(1e5), total = 1; /* low and high: of beta times the mean */
+    for (int64_t i = 0; i < k; i++)
+        mean += d2[i];
+    mean = mean / (double)k > 1e-30 ? mean / (double)k : 1e-30;
+    for (int step = 0; step <= BISECTIONS; step++) {
+        const double middle = (low + high) / 2, beta = exp(middle) / mean;
+        vf sum = {0}, moment = {0};
+        for (int64_t i = 0; i < k; i += VL) {
+            const vf d = load(d2 + i), weight = exponential(d * (float)(-beta / 2));
+            sum += weight;
+            moment += weight * d;
+            store(P + i, weight);
+        }
+        total = sum_lanes(sum) - padding;
+        if (log(total) + beta / 2 * sum_lanes(moment) / total > entropy)
+            low = middle;
+        else
+            high = middle;
+    }
+    for (int64_t i = 0; i < k; i++)
+        P[i] = (float)(P[i] / total);
+}
+
+/* The scores p.b of np candidates. */
+INLINE void score_candidates(const float *b, const float *p, int64_t np, int64_t ld, float *out)
+{
+    for (int64_t i = 0; i < np; i += VL) {
+        vf sum[VL] = {{0}};
+        for (int64_t j = 0; j < ld; j += VL) {
+            const vf weight = load(p + j);
+            UNROLL_FOR (int l = 0; l < VL; l++)
+                sum[l] += weight * load(b + (i + l) * ld + j);
+        }
+        transpose_square(sum);
+        vf score = {0};
+        for (int l = 0; l < VL; l++)
+            score += sum[l];
+        store(out + i, score);
+    }
+}
+
+static void move_query(const struct aph_scores *m, const uint64_t *codes, const float *x, const int64_t *candidates,
+                       int64_t n, int64_t k, double wanted, float rate, int steps, float *p, void *scratch)
+{
+    const int64_t r = m->r, ld = m->ld, words = (r + 63) / 64;
+    char *at = scratch;
+    const struct query_scratch s = carve_query(&at, ld, n, min(k, n));
+    const float x_norm = (float)sum_squares(x, m->d);
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        prefetch_anchor(m, candidates, i, n);
+        if (candidates[i] < 0)
+            continue;
+        const float d2 = distance_to_anchor(m, x, x_norm, candidates[i]);
+        uint32_t bits;
+        memcpy(&bits, &d2, 4);
+        s.keys[count] = (uint64_t)bits << 32 | (uint64_t)count;
+        unpack_bits(codes + candidates[i] * words, r, ld, s.b + count++ * ld);
+    }
+    if (!count)
+        return;
+    const int64_t np = whole_vectors(count);
+    memset(s.b + count * ld, 0, 4 * (np - count) * ld);
+    k = min(k, count);
+    uint64_t *order = s.keys + np;
+    memcpy(order, s.keys, 8 * count);
+    const uint64_t last = select_key(order, count, k);
+    int64_t found = 0;
+    float nearest = INFINITY;
+    for (int64_t i = 0; i < count; i++) {
+        if (s.keys[i] > last)
+            continue;
+        const uint32_t bits = (uint32_t)(s.keys[i] >> 32);
+        memcpy(s.d2 + found, &bits, 4);
+        nearest = s.d2[found] < nearest ? s.d2[found] : nearest;
+        s.near[found++] = (int32_t)i;
+    }
+    for (int64_t i = 0; i < k; i++)
+        s.d2[i] -= nearest;
+    for (int64_t i = k; i < whole_vectors(k); i++)
+        s.d2[i] = 0;
+    perplexity(s.d2, k, wanted, s.P);
+    memset(s.pulled, 0, 4 * ld);
+    for (int64_t i = 0; i < k; i++)
+        add_row(s.pulled, s.b + s.near[i] * ld, rate * s.P[i], ld);
+    memset(s.p, 0, 4 * ld);
+    memcpy(s.p, p, 4 * r);
+    for (int step = 0; step < steps; step++) {
+        score_candidates(s.b, s.p, np, ld, s.Q);
+        float top = -INFINITY, sum = 0;
+        for (int64_t i = 0; i < count; i++)
+            top = s.Q[i] > top ? s.Q[i] : top;
+        for (int64_t i = 0; i < np; i += VL)
+            store(s.Q + i, exponential(load(s.Q + i) - top));
+        for (int64_t i = 0; i < count; i++)
+            sum += s.Q[i];
+        for (int64_t j = 0; j < ld; j++)
+            s.p[j] += s.pulled[j];
+        for (int64_t i = 0; i < count; i++)
+            add_row(s.p, s.b + i * ld, -rate / sum * s.Q[i], ld);
+    }
+    memcpy(p, s.p, 4 * r);
 }

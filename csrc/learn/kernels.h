@@ -150,6 +150,12 @@ struct aph_learn {
                        float *b, int sweeps, void *scratch);
     /* The bytes of scratch that each of these three needs. */
     int64_t (*bits_scratch)(int64_t ld, int64_t n_candidates, int64_t k);
+    /* Moves the weights p (r) of a query x (d) down the gradient of its share of J0, so many steps of this rate. P is
+     * over the k nearest of n candidates and has the wanted perplexity. Candidates are numbers of anchors, whose bits
+     * codes (m, ceil(r / 64)) holds, or -1 for none. scratch: query_scratch() bytes. */
+    void (*move_query)(const struct aph_scores *m, const uint64_t *codes, const float *x, const int64_t *candidates,
+                       int64_t n, int64_t k, double wanted, float rate, int steps, float *p, void *scratch);
+    int64_t (*query_scratch)(int64_t ld, int64_t n_candidates, int64_t k);
 
     /* Does rounds x (register_rows x width) multiply-adds in registers only, to measure the peak. */
     float (*multiply_add)(int64_t rounds);

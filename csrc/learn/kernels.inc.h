@@ -199,5 +199,7 @@ const struct aph_learn LEARN_TABLE = {
     .near_anchors = near_anchors,
     .score_bits = score_bits,
     .bits_scratch = bits_scratch,
+    .move_query = move_query,
+    .query_scratch = query_scratch,
     .multiply_add = multiply_add,
 };
