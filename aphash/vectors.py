@@ -595,7 +595,7 @@ class VectorIndex:
         k = check_count(k, "k", 1)
         candidates, expected = plan(state, k, recall, candidates, expand, filter is not None)
         Q, threads, one = state.encoder._read(Q, n_jobs)
-        weights = weights_of(state.encoder, Q, state.metric, threads)
+        weights = weights_of(state.encoder, Q, state.metric, state.kept is not None, threads)
         shared = {"filter": filter, "expand": expand, "expand_weight": expand_weight, "n_jobs": n_jobs}
         if candidates:
             rescore = copy.copy(state.rescore())
@@ -652,7 +652,7 @@ class VectorIndex:
         n_jobs = self.n_jobs if n_jobs is None else n_jobs
         distance, recall = check_distance(distance), check_recall(recall)
         Q, threads, _ = state.encoder._read(Q, n_jobs)
-        weights = weights_of(state.encoder, Q, state.metric, threads)
+        weights = weights_of(state.encoder, Q, state.metric, state.kept is not None, threads)
         weights = weights / sums_of(weights)[:, np.newaxis]  # distances are shares of the weights then
         radius, expected, _ = state.calibration.radius_for(distance, recall, "shares")
         offsets, shares, ids = state.codes.radius_search(weights, min(radius, 2.0), filter=filter, n_jobs=n_jobs)
@@ -847,7 +847,8 @@ class VectorIndex:
         for start in range(0, n if k else 0, _GRAPH_ROWS):
             rows = ids[start : start + _GRAPH_ROWS]
             V = np.ascontiguousarray(as_floats(vectors_of(state, rows), "X"))
-            weights = weights_of(state.encoder, V, state.metric, n_threads(n_jobs, _kernels.max_threads()))
+            threads = n_threads(n_jobs, _kernels.max_threads())
+            weights = weights_of(state.encoder, V, state.metric, state.kept is not None, threads)
             near, found = state.codes.search(weights, k + 1, rescore=rescore, rescore_queries=V, n_jobs=n_jobs)
             itself = found == rows[:, np.newaxis]
             itself[~itself.any(axis=1), -1] = True

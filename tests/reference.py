@@ -131,3 +131,17 @@ def share_of_J0(b, p, log_z, P, F, w, s, x, R, rho):
     """
     score = p @ b
     return (np.exp(score - log_z) - P * score).sum() + np.exp(b @ F @ b / 2 + w) + rho * ((s * x - b @ R) ** 2).sum()
+
+
+def moved_query(p, x, A, B, k, perplexity, rate, steps):
+    """p after steps down dKL(P || Q)/dp = sum_j (Q_j - P_j) b_j; P over the k nearest of A, Q over all of B."""
+    d2 = ((A - x) ** 2).sum(axis=1)
+    near = np.argsort(d2, kind="stable")[:k]
+    low, high = -30.0, 30.0
+    for _ in range(100):
+        beta = np.exp((low + high) / 2)
+        P, found = perplexity_P(d2[near][None], np.array([beta]))
+        low, high = ((low + high) / 2, high) if found[0] > perplexity else (low, (low + high) / 2)
+    for _ in range(steps):
+        p = p + rate * (P[0] @ B[near] - softmax_Q(p[None], B)[0] @ B)
+    return p

@@ -19,7 +19,7 @@ LAYERS = [
     "_searching._search _searching._linkage _searching.filters _common.finite _interchange.rows",
     "_searching.engines _searching._weighted _searching.linkage _interchange.items _learning.kind_space",
     "_searching.queries",
-    "_learning.item_encoder _measuring.brute_force",
+    "_learning.item_encoder _learning.query_steps _measuring.brute_force",
     "_learning.encoder _measuring.recall",
     "_learning.training_data _learning.affinity _searching.lookup",
     "_learning.descent _searching.pairs _searching.index_file _searching.expansion _searching.calibration",

@@ -145,6 +145,48 @@ def test_items_are_encoded_by_the_nearest_of_their_candidates(rng, isa, k):
     assert (unpack_codes(codes, r) == (B > 0)).mean() > 0.99  # sums of other orders may turn a bit
 
 
+@pytest.mark.parametrize(
+    ("r", "d", "k", "c"), [(1, 1, 1, 1), (3, 5, 7, 9), (17, 16, 16, 40), (33, 70, 40, 33), (64, 31, 20, 40), (130, 9, 5, 31)]
+)
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_weights_of_queries_move_down_the_gradient(rng, isa, r, d, k, c, steps):
+    weights, arrays, numbers = problem(rng, r, d)
+    kernels = item_encoder.scores(weights, arrays, numbers)
+    A = from_bfloat16(arrays["anchors"]).astype(float)
+    B = unpack_codes(arrays["codes"], r) * 2.0 - 1
+    X = rng.standard_normal((9, d)).astype(np.float32)
+    X[3] = A[5]  # a query may be an anchor, which is near it then
+    candidates = np.array([rng.permutation(40)[:c] for _ in X])
+    candidates[0, 1::2] = -1
+    candidates[1] = -1
+    p = project(X, weights)
+    found = [p.copy(), p.copy()]
+    for n_threads, moved in zip((1, 3), found):
+        kernels.move_queries(X, arrays["codes"], candidates, k, k / 2, 0.3, steps, moved, n_threads)
+    np.testing.assert_array_equal(*found)
+    for x, before, after, of in zip(X, p, found[0], candidates):
+        of = of[of >= 0]
+        expected = before
+        if len(of):
+            expected = reference.moved_query(before.astype(float), x, A[of], B[of], k, k / 2, 0.3, steps)
+        np.testing.assert_allclose(after, expected, rtol=1e-3, atol=2e-3)
+    if steps and r > 1 and c > 1:
+        assert (np.abs(found[0] - p).max(axis=1) > 0.01)[2:].all()
+
+
+def test_weights_move_towards_copies_at_one_place(rng, isa):
+    """Anchors at one distance share P alike, also where that distance is 0."""
+    weights, arrays, numbers = problem(rng, 20, 6)
+    arrays["anchors"][:] = arrays["anchors"][0]
+    kernels = item_encoder.scores(weights, arrays, numbers)
+    x = from_bfloat16(arrays["anchors"][:1])
+    B = unpack_codes(arrays["codes"], 20) * 2.0 - 1
+    for X in (x, x + 1):
+        p = np.zeros((1, 20), np.float32)
+        kernels.move_queries(X, arrays["codes"], np.arange(40)[None], 10, 5.0, 0.5, 1, p, 1)
+        np.testing.assert_allclose(p[0], 0.5 * (B[:10].mean(axis=0) - B.mean(axis=0)), atol=1e-5)
+
+
 def test_kernels_refuse_what_does_not_fit(rng):
     weights, arrays, numbers = problem(rng, 20, 19)
     kernels = item_encoder.scores(weights, arrays, numbers)
@@ -159,6 +201,15 @@ def test_kernels_refuse_what_does_not_fit(rng):
     for bad in ((X, maps[:, :-1].copy(), candidates), (X, maps, candidates - 2), (X, maps, candidates + 40)):
         with pytest.raises(ValueError, match="must be"):
             kernels.encode(*bad, 3, 1, 1, codes, 1)
+    p, of = np.ones((2, 20), np.float32), arrays["codes"]
+    for bad in (
+        (X[:, :-1].copy(), of, candidates, 3), (X, of[1:], candidates, 3), (X, of, candidates + 40, 3),
+        (X, of, candidates - 2, 3), (X, of, candidates[:1], 3), (X, of, candidates, 0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="must be"):
+            kernels.move_queries(*bad, 1.0, 0.1, 1, p, 1)
+    kernels.move_queries(X, of, candidates[:, :0], 3, 1.0, 0.1, 1, p, 1)
+    assert (p == 1).all()  # nothing to move towards
     with pytest.raises(ValueError, match="must be"):
         _bits.Scores({"anchors": np.zeros((2, 3), np.uint16), **dict.fromkeys(
             ("p", "gram_d", "gram_v", "far"), np.zeros((2, 2), np.float32)), **dict.fromkeys(
@@ -274,6 +325,38 @@ def test_more_of_the_nearest_are_found_than_by_other_codes(digits):
     assert found["scores"] > found["neighbors"]
 
 
+@pytest.mark.parametrize("n_bits", [16, 64, 200])
+def test_weights_of_queries_find_more_than_projections(rng, n_bits):
+    """Also of items that are no anchors."""
+    X = rng.standard_normal((3000, 12)) @ rng.standard_normal((12, 220)) + 0.3 * rng.standard_normal((3000, 220))
+    items, Q = X[300:], X[:300]
+    h = APHash(n_bits, mode="scores", n_anchors=800, random_state=0).fit(items)
+    others = np.setdiff1d(np.arange(len(items)), h.anchor_indices_)
+    true = np.argsort(((Q[:, None] - items[others][None]) ** 2).sum(-1), axis=1, kind="stable")[:, :10]
+    index = HammingIndex(n_bits)
+    index.add(h.codes_[others])
+    found = {of: index.search(getattr(h, of)(Q), 10)[1] for of in ("query_projections", "decision_function")}
+    recalls = {of: np.mean([np.isin(t, f).mean() for t, f in zip(true, ids)]) for of, ids in found.items()}
+    assert recalls["query_projections"] > recalls["decision_function"]
+
+
+def test_weights_of_a_query_depend_on_it_alone(digits, hasher):
+    X = digits[0]
+    weights = hasher.query_projections(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_array_equal(hasher.query_projections(X[order]), weights[order])
+    np.testing.assert_array_equal(hasher.query_projections(X.astype(np.float32)), weights)
+    for row in (0, 1, 700):
+        np.testing.assert_array_equal(hasher.query_projections(X[row]), weights[row])
+        np.testing.assert_array_equal(hasher.encoder_.query_projections(X[row : row + 1]), weights[row : row + 1])
+    threads = APHash(32, mode="semantic", random_state=0, n_jobs=3).fit(X)
+    np.testing.assert_array_equal(threads.query_projections(X), threads.decision_function(X))  # it has no anchors
+    encoder = hasher.encoder_
+    encoder.n_jobs = 3
+    np.testing.assert_array_equal(encoder.query_projections(X), weights)
+    encoder.n_jobs = None
+
+
 def test_a_code_depends_on_its_row_alone(digits, hasher):
     X = digits[0]
     np.testing.assert_array_equal(hasher.transform(X), hasher.codes_)
@@ -334,7 +417,7 @@ def test_attributes(digits, hasher, mode):
     assert hasher.objective_["J0"][-1] < hasher.objective_["J0"][0] and (hasher.objective_["J1"] == 0).all()
     assert not hasattr(hasher, "anchors_") and not hasattr(hasher, "thresholds_")
     projections = X @ hasher.coef_.T + hasher.intercept_
-    np.testing.assert_allclose(hasher.query_projections(X), projections, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(hasher.decision_function(X), projections, rtol=1e-3, atol=1e-3)
     hasher = APHash(16, mode=mode, random_state=0, n_anchors=100, max_iter=5).fit(X)
     assert len(hasher.anchor_indices_) == 100 and hasher.codes_.shape == (m, 1)
     hasher.set_params(mode="semantic", n_anchors="auto", max_iter="auto").fit(X)

@@ -297,7 +297,7 @@ class Encoder:
         return out
 
     def _query_projections(self, X, n_jobs):
-        if self.items is None:
+        if self.items is None or not self.items.moves_queries:
             return self._decision_function(X, n_jobs)
         rows, threads, one = self._read(X, n_jobs)
         out = query_weights(self, rows, threads)
@@ -397,10 +397,10 @@ def encode(encoder, X, threads):
 
 def query_weights(encoder, X, threads):
     """Return the weights (n, n_bits) of queries, float rows in C order that are known to be good."""
-    if encoder.items is None:
+    if encoder.items is None or not encoder.items.moves_queries:
         return project(encoder, X, threads)
     out = np.empty((len(X), encoder.n_bits), np.float32)
-    encoder.items.move_queries(Source(X, None, encoder.mean, encoder.scale), out, threads)
+    encoder.items.query_weights(Source(X, None, encoder.mean, encoder.scale), out, threads)
     return out
 
 

@@ -8,6 +8,9 @@ share of J0 (csrc/learn/bits.inc.h has the formula), found in four steps that se
 3. compute their exact distances: the nearest of them are the anchors in whose P the item has a share;
 4. descend on the item's share of J0.
 
+A query is an anchor whose bits are not needed, so p itself descends on its share of J0, with all bits fixed: from V (q -
+mu), some steps down the gradient sum_j (Q(j) - P(j)) b_j over the candidates of step 2 (``query_steps``).
+
 In mode "semantic-scores", x is z of ``kind_space``, for anchors and items alike.
 """
 
@@ -23,7 +26,7 @@ from aphash.codes import n_words
 
 FIRST_SWEEPS, SWEEPS = 3, 3  # over the bits: at most so often, and until none changes
 _CHUNK = 4096  # items that are encoded together
-_STEPS, _RATE = 4, 6.4  # of a query's weights, each of this share of a bit: more bits share a score
+_RATE = 6.4  # of a step of a query's weights, for all bits: the more share a score, the less each moves
 _PERPLEXITY = 0.5  # of a query's P, for each near anchor
 
 ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
@@ -33,7 +36,7 @@ ARRAYS = {  # what a model's file holds of it, with dtypes and dimensions
 }  # fmt: skip
 NUMBERS = ("norm", "equal_norms", "offset", "scale", "rho", "n_near", "n_candidates")
 KIND_ARRAYS = kind_space.ARRAYS | {"weights": (np.float32, "dr")}  # of mode "semantic-scores"
-LATER_NUMBERS = ("kind_scale", "by_decoder")  # which some models have: of that mode, and of more than 128 bits
+LATER_NUMBERS = ("query_steps", "kind_scale", "by_decoder")  # not of the first files; of that mode; of some long codes
 
 
 def has_later(numbers):
@@ -54,7 +57,8 @@ class ItemEncoder:
         :data:`KIND_ARRAYS` says, the weights among them; then d is the space's e.
     numbers : dict
         As :data:`NUMBERS` says: nu, lambda / nu, w, s, rho, and how many near anchors are taken from how many
-        candidates. ``kind_scale`` belongs to a kind space. With ``by_decoder``, an item's bits have to rebuild it by D,
+        candidates. ``query_steps`` is how many steps the weights of queries take; without it, none. ``kind_scale``
+        belongs to a kind space. With ``by_decoder``, an item's bits have to rebuild it by D,
         and not by V.
     p : ndarray of float32, shape (m, r), optional
         The anchors' weights, where they are known.
@@ -90,6 +94,8 @@ class ItemEncoder:
         for name in ("n_near", "n_candidates"):
             if not 1 <= numbers[name] < 1 << 31 or numbers[name] != int(numbers[name]):
                 raise ValueError(f"{name} must be a positive integer, got {numbers[name]}")
+        if not 0 <= numbers.get("query_steps", 0) < 1 << 31:
+            raise ValueError(f"query_steps must be a number of steps, got {numbers['query_steps']}")
         self.arrays = {name: np.ascontiguousarray(arrays[name]) for name in own}
         self.numbers = {name: numbers[name] for name in names}
         self.weights = np.ascontiguousarray(weights)
@@ -156,26 +162,43 @@ class ItemEncoder:
         candidates, n_near = self._candidates(weights, n_threads), int(self.numbers["n_near"])
         kernels.encode(V, maps, candidates, n_near, FIRST_SWEEPS, SWEEPS, codes, n_threads)
 
-    def move_queries(self, source, weights, n_threads):
-        """Move the weights of queries, as items' bits were found: with the anchors near them, one query at a time.
+    @property
+    def moves_queries(self):
+        """Whether the weights of a query are other than its projections."""
+        return bool(self.numbers.get("query_steps"))
+
+    def query_weights(self, source, weights, n_threads):
+        """Write the weights of all queries of a source: their projections, moved towards the anchors near them.
 
         Parameters
         ----------
         source : Source
-            The queries, as of :meth:`encode`.
+            As of :meth:`encode`.
         weights : ndarray of float32, shape (n, n_bits)
-            Is overwritten.
         n_threads : int
         """
-        _, kernels, asks = self._pack()
-        codes, n_near, r = self.arrays["codes"], int(self.numbers["n_near"]), self.weights.shape[1]
         for start, V in self._chunks(source, n_threads):
-            p = weights[start : start + len(V)]
-            asks.project(V, p, n_threads)
-            candidates = self._candidates(p, n_threads)
-            kernels.move_queries(
-                V, codes, candidates, n_near, _PERPLEXITY * n_near, _RATE / r, _STEPS, p, n_threads
-            )  # fmt: skip
+            weights[start : start + len(V)] = self.moved(V, int(self.numbers["query_steps"]), n_threads)
+
+    def moved(self, V, steps, n_threads, bitmap=None):
+        """Return the weights of vectors float32 (n, d) of the space in which the anchors are, after some steps.
+
+        ``bitmap`` says which anchors are there for them.
+        """
+        _, kernels, asks = self._pack()
+        r, n_near = self.weights.shape[1], int(self.numbers["n_near"])
+        p = np.empty((len(V), r), np.float32)
+        asks.project(V, p, n_threads)
+        if steps:
+            candidates, perplexity = self._candidates(p, n_threads, bitmap), _PERPLEXITY * n_near
+            codes = self.arrays["codes"]
+            kernels.move_queries(V, codes, candidates, n_near, perplexity, _RATE / r, steps, p, n_threads)
+        return p
+
+    @property
+    def snapshot(self):
+        """The anchors' codes, to be searched."""
+        return self._codes.present
 
     def _chunks(self, source, n_threads):
         """Yield (start, vectors of the space in which the anchors are) of the items of a source."""
@@ -185,11 +208,10 @@ class ItemEncoder:
             working(source, start, start + len(some), some)
             yield start, some if self.kind_space is None else self.kind_space(some, n_threads)
 
-    def _candidates(self, weights, n_threads):
+    def _candidates(self, weights, n_threads, bitmap=None):
         """Return the anchors with the highest scores, int64 (n, n_candidates)."""
-        snapshot = self._codes.present
-        n_candidates = min(int(self.numbers["n_candidates"]), len(snapshot))
-        return queries.nearest(SCAN, snapshot, weights.astype(np.float64), n_candidates, None, n_threads)[1]
+        n_candidates = min(int(self.numbers["n_candidates"]), len(self.snapshot))
+        return queries.nearest(SCAN, self.snapshot, weights.astype(np.float64), n_candidates, bitmap, n_threads)[1]
 
 
 def _map(weights):

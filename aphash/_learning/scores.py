@@ -25,7 +25,7 @@ import numpy as np
 from scipy import linalg
 
 from aphash._common.threads import Crew
-from aphash._learning import _bits, _distances, descent
+from aphash._learning import _bits, _distances, descent, query_steps
 from aphash._learning._source import Source
 from aphash._learning.blocks import draw_rows
 from aphash._learning.descent import HISTORY, itq_map, sign
@@ -165,6 +165,8 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     encoder = ItemEncoder(weights, arrays, numbers, p)
     arrays["codes"] = encoder.encode_vectors(fit.A, n_threads)  # queries move towards the bits that these have as items
     encoder = ItemEncoder(weights, arrays, numbers, p)
+    steps = query_steps.best(encoder, fit.A, fit.near, rng, n_threads)
+    encoder = ItemEncoder(weights, arrays, numbers | {"query_steps": steps}, p)
     history = np.array(fit.history, HISTORY)
     bias = np.zeros(s.n_bits)  # working vectors are centred
     return ScoreResult(items, weights.astype(np.float64), bias, encoder, history, len(history), n_directions)

@@ -80,7 +80,7 @@ def _calibrated(X, rows, metric, encoder, index, kept, rng, threads):
     if kept is not None:
         kept_distances = with_queries(KeptRescore(kept, metric), queries, threads).distances(0, ids[true])
     return calibration.measure(
-        index, weights_of(encoder, queries, metric, threads), index.get(ids[rows]), rows,
+        index, weights_of(encoder, queries, metric, kept is not None, threads), index.get(ids[rows]), rows,
         true, true_distances, kept_distances, others, with_queries(by_vectors, queries, threads).distances(0, others),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 from aphash._common.arrays import shown
 from aphash._common.checks import check_count
 from aphash._common.finite import check_finite
-from aphash._learning.encoder import Encoder, encode, query_weights
+from aphash._learning.encoder import Encoder, encode, project, query_weights
 from aphash._measuring import brute_force
 from aphash._searching.calibration import Calibration
 from aphash._searching.kept import KeptRescore, KeptVectors
@@ -155,8 +155,11 @@ def encode_rows(encoder, X, metric, codes, rows, threads):
         codes[some] = encode(encoder, block, threads)
 
 
-def weights_of(encoder, Q, metric, threads):
-    return query_weights(encoder, np.ascontiguousarray(working(Q, metric)), threads)
+def weights_of(encoder, Q, metric, ranked, threads):
+    """Return the weights of queries. Where candidates are ranked by kept vectors, which costs little, the projections are:
+    more candidates then cost less than better weights."""
+    weights = project if ranked else query_weights
+    return weights(encoder, np.ascontiguousarray(working(Q, metric)), threads)
 
 
 def sums_of(weights):

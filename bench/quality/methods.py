@@ -29,7 +29,8 @@ BY_WEIGHTS = " by weights"  # behind a spec: the same stored codes, asked by rea
 NAMES = {  # for readers
     "aphash-semantic": "APHash semantic", "aphash-semantic-scores": "APHash semantic-scores",
     "aphash-neighbors": "APHash neighbors",
-    "aphash-scores": "APHash scores", "aphash-paper": "APHash paper",
+    "aphash-scores": "APHash scores", "aphash-scores:queries=projections": "APHash scores, by projections",
+    "aphash-paper": "APHash paper",
     "random": "random projections", "signs": "sign of the embedding", "pca": "PCA signs", "itq": "ITQ", "sh": "SH",
     "agh": "AGH", "pq": "PQ", "pq:rotated=True": "PQ, rotated",
     "pq:rotated=True,part_bits=4": "PQ of 4 bits, rotated", "opq": "OPQ",
@@ -52,17 +53,25 @@ def parse_spec(spec):
     return name, params
 
 
+class ByProjections(aphash.APHash):
+    """Of a model that learned scores, queries as their projections V (q - mu), without the descent on each."""
+
+    def query_projections(self, X):
+        return self.decision_function(X)
+
+
 def make(spec, n_bits, seed, n_jobs):
     """Return the estimator of a spec."""
     name, params = parse_spec(spec)
     if name.startswith("aphash-"):
         mode = name.removeprefix("aphash-")
+        estimator = {None: aphash.APHash, "projections": ByProjections}[params.pop("queries", None)]
         own = inspect.signature(aphash.APHash).parameters
         study = {name: value for name, value in params.items() if name not in own}
         if study:  # of the method's parameters, those that only a recipe has
             mode = aphash.Recipe.preset(mode).replace(**study)
         given = {name: value for name, value in params.items() if name in own}
-        return aphash.APHash(n_bits, mode=mode, random_state=seed, n_jobs=n_jobs, **given)
+        return estimator(n_bits, mode=mode, random_state=seed, n_jobs=n_jobs, **given)
     if name not in BASELINES:
         raise ValueError(f"unknown method {name!r}: one of {', '.join([*BASELINES, *OURS])}")
     return BASELINES[name](n_bits, random_state=seed, **params)

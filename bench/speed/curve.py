@@ -89,10 +89,10 @@ def kept(old, new):
 # of a code ----
 
 
-def ours(mode):
+def ours(mode, project):
     def build(X, n_bytes):
         learned = aphash.APHash(8 * n_bytes, mode=mode, random_state=0, n_jobs=1).fit(X)
-        return by_weights(X, 8 * n_bytes, learned.transform(X), learned.query_projections)
+        return by_weights(X, 8 * n_bytes, learned.transform(X), getattr(learned, project))
 
     return build
 
@@ -220,7 +220,8 @@ def components(n_bytes, d, n_parts):
 
 
 METHODS = {  # "np": without the training for polysemous codes, which takes most of the time and is of no use here
-    "APHash scores, by weights": ours("scores"),
+    "APHash scores": ours("scores", "query_projections"),
+    "APHash scores, by projections": ours("scores", "decision_function"),  # without the descent on each query's weights
     "ITQ, by weights in aphash": itq_by_weights,
     "ITQ, faiss binary and numpy": binary(baselines.ITQ),
     "PCA signs, faiss binary and numpy": binary(baselines.PCASigns),
