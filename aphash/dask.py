@@ -116,6 +116,8 @@ class APHash(estimator.APHash):
                 all_by_encoder = bool(self._safeguard(found, training, sample, look))
         fitted = self._attributes(found, training, rows)
         encoder = estimator.encoder_of(fitted)
+        if settings.objective == "scores":
+            self._count_codes(sample, encoder, own_threads)
         if all_by_encoder:
             codes = _encode(X, encoder)
         else:

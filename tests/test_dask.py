@@ -117,6 +117,7 @@ def test_bits_of_scores(X, settings):
     assert one.fingerprint_ == other.fingerprint_ and not hasattr(other, "anchors_")
     np.testing.assert_array_equal(one.codes_, other.codes_.compute())
     np.testing.assert_array_equal(one.transform(X), other.transform(chunked(X, 700)).compute())
+    assert one.items_.numbers == other.items_.numbers
     weights = other.query_projections(chunked(X, 700)).compute()
     np.testing.assert_array_equal(one.query_projections(X), weights)
     np.testing.assert_array_equal(one.codes_, other.to_local().codes_)

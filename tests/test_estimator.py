@@ -740,3 +740,13 @@ def test_notebooks_show_it(digits):
     for words in ("APHash", "n_bits", "24", "HammingNeighbors", "Normalizer"):
         assert words in page
     assert "fitted" in quick().fit(digits[0][:100])._repr_html_()
+
+
+def test_a_model_is_saved_with_the_bits_that_it_has(digits, tmp_path):
+    X = digits[0] if isinstance(digits, tuple) else digits
+    h = APHash(32, random_state=0).fit(X)
+    weights = h.query_projections(X)
+    h.set_params(n_bits=64).save(tmp_path / "model")  # a search over parameters leaves such models
+    again = APHash.load(tmp_path / "model")
+    assert again.n_bits == 32 and h.n_bits == 64
+    np.testing.assert_array_equal(again.query_projections(X), weights)

@@ -176,6 +176,19 @@ def test_check_counts_as_the_definition(rng):
 
 
 @pytest.mark.filterwarnings("ignore:X has 1 independent directions")
+@pytest.mark.parametrize("mode", ["scores", "semantic-scores"])
+def test_warnings_of_few_codes_of_scores(rng, mode):
+    """They rank by direction, of which a line has two."""
+    settings = {"mode": mode, "random_state": 0, "n_jobs": 1, "n_anchors": 500, "max_iter": 5}
+    with pytest.warns(UserWarning, match="2000 rows of X have only .* distinct codes") as caught:
+        APHash(16, **settings).fit(rng.random((2000, 1)))
+    assert {each.filename for each in caught if "distinct" in str(each.message)} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        APHash(16, **settings).fit(rng.random((2000, 16)))
+
+
+@pytest.mark.filterwarnings("ignore:X has 1 independent directions")
 def test_warnings_of_few_codes(rng):
     X = rng.random((2000, 1))
     with pytest.warns(UserWarning, match="2000 rows of X have only .* distinct codes"):

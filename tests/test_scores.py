@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -325,36 +326,96 @@ def test_more_of_the_nearest_are_found_than_by_other_codes(digits):
     assert found["scores"] > found["neighbors"]
 
 
-@pytest.mark.parametrize("n_bits", [16, 64, 200])
-def test_weights_of_queries_find_more_than_projections(rng, n_bits):
+def patches(n, d=60, seed=0):
+    """Clusters in planes of their own: where neighbours are depends on where a query is."""
+    rng = np.random.default_rng(seed)
+    centres, planes = rng.standard_normal((5, d)), rng.standard_normal((5, 4, d)) / 2
+    own = rng.integers(5, size=n)
+    X = centres[own] + np.einsum("nk,nkd->nd", rng.standard_normal((n, 4)), planes[own])
+    return (X + 0.02 * rng.standard_normal((n, d))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def moving(mode):
+    """A model whose queries move, and rows that are not in it."""
+    X = patches(9000)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* distinct codes")  # of the kind there are five
+        hasher = APHash(16, mode=mode, n_anchors=6000, n_train=8400, random_state=0).fit(X[:8700])
+    assert hasher.items_.numbers["query_steps"] > 0
+    return hasher, X[:8700], X[8700:]
+
+
+def test_weights_of_queries_find_more_than_projections(moving, mode):
     """Also of items that are no anchors."""
-    X = rng.standard_normal((3000, 12)) @ rng.standard_normal((12, 220)) + 0.3 * rng.standard_normal((3000, 220))
-    items, Q = X[300:], X[:300]
-    h = APHash(n_bits, mode="scores", n_anchors=800, random_state=0).fit(items)
+    h, items, Q = moving
     others = np.setdiff1d(np.arange(len(items)), h.anchor_indices_)
     true = np.argsort(((Q[:, None] - items[others][None]) ** 2).sum(-1), axis=1, kind="stable")[:, :10]
-    index = HammingIndex(n_bits)
+    index = HammingIndex(16)
     index.add(h.codes_[others])
-    found = {of: index.search(getattr(h, of)(Q), 10)[1] for of in ("query_projections", "decision_function")}
-    recalls = {of: np.mean([np.isin(t, f).mean() for t, f in zip(true, ids)]) for of, ids in found.items()}
-    assert recalls["query_projections"] > recalls["decision_function"]
+    moved, projected = (index.search(weigh(Q), 10)[1] for weigh in (h.query_projections, h.decision_function))
+    moved, projected = (np.mean([np.isin(t, f).mean() for t, f in zip(true, ids)]) for ids in (moved, projected))
+    assert moved > projected + (0.01 if mode == "scores" else 0)
 
 
-def test_weights_of_a_query_depend_on_it_alone(digits, hasher):
-    X = digits[0]
+def test_expected_recall_is_that_of_the_weights(moving):
+    h, items, Q = moving
+    true = np.argsort(((Q[:, None] - items[None]) ** 2).sum(-1), axis=1, kind="stable")[:, :10]
+    index = HammingIndex(16)
+    index.add(h.codes_)
+    actual = [recall(index, weigh(Q), items, true) for weigh in (h.query_projections, h.decision_function)]
+    assert abs(h.expected_recall_.at(100, k=10) - actual[0]) < 0.05 and actual[0] > actual[1]
+
+
+def test_weights_of_a_query_depend_on_it_alone(moving):
+    hasher, _, X = moving
     weights = hasher.query_projections(X)
+    assert np.abs(weights - hasher.decision_function(X)).max() > 0.01
     order = np.random.default_rng(0).permutation(len(X))
     np.testing.assert_array_equal(hasher.query_projections(X[order]), weights[order])
-    np.testing.assert_array_equal(hasher.query_projections(X.astype(np.float32)), weights)
-    for row in (0, 1, 700):
+    np.testing.assert_array_equal(hasher.query_projections(X.astype(float)), weights)
+    for row in (0, 1, 70):
         np.testing.assert_array_equal(hasher.query_projections(X[row]), weights[row])
         np.testing.assert_array_equal(hasher.encoder_.query_projections(X[row : row + 1]), weights[row : row + 1])
-    threads = APHash(32, mode="semantic", random_state=0, n_jobs=3).fit(X)
-    np.testing.assert_array_equal(threads.query_projections(X), threads.decision_function(X))  # it has no anchors
-    encoder = hasher.encoder_
+    with pytest.raises(ValueError, match="61 features"):
+        hasher.query_projections(np.ones((3, 61)))
+    encoder = Encoder.load(saved(hasher))
     encoder.n_jobs = 3
     np.testing.assert_array_equal(encoder.query_projections(X), weights)
-    encoder.n_jobs = None
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(hasher)).query_projections(X), weights)
+
+
+def saved(hasher):
+    file = io.BytesIO()
+    hasher.save(file)
+    return file.getvalue()
+
+
+def test_a_model_without_steps_has_the_projections_as_weights(moving, mode):
+    """The files of version 3 are such."""
+    hasher, _, X = moving
+    items = hasher.items_
+    numbers = {name: number for name, number in items.numbers.items() if name != "query_steps"}
+    before = APHash.load(saved(hasher))
+    before.items_ = item_encoder.ItemEncoder(items.weights, items.arrays, numbers)
+    np.testing.assert_array_equal(before.query_projections(X), hasher.decision_function(X))
+    np.testing.assert_array_equal(before.transform(X), hasher.transform(X))
+    file = saved(before)
+    assert container.read(file, kind="APHash")[2] == (3 if mode == "scores" else 4)
+    np.testing.assert_array_equal(APHash.load(file).query_projections(X), hasher.decision_function(X))
+    with pytest.raises(ValueError, match="query_steps must be"):
+        item_encoder.ItemEncoder(items.weights, items.arrays, numbers | {"query_steps": -1})
+
+
+def test_queries_stay_where_anchors_say_little():
+    """Where neighbours lie alike in all directions, V says all that is to be known."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 30))
+    hasher = APHash(16, mode="scores", n_anchors=1500, random_state=0).fit(X)
+    assert hasher.items_.numbers["query_steps"] == 0
+    np.testing.assert_array_equal(hasher.query_projections(X), hasher.decision_function(X))
+    few = APHash(16, mode="scores", random_state=0).fit(X[:19, :16])  # too few to find out
+    assert few.items_.numbers["query_steps"] == 0
 
 
 def test_a_code_depends_on_its_row_alone(digits, hasher):
@@ -449,7 +510,7 @@ def test_files_and_pickles(digits, hasher, mode, tmp_path):
     rest = 60_000 if mode == "scores" else 90_000
     assert (tmp_path / "model").stat().st_size < len(X) * (2 * 64 + 12 + 8 + 8 + 8) + rest
     version = container.read(tmp_path / "model", kind="APHash")[2]
-    assert version == (3 if mode == "scores" else 4) == container.read(tmp_path / "product", kind=PRODUCT)[2]
+    assert version == 4 == container.read(tmp_path / "product", kind=PRODUCT)[2]
 
 
 def test_a_file_whose_arrays_do_not_fit_is_refused(hasher, tmp_path):

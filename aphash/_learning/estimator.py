@@ -31,6 +31,7 @@ _SIZES = 1e-12, 1e12  # of one over the size of vectors, whose float32 distances
 TRAIN_ROWS = 1_000_000  # what n_train="auto" learns from at most
 _HELD_OUT, _HELD_OUT_FROM = 300, 6000  # rows that measure the recall; of fewer rows than the second all learn
 _MEASURED_ROWS, _MEASURED_NUMBERS = 100_000, 1 << 26  # among which held-out rows are searched for, at most
+_COUNTED = 2500  # rows whose distinct codes are counted
 
 
 class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -311,6 +312,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 codes = None if replaced else training.codes()
         fitted = self._attributes(found, training, rows)
         encoder = encoder_of(fitted | columns)
+        if settings.objective == "scores":
+            self._count_codes(sample, encoder, n_threads)
         if codes is None or rows is not None:
             encoded = encode(encoder, checked, n_threads)
             fitted["expected_recall_"] = self._expected_recall(checked, encoder, encoded, others, look, n_threads)
@@ -366,19 +369,18 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         np.clip(V, -1e100, 1e100, out=V)  # far rows: their squares are to be numbers
         neighbors = self._goal() == "neighbors"
         found.W, found.bias, replaced = safeguard.reinforce(V, found.W, found.bias, rng, neighbors)
-        some = V[:: -(-len(V) // 2500)]
-        distinct = safeguard.distinct(some @ found.W + found.bias >= 0)
-        if distinct < safeguard.few_codes(some, self.n_bits):
-            warnings.warn(
-                f"{len(some)} rows of X have only {distinct} distinct codes: what is so close together "
-                "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
-                "others, scale them",
-                UserWarning,
-                stacklevel=3,
-            )
+        some = V[:: -(-len(V) // _COUNTED)]
+        _tell_few_codes(some, safeguard.distinct(some @ found.W + found.bias >= 0), self.n_bits)
         if replaced:
             found.anchor_codes = training.working(found.anchor_items) @ found.W + found.bias
         return replaced
+
+    def _count_codes(self, sample, encoder, n_threads):
+        """Look how many codes the encoder has for a sample of X, where the bits are not those of projections."""
+        some = np.ascontiguousarray(sample[:: -(-len(sample) // _COUNTED)])
+        some = some[(np.abs(some) < encoder._farthest).all(axis=1)]
+        if len(some):
+            _tell_few_codes(some, len(np.unique(encode(encoder, some, n_threads), axis=0)), self.n_bits)
 
     def _attributes(self, found, training, rows):
         """Return the fitted attributes but codes_, of what was learned from the rows of X that ``rows`` names."""
@@ -692,6 +694,18 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []  # codes are uint64 whatever X is
         return tags
+
+
+def _tell_few_codes(some, distinct, n_bits):
+    """Warn where rows have so few distinct codes; called by what ``fit`` calls."""
+    if distinct < safeguard.few_codes(some, n_bits):
+        warnings.warn(
+            f"{len(some)} rows of X have only {distinct} distinct codes: what is so close together "
+            "cannot be told apart. More bits tell more apart; if single features or rows are far larger than the "
+            "others, scale them",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 # What as_floats makes of anything. NaN is looked for by blocks instead.

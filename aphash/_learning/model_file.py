@@ -41,6 +41,7 @@ def to_file(given, fitted):
     arrays |= {f"objective_{name}": np.ascontiguousarray(fitted["objective_"][name]) for name in HISTORY.names}
     seed = given["random_state"]
     given = given | {"mode": recipe.to_file(given["mode"])}
+    given["n_bits"] = len(fitted["coef_"])  # set_params may have changed it since fit
     given["random_state"] = seed if isinstance(seed, numbers.Integral) else None
     params = {"given": given, "scale_": fitted["scale_"], "n_iter_": int(fitted["n_iter_"])}
     measured = fitted.get("expected_recall_")  # of an earlier version's pickle there is none
