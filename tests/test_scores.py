@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from aphash import APHash, Encoder, HammingIndex, Recipe, unpack_codes
+from aphash import APHash, Encoder, HammingIndex, Recipe, VectorIndex, unpack_codes
 from aphash import load as load_product
 from aphash import save as save_product
 from aphash._common import container
@@ -147,7 +147,8 @@ def test_items_are_encoded_by_the_nearest_of_their_candidates(rng, isa, k):
 
 
 @pytest.mark.parametrize(
-    ("r", "d", "k", "c"), [(1, 1, 1, 1), (3, 5, 7, 9), (17, 16, 16, 40), (33, 70, 40, 33), (64, 31, 20, 40), (130, 9, 5, 31)]
+    ("r", "d", "k", "c"),
+    [(1, 1, 1, 1), (3, 5, 7, 9), (17, 16, 16, 40), (33, 70, 40, 33), (64, 31, 20, 40), (130, 9, 5, 31)],
 )
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_weights_of_queries_move_down_the_gradient(rng, isa, r, d, k, c, steps):
@@ -405,6 +406,17 @@ def test_a_model_without_steps_has_the_projections_as_weights(moving, mode):
     np.testing.assert_array_equal(APHash.load(file).query_projections(X), hasher.decision_function(X))
     with pytest.raises(ValueError, match="query_steps must be"):
         item_encoder.ItemEncoder(items.weights, items.arrays, numbers | {"query_steps": -1})
+
+
+def test_a_vector_index_moves_queries_where_codes_are_all_it_has():
+    X = patches(9000)
+    Q = X[8700:]
+    for keep in (None, "int8"):
+        index = VectorIndex(16, metric="l2", keep=keep, random_state=0).fit(X[:8700])
+        moved, projected = index.encoder_.query_projections(Q), index.encoder_.decision_function(Q)
+        assert np.abs(moved - projected).max() > 0.01
+        found = index.search(Q, 100, candidates=0).ids
+        np.testing.assert_array_equal(found, index.codes_.search(moved if keep is None else projected, 100)[1])
 
 
 def test_queries_stay_where_anchors_say_little():

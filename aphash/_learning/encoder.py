@@ -249,9 +249,13 @@ class Encoder:
     def query_projections(self, X):
         """Return the weights by which X is searched for: queries of :meth:`aphash.HammingIndex.search`.
 
-        A query is known exactly, so its weights say more than its code does. Today these are the numbers of
-        :meth:`decision_function`. Models may come to have other weights for queries than the projections whose signs
-        are the codes, so use this for queries, and ``decision_function`` for the projections themselves.
+        A query is known exactly, so its weights say more than its code does. Of most models they are the numbers of
+        :meth:`decision_function`. Of a model that learned scores (modes "scores" and "semantic-scores") they start
+        there. Then they move: a query is an anchor whose h descends on its own KL(P || Q) while all codes are fixed, as
+        in the paper. P is over those anchors of the model that are nearest to the query. It takes as many steps, 4 at
+        most, as fit has found to help: none on some data. They cost about as much as transform does, and
+        decision_function leaves them out. Where candidates are ranked by vectors afterwards, and the database has
+        fewer than some million codes, that is faster at the same recall.
 
         Parameters
         ----------
@@ -260,6 +264,8 @@ class Encoder:
         Returns
         -------
         ndarray of float32, shape (n, n_bits) or (n_bits,)
+            The same for a row whatever rows it comes with. Needs the result, and 4 n_bits n_candidates bytes (200
+            candidates) and some more a thread where scores were learned.
 
         Raises
         ------

@@ -107,8 +107,8 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Learned codes of the training rows, packed: the index of a database that X is. Rows that did not learn, with
         ``n_train`` less than n, have the codes that transform gives them.
     coef_, intercept_ : ndarray of float64, shapes (n_bits, d) and (n_bits,)
-        The hash function: projections are ``X @ coef_.T + intercept_``. Where scores are learned, they are a query's
-        weights.
+        The hash function: projections are ``X @ coef_.T + intercept_``. Where scores are learned, a query's weights
+        start from them (:meth:`query_projections`).
     items_ : ItemEncoder
         Of modes "scores" and "semantic-scores" only: how items get their bits.
     mean_, scale_ : ndarray of float64, shape (d,), and float

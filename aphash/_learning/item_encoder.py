@@ -8,8 +8,8 @@ share of J0 (csrc/learn/bits.inc.h has the formula), found in four steps that se
 3. compute their exact distances: the nearest of them are the anchors in whose P the item has a share;
 4. descend on the item's share of J0.
 
-A query is an anchor whose bits are not needed, so p itself descends on its share of J0, with all bits fixed: from V (q -
-mu), some steps down the gradient sum_j (Q(j) - P(j)) b_j over the candidates of step 2 (``query_steps``).
+A query is an anchor whose bits are not needed. So p itself descends on its share of J0, with all bits fixed: from
+V (q - mu), some steps down the gradient sum_j (Q(j) - P(j)) b_j over the candidates of step 2 (``query_steps``).
 
 In mode "semantic-scores", x is z of ``kind_space``, for anchors and items alike.
 """

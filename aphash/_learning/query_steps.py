@@ -1,8 +1,8 @@
-"""How many steps the weights of queries take towards the anchors near them (item_encoder). Needs numpy only.
+"""How many steps the weights of queries take towards the anchors near them (``item_encoder``). Needs numpy only.
 
-The steps help as far as anchors say where an item's other neighbours are, which is so where data have clusters, and less
-where they have none or anchors are few. So a fit tries them on neighbours that take no part in them: half of the anchors
-stand for the anchors, and some of the others ask for the nearest of the others.
+The steps help as far as the anchors near a query say where its other neighbours are: more where data have clusters,
+less where they have none or anchors are few. So a fit tries them on neighbours that take no part in them. Half of the
+anchors stand for the anchors, and some of the others ask for the nearest of the others.
 """
 
 import numpy as np

@@ -14,6 +14,8 @@ J0 is convex in V (Adam); given V, each item's bits are found by descent on its 
 They begin with ITQ's (Gong et al. 2013), taken to bits of equal norms: |x - b D|^2 + lambda / nu (|b D|^2 - nu)^2, as a
 score must not rank items by the length of what they rebuild.
 
+New queries move on from V (q - mu), down dJ0/dp with all bits fixed (``item_encoder``, ``query_steps``).
+
 With ``goal="kind"`` the distances are those of a space in which items of the same kind are near (``kind_space``): the
 directions of the projections that mode "semantic" learns. V maps them to weights; since a query's ranking does not
 depend on the length of its weights, x -> p stays linear.

@@ -156,8 +156,8 @@ def encode_rows(encoder, X, metric, codes, rows, threads):
 
 
 def weights_of(encoder, Q, metric, ranked, threads):
-    """Return the weights of queries. Where candidates are ranked by kept vectors, which costs little, the projections are:
-    more candidates then cost less than better weights."""
+    """Return the weights of queries: the projections where candidates are ranked by kept vectors, since more candidates
+    then cost less than better weights."""
     weights = project if ranked else query_weights
     return weights(encoder, np.ascontiguousarray(working(Q, metric)), threads)
 
