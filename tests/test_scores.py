@@ -392,6 +392,17 @@ def saved(hasher):
     return file.getvalue()
 
 
+def test_weights_of_queries_anywhere_are_numbers(moving):
+    """Where float32 does not hold distances, no anchor is near, and the weights are the projections."""
+    hasher, _, X = moving
+    centre = hasher.mean_[np.newaxis].astype(np.float32)
+    for Q in (centre, X[:1] * 1e3, X[:1] * 1e12, X[:1] * 1e25, X * 0):
+        weights = hasher.query_projections(Q)
+        assert np.isfinite(weights).all()
+        if np.abs(Q).max() > 1e20 and hasher.items_.kind_space is None:
+            np.testing.assert_array_equal(weights, hasher.decision_function(Q))
+
+
 def test_a_model_without_steps_has_the_projections_as_weights(moving, mode):
     """The files of version 3 are such."""
     hasher, _, X = moving

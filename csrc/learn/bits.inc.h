@@ -398,6 +398,8 @@ static void move_query(const struct aph_scores *m, const uint64_t *codes, const 
     const struct query_scratch s = carve_query(&at, ld, n, min(k, n));
     const float x_norm = (float)sum_squares(x, m->d);
     int64_t count = 0;
+    if (!(x_norm < 1e37f)) /* so far away that float32 does not hold distances, and no anchor is near */
+        return;
     for (int64_t i = 0; i < n; i++) {
         prefetch_anchor(m, candidates, i, n);
         if (candidates[i] < 0)
