@@ -752,7 +752,7 @@ def correlated():
     return (X + rng.standard_normal(X.shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", sorted(set(curve.METHODS) - {"APHash scores, by weights"}))
+@pytest.mark.parametrize("name", sorted(name for name in curve.METHODS if "APHash" not in name))
 def test_methods_of_the_curve_find_more_by_more_candidates(name, correlated):
     if name.startswith("turbovec"):
         pytest.importorskip("turbovec")
@@ -768,6 +768,14 @@ def test_methods_of_the_curve_find_more_by_more_candidates(name, correlated):
         d = ((X[found] - Q[:, None]) ** 2).sum(axis=2)
         assert (np.diff(d, axis=1) > -1e-2 * d.max()).all()  # ranked by the vectors
     assert 0.03 < recalls[0] < recalls[1] <= recalls[2] and recalls[2] > 0.999
+
+
+def test_scores_by_projections_are_searched_by_them():
+    X = np.random.default_rng(0).standard_normal((400, 12)).astype(np.float32)
+    plain, own = (methods.make(f"aphash-scores{more}", 8, 0, 1).fit(X) for more in (":queries=projections", ""))
+    np.testing.assert_array_equal(plain.query_projections(X), own.decision_function(X))
+    np.testing.assert_array_equal(plain.transform(X), own.transform(X))
+    assert methods.label("aphash-scores:queries=projections") == "APHash scores, by projections"
 
 
 def test_rabitq_of_eight_bytes_is_refused(correlated):

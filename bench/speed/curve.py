@@ -220,8 +220,8 @@ def components(n_bytes, d, n_parts):
 
 
 METHODS = {  # "np": without the training for polysemous codes, which takes most of the time and is of no use here
-    "APHash scores": ours("scores", "query_projections"),
-    "APHash scores, by projections": ours("scores", "decision_function"),  # without the descent on each query's weights
+    "APHash scores": ours("scores", "decision_function"),  # as a VectorIndex that keeps vectors asks
+    "APHash scores, queries moved": ours("scores", "query_projections"),
     "ITQ, by weights in aphash": itq_by_weights,
     "ITQ, faiss binary and numpy": binary(baselines.ITQ),
     "PCA signs, faiss binary and numpy": binary(baselines.PCASigns),
@@ -330,7 +330,8 @@ def table(lines, recalls=(0.9, 0.95, 0.99)):
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; kinds of codes share a colour.
 STYLES = {
-    "APHash scores, by weights": ("#0072B2", "-", "o", 2.6),
+    "APHash scores": ("#0072B2", "-", "o", 2.6),
+    "APHash scores, queries moved": ("#0072B2", ":", "o", 1.3),
     "ITQ, by weights in aphash": ("#56B4E9", "-", "s", 1.6),
     "ITQ, faiss binary and numpy": ("#56B4E9", "--", "D", 1.3),
     "PCA signs, faiss binary and numpy": ("#56B4E9", ":", "X", 1.3),
