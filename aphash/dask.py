@@ -107,7 +107,7 @@ class APHash(estimator.APHash):
                 own_threads = threads.n_threads(self.n_jobs, _kernels.max_threads())
                 progress = estimator.ScoreProgress(self.verbose, settings, training.n)
                 with progress:
-                    found = scores.learn(training, settings, rng, progress, own_threads)
+                    found = scores.learn(training, settings, rng, progress, n, own_threads)
                 all_by_encoder = True
             else:
                 progress = estimator.FitProgress(self.verbose, settings, training.n)

@@ -109,7 +109,7 @@ def test_bits_in_other_settings(X, settings):
 
 @pytest.mark.parametrize("settings", [{}, {"n_train": 1500, "n_jobs": 2}, {"mode": "semantic-scores"}], ids=str)
 def test_bits_of_scores(X, settings):
-    settings = {"n_bits": 24, "mode": "scores", "random_state": 0, "n_anchors": 800, "max_iter": 10} | settings
+    settings = {"n_bits": 24, "mode": "scores", "random_state": 0, "n_anchors": 1200, "max_iter": 10} | settings
     one = aphash.APHash(**settings).fit(X)
     other = aphash.dask.APHash(**settings).fit(chunked(X, CHUNKS["uneven"]))
     for name in ("coef_", "intercept_", "anchor_indices_", "anchor_codes_", "objective_"):

@@ -441,6 +441,16 @@ def test_queries_stay_where_anchors_say_little():
     assert few.items_.numbers["query_steps"] == 0
 
 
+def test_queries_stay_where_there_are_many_more_items_than_anchors(moving, mode):
+    hasher, X, _ = moving
+    assert hasher.items_.numbers["query_steps"] > 0
+    settings = {"mode": mode, "random_state": 0, "max_iter": 5, "n_train": 2000}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* distinct codes")
+        steps = [APHash(16, n_anchors=m, **settings).fit(X).items_.numbers["query_steps"] for m in (1739, 1740)]
+    assert steps[0] == 0 < steps[1]
+
+
 def test_a_code_depends_on_its_row_alone(digits, hasher):
     X = digits[0]
     np.testing.assert_array_equal(hasher.transform(X), hasher.codes_)

@@ -253,9 +253,10 @@ class Encoder:
         :meth:`decision_function`. Of a model that learned scores (modes "scores" and "semantic-scores") they start
         there. Then they move: a query is an anchor whose h descends on its own KL(P || Q) while all codes are fixed, as
         in the paper. P is over those anchors of the model that are nearest to the query. It takes as many steps, 4 at
-        most, as fit has found to help: none on some data. They cost about as much as transform does, and
-        decision_function leaves them out. Where candidates are ranked by vectors afterwards, and the database has
-        fewer than some million codes, that is faster at the same recall.
+        most, as fit has found to help: none on some data, and none where X has more than 5 rows an anchor. They cost
+        about as much as transform does. decision_function leaves them out, which is faster at the same recall where
+        candidates are ranked by vectors afterwards, and finds more where a database has grown to many times the rows
+        of fit.
 
         Parameters
         ----------

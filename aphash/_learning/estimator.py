@@ -302,7 +302,7 @@ class APHash(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if settings.objective == "scores":
                 progress = ScoreProgress(self.verbose, settings, training.n)
                 with progress:
-                    found = scores.learn(training, settings, rng, progress)
+                    found = scores.learn(training, settings, rng, progress, n)
                 codes = None
             else:
                 progress = FitProgress(self.verbose, settings, training.n)

@@ -93,7 +93,7 @@ def _kind_settings(settings, n):
     return resolve(PRESETS["semantic"], {}, n_relaxed(settings), n)
 
 
-def learn(rows, settings, rng, progress, n_threads=None):
+def learn(rows, settings, rng, progress, n_items, n_threads=None):
     """Learn the weights V, the anchors' bits and all that items' bits depend on.
 
     Parameters
@@ -103,6 +103,8 @@ def learn(rows, settings, rng, progress, n_threads=None):
     rng : RandomState
     progress : callable
         Called with (round, iteration, J0, J1): J0 of a batch, for all anchors; J1 is 0, since bits are bits.
+    n_items : int
+        How many rows there are with those that do not learn.
     n_threads : int, optional
         For all that is of the anchors alone; None: those of the rows.
 
@@ -117,7 +119,7 @@ def learn(rows, settings, rng, progress, n_threads=None):
     """
     n_threads = n_threads or rows.n_threads
     if settings.goal == "neighbors":
-        return _learn(rows, settings, rng, progress, n_threads)
+        return _learn(rows, settings, rng, progress, n_items, n_threads)
     found = descent.learn(rows, _kind_settings(settings, rows.n), rng, progress)
     drawn = draw_rows(rows.n, min(rows.n, max(_ITQ_ROWS, settings.n_anchors)), rng)
     Z = KindSpace(found.W, found.bias).projections(rows.working(drawn), n_threads)
@@ -125,7 +127,7 @@ def learn(rows, settings, rng, progress, n_threads=None):
     _bits.directions(Z, np.zeros(Z.shape[1]), 1.0)
     inner = Rows(Z, None, n_threads)
     kinds = KindSpace(found.W, found.bias, inner.mean, inner.scale)
-    result = _learn(inner, settings, rng, progress, n_threads, kinds)
+    result = _learn(inner, settings, rng, progress, n_items, n_threads, kinds)
     # p = V s (y / |y| - mu), with the same length for all queries instead of |y|
     result.bias = inner.scale * ((found.bias / length - inner.mean) @ result.W)
     result.W = inner.scale / length * (found.W @ result.W)
@@ -134,7 +136,7 @@ def learn(rows, settings, rng, progress, n_threads=None):
     return result
 
 
-def _learn(rows, settings, rng, progress, n_threads, kinds=None):
+def _learn(rows, settings, rng, progress, n_items, n_threads, kinds=None):
     """As :func:`learn`, with the distances of the rows as they are, which come from a kind space or from none."""
     s = settings
     gram = rows.gram() if rows.d <= GRAM_FEATURES else None
@@ -167,7 +169,7 @@ def _learn(rows, settings, rng, progress, n_threads, kinds=None):
     encoder = ItemEncoder(weights, arrays, numbers, p)
     arrays["codes"] = encoder.encode_vectors(fit.A, n_threads)  # queries move towards the bits that these have as items
     encoder = ItemEncoder(weights, arrays, numbers, p)
-    steps = query_steps.best(encoder, fit.A, fit.near, rng, n_threads)
+    steps = query_steps.best(encoder, fit.A, fit.near, n_items, rng, n_threads)
     encoder = ItemEncoder(weights, arrays, numbers | {"query_steps": steps}, p)
     history = np.array(fit.history, HISTORY)
     bias = np.zeros(s.n_bits)  # working vectors are centred
