@@ -19,7 +19,8 @@ PYTHONPATH="$built" "$python" -P -c 'import sys, aphash; assert aphash.__file__.
 
 tests=(tests/test_search.py tests/test_weighted_kernels.py tests/test_lookup.py tests/test_pairs.py tests/test_index.py
     tests/test_index_changes.py tests/test_index_file.py tests/test_index_interrupts.py tests/test_index_threads.py
-    tests/test_linkage.py tests/test_rows.py tests/test_learn_kernels.py tests/test_learn_kernels_affinity.py)
+    tests/test_linkage.py tests/test_rows.py tests/test_learn_kernels.py tests/test_learn_kernels_affinity.py
+    tests/test_scores_kernels.py)
 # Leaks are not looked for: the interpreter keeps what it likes. Memory comes from malloc, so that arrays have guards.
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:log_path="$work/report" PYTHONMALLOC=malloc
 export UBSAN_OPTIONS=print_stacktrace=1:log_path="$work/report"
