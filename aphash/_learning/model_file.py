@@ -2,8 +2,9 @@
 function.
 
 Version 1 has the parameters of APHash in ``given``. Version 2 has the fields of a recipe in place of the name of the
-mode. Version 3 has the anchors of mode "scores", by which items get their bits. Version 4 has the kind space of mode
-"semantic-scores" beside them, or items of more than 128 bits that their decoder has to rebuild.
+mode. Version 3 has the anchors of mode "scores", by which items get their bits. Version 4 has also how many
+steps queries take, the kind space of mode "semantic-scores", or items of more than 128 bits that their decoder has to
+rebuild.
 """
 
 import numbers
