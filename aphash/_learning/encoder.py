@@ -303,8 +303,13 @@ class Encoder:
             out = out[0] if one else out
         return out
 
+    @property
+    def _moves_queries(self):
+        """Whether the weights of a query are other than its projections."""
+        return self.items is not None and bool(self.items.numbers.get("query_steps"))
+
     def _query_projections(self, X, n_jobs):
-        if self.items is None or not self.items.moves_queries:
+        if not self._moves_queries:
             return self._decision_function(X, n_jobs)
         rows, threads, one = self._read(X, n_jobs)
         out = query_weights(self, rows, threads)
@@ -404,7 +409,7 @@ def encode(encoder, X, threads):
 
 def query_weights(encoder, X, threads):
     """Return the weights (n, n_bits) of queries, float rows in C order that are known to be good."""
-    if encoder.items is None or not encoder.items.moves_queries:
+    if not encoder._moves_queries:
         return project(encoder, X, threads)
     out = np.empty((len(X), encoder.n_bits), np.float32)
     encoder.items.query_weights(Source(X, None, encoder.mean, encoder.scale), out, threads)

@@ -162,11 +162,6 @@ class ItemEncoder:
         candidates, n_near = self._candidates(weights, n_threads), int(self.numbers["n_near"])
         kernels.encode(V, maps, candidates, n_near, FIRST_SWEEPS, SWEEPS, codes, n_threads)
 
-    @property
-    def moves_queries(self):
-        """Whether the weights of a query are other than its projections."""
-        return bool(self.numbers.get("query_steps"))
-
     def query_weights(self, source, weights, n_threads):
         """Write the weights of all queries of a source: their projections, moved towards the anchors near them.
 

@@ -8,6 +8,7 @@ than anchors, the nearest items lie far inside of what the nearest anchors span,
 
 import numpy as np
 
+from aphash._measuring.recall import ranks
 from aphash._searching import queries
 from aphash._searching.engines import SCAN
 
@@ -38,34 +39,19 @@ def best(items, A, near, n_items, rng, n_threads):
     references = np.zeros(m, bool)
     references[rng.permutation(m)[: m // 2]] = True
     asked = rng.permutation(np.flatnonzero(~references))[:_QUERIES]
-    others = ~references[near[asked]]
-    true = np.where(others & (np.cumsum(others, axis=1) <= _TRUE), near[asked], -1)
+    searched = ~references[near[asked]]
+    true = np.where(searched & (np.cumsum(searched, axis=1) <= _TRUE), near[asked], -1)
     found = [min(k, m // 20) for k in _FOUND]  # of the half that is searched, a tenth
     if n_items > _DENSE * m or not m // 20 or (true < 0).all():
         return 0
+    half, others = (items.snapshot.bitmap(np.flatnonzero(which)) for which in (references, ~references))
     recalls = []
     for steps in STEPS:
-        weights = items.moved(A[asked], steps, n_threads, _bitmap(references)).astype(np.float64)
-        ids = queries.nearest(SCAN, items.snapshot, weights, max(found) + 1, _bitmap(~references), n_threads)[1]
-        ids = _without(ids, asked)
-        hits = [np.isin(_pairs(ids[:, :k]), _pairs(true)).sum() for k in found]
-        recalls.append(np.mean(hits) / (true >= 0).sum())
+        weights = items.moved(A[asked], steps, n_threads, half).astype(np.float64)
+
+        def find(some, k, weights=weights):
+            return queries.nearest(SCAN, items.snapshot, weights[some], k, others, n_threads)[1]
+
+        rank = ranks(find, m, asked, true, max(found))[true >= 0]
+        recalls.append(np.mean([(rank <= k).mean() for k in found]))
     return max(steps for steps, recall in zip(STEPS, recalls, strict=True) if recall >= max(recalls) - _FALLS)
-
-
-def _bitmap(mask):
-    """Return a mask as the packed bitmap of a search."""
-    return np.packbits(np.pad(mask, (0, -len(mask) % 64)), bitorder="little").view("<u8").astype(np.uint64)
-
-
-def _without(ids, own):
-    """Return ids (n, k - 1) without the query itself, or without the last where it is not among them."""
-    drop = ids == own[:, np.newaxis]
-    drop[~drop.any(axis=1), -1] = True
-    return ids[~drop].reshape(len(ids), -1)
-
-
-def _pairs(ids):
-    """Return (row, id) as one number each; of the id -1 there are none."""
-    rows, columns = np.nonzero(ids >= 0)
-    return rows << 32 | ids[rows, columns].astype(np.int64)

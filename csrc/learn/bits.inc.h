@@ -124,6 +124,22 @@ INLINE void prefetch_anchor(const struct aph_scores *m, const int64_t *candidate
         __builtin_prefetch(a + k);
 }
 
+/* A key orders candidates by (distance, number): distances are not negative, so their bits are in their order. */
+INLINE uint64_t key_of(float d2, uint32_t number)
+{
+    uint32_t bits;
+    memcpy(&bits, &d2, 4);
+    return (uint64_t)bits << 32 | number;
+}
+
+INLINE float distance_of(uint64_t key)
+{
+    const uint32_t bits = (uint32_t)(key >> 32);
+    float d2;
+    memcpy(&d2, &bits, 4);
+    return d2;
+}
+
 /* The k-th smallest of n different keys, which are reordered (Hoare 1961). */
 static uint64_t select_key(uint64_t *keys, int64_t n, int64_t k)
 {
@@ -167,10 +183,8 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
         if (candidates[i] < 0)
             continue;
         const float d2 = distance_to_anchor(m, x, x_norm, candidates[i]);
-        uint32_t bits;
-        memcpy(&bits, &d2, 4);
         if (d2 * OWN_SHARE > x_norm)
-            order[count++] = (uint64_t)bits << 32 | (uint32_t)candidates[i];
+            order[count++] = key_of(d2, (uint32_t)candidates[i]);
     }
     if (!count)
         return 0;
@@ -179,11 +193,8 @@ static int64_t near_anchors(const struct aph_scores *m, const float *x, const in
     for (int64_t i = 0; i < count; i++) {
         if (order[i] > last)
             continue;
-        const uint32_t bits = (uint32_t)(order[i] >> 32);
-        float d2;
-        memcpy(&d2, &bits, 4);
         near[found] = (int32_t)(uint32_t)order[i];
-        const float log_p = -0.5f * m->sharpness[near[found]] * d2 - m->log_p[near[found]];
+        const float log_p = -0.5f * m->sharpness[near[found]] * distance_of(order[i]) - m->log_p[near[found]];
         share[found++] = exponential_1(log_p < 0 ? log_p : 0);
     }
     return found;
@@ -404,10 +415,7 @@ static void move_query(const struct aph_scores *m, const uint64_t *codes, const 
         prefetch_anchor(m, candidates, i, n);
         if (candidates[i] < 0)
             continue;
-        const float d2 = distance_to_anchor(m, x, x_norm, candidates[i]);
-        uint32_t bits;
-        memcpy(&bits, &d2, 4);
-        s.keys[count] = (uint64_t)bits << 32 | (uint64_t)count;
+        s.keys[count] = key_of(distance_to_anchor(m, x, x_norm, candidates[i]), (uint32_t)count);
         unpack_bits(codes + candidates[i] * words, r, ld, s.b + count++ * ld);
     }
     if (!count)
@@ -423,8 +431,7 @@ static void move_query(const struct aph_scores *m, const uint64_t *codes, const 
     for (int64_t i = 0; i < count; i++) {
         if (s.keys[i] > last)
             continue;
-        const uint32_t bits = (uint32_t)(s.keys[i] >> 32);
-        memcpy(s.d2 + found, &bits, 4);
+        s.d2[found] = distance_of(s.keys[i]);
         nearest = s.d2[found] < nearest ? s.d2[found] : nearest;
         s.near[found++] = (int32_t)i;
     }
